@@ -1,0 +1,235 @@
+"""What `meshslm doctor` looks at: each check is a function from plain values to findings.
+
+Rules:
+- A check changes nothing that stays, and raises nothing: what it cannot look at is a finding.
+- A finding that is not `ok` says what to do.
+- llama.cpp is loaded in a process of its own: it may abort, and it is heavy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from meshslm import limits
+from meshslm.cli.screen import bytes_text
+
+LEAST_PYTHON: Final = (3, 11)
+DISK_WARN_BYTES: Final = 1024 * limits.MIB
+DISK_FAIL_BYTES: Final = 300 * limits.MIB
+"""The default model as it comes and as it is prepared takes 250 MiB while both are there."""
+MEMORY_WARN_BYTES: Final = 1024 * limits.MIB
+"""A daemon with the default model takes about 400 MiB (a guess before measuring larger ones)."""
+PROBE_SECONDS: Final = 60
+"""llama.cpp loads in a second; a cold disk and a busy box may need much longer."""
+
+LLAMA_PROBE: Final = """
+import json, llama_cpp
+llama_cpp.llama_backend_init()
+print(json.dumps({
+    "version": llama_cpp.__version__,
+    "system": llama_cpp.llama_print_system_info().decode(),
+    "gpu": bool(llama_cpp.llama_supports_gpu_offload()),
+}))
+"""
+"""Runs in a fresh interpreter; its last line of output is the answer."""
+
+LLAMA_REBUILD: Final = (
+    "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python "
+    "llama-cpp-python"
+)
+"""Takes about ten minutes on two cores, and needs a C++ compiler."""
+
+WANTED_FEATURES: Final = {"avx2": "AVX2", "avx512f": "AVX512", "fma": "FMA", "asimd": "NEON"}
+"""CPU flag in /proc/cpuinfo -> its name in llama.cpp's system line; those that decide speed."""
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    check: str
+    verdict: Verdict
+    detail: str
+    advice: str = ""
+    """What to do; empty where there is nothing to do."""
+
+
+def check_python() -> Finding:
+    """The interpreter's version."""
+    have = sys.version_info[:2]
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    if have < LEAST_PYTHON:
+        wanted = ".".join(map(str, LEAST_PYTHON))
+        return Finding("python", Verdict.FAIL, detail, f"install Python {wanted} or newer")
+    return Finding("python", Verdict.OK, detail)
+
+
+def check_llama(cpu_flags: Iterable[str]) -> list[Finding]:
+    """Whether llama.cpp loads here, which instructions it was built for, and which accelerators."""
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and text
+            [sys.executable, "-c", LLAMA_PROBE],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        advice = "the machine is overloaded or its disk hangs; try again when it is idle"
+        detail = f"did not load within {PROBE_SECONDS} s"
+        return [Finding("llama.cpp", Verdict.FAIL, detail, advice)]
+    if done.returncode != 0:
+        return [_llama_missing(done.returncode, done.stderr)]
+    told = json.loads(done.stdout.splitlines()[-1])
+    system = str(told["system"])
+    ok = Finding("llama.cpp", Verdict.OK, f"{told['version']}, needs no compiler at run time")
+    return [ok, _cpu_finding(system, cpu_flags), _accelerator_finding(gpu=bool(told["gpu"]))]
+
+
+def _llama_missing(code: int, stderr: str) -> Finding:
+    lines = stderr.strip().splitlines() or [f"ended with code {code}"]
+    if code < 0:
+        advice = f"it was built for another CPU; build it for this one: {LLAMA_REBUILD}"
+        return Finding("llama.cpp", Verdict.FAIL, f"died of signal {-code}", advice)
+    advice = "this node can route but host no model; for that: pip install 'meshslm[engine]'"
+    return Finding("llama.cpp", Verdict.FAIL, lines[-1], advice)
+
+
+def _cpu_finding(system: str, cpu_flags: Iterable[str]) -> Finding:
+    present = set(cpu_flags)
+    built = [name for name in WANTED_FEATURES.values() if f"{name} = 1" in system]
+    unused = [
+        name
+        for flag, name in WANTED_FEATURES.items()
+        if flag in present and f"{name} = 1" not in system
+    ]
+    detail = f"built for {', '.join(built) or 'no vector instructions'}"
+    if unused:
+        advice = f"this CPU can do more; build it for this one: {LLAMA_REBUILD}"
+        return Finding("cpu", Verdict.WARN, f"{detail}; not for {', '.join(unused)}", advice)
+    return Finding("cpu", Verdict.OK, detail)
+
+
+def _accelerator_finding(*, gpu: bool) -> Finding:
+    if gpu:
+        return Finding("accelerator", Verdict.OK, "a GPU backend is compiled in")
+    return Finding("accelerator", Verdict.OK, "none compiled in: models run on the CPU")
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """Instruction sets of this CPU as the kernel names them; empty where it does not say."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() in {"flags", "Features"}:
+            return value.split()
+    return []
+
+
+def check_folder(folder: Path) -> Finding:
+    """Whether `folder`, or the nearest one above it that exists, can be written to."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        advice = f"give it to the user who runs meshslm, or choose another with --data-dir: {there}"
+        return Finding("data folder", Verdict.FAIL, f"{folder}: {error.strerror}", advice)
+    state = "" if folder.exists() else " (will be made)"
+    return Finding("data folder", Verdict.OK, f"{folder} is writable{state}")
+
+
+def check_disk(folder: Path) -> Finding:
+    """Room for models where they are kept."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    detail = f"{bytes_text(free)} free at {folder}"
+    if free < DISK_FAIL_BYTES:
+        advice = f"the default model needs {bytes_text(DISK_FAIL_BYTES)}: remove something"
+        return Finding("disk", Verdict.FAIL, detail, advice)
+    if free < DISK_WARN_BYTES:
+        advice = "enough for the default model; more models need more"
+        return Finding("disk", Verdict.WARN, detail, advice)
+    return Finding("disk", Verdict.OK, detail)
+
+
+def check_memory() -> Finding:
+    """Memory that a model could use now."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    detail = f"{bytes_text(memory.available)} of {bytes_text(memory.total)} available"
+    if memory.available < MEMORY_WARN_BYTES:
+        advice = "a model may not fit: stop something, or host a smaller one"
+        return Finding("memory", Verdict.WARN, detail, advice)
+    return Finding("memory", Verdict.OK, detail)
+
+
+def check_key(key: Path) -> Finding:
+    """Whether only its owner can read the node's private key."""
+    try:
+        found = key.stat()
+    except FileNotFoundError:
+        return Finding("identity", Verdict.OK, "no key yet: the first start makes one")
+    except OSError as error:
+        advice = "run it as the user whose node this is"
+        return Finding("identity", Verdict.FAIL, f"{key}: {error.strerror}", advice)
+    mode = found.st_mode & 0o777
+    if mode & 0o077:
+        detail = f"{key} can be read by others (mode {mode:04o})"
+        return Finding("identity", Verdict.FAIL, detail, f"chmod 600 {key}")
+    if found.st_uid != os.geteuid():
+        detail = f"{key} belongs to user {found.st_uid}"
+        return Finding("identity", Verdict.WARN, detail, "run it as the user whose node this is")
+    return Finding("identity", Verdict.OK, f"{key}, mode {mode:04o}")
+
+
+def check_port(what: str, host: str, port: int) -> Finding:
+    """Whether a socket can listen at `host` and `port`; port 0 is any free one."""
+    check = f"{what} port"
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = infos[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        advice = "something else listens there: stop it, or choose another port"
+        return Finding(check, Verdict.FAIL, f"{host}:{port}: {error.strerror}", advice)
+    return Finding(check, Verdict.OK, f"{host}:{port or 'any'} is free")
+
+
+def worst(findings: Sequence[Finding]) -> Verdict:
+    """The verdict on all of them."""
+    verdicts = {finding.verdict for finding in findings}
+    for verdict in (Verdict.FAIL, Verdict.WARN):
+        if verdict in verdicts:
+            return verdict
+    return Verdict.OK

@@ -1,0 +1,60 @@
+"""The `meshslm` command itself: its table of commands and the options before them."""
+
+from __future__ import annotations
+
+import click
+
+from meshslm.cli.lazy_group import LazyCommand, LazyGroup
+
+EPILOG = """\b
+Shell completion (bash; zsh and fish likewise):
+  eval "$(_MESHSLM_COMPLETE=bash_source meshslm)"
+"""
+
+COMMANDS = {
+    "demo": LazyCommand(
+        "meshslm.cli.demo:demo", "Start three nodes on this machine and ask one of them."
+    ),
+    "up": LazyCommand("meshslm.cli.up:up", "Run a node until it is stopped."),
+    "ask": LazyCommand("meshslm.cli.ask:ask", "Ask the mesh one thing and stream the answer."),
+    "chat": LazyCommand("meshslm.cli.chat:chat", "Talk with the mesh, turn by turn."),
+    "peers": LazyCommand("meshslm.cli.peers:peers", "Show the nodes that a node knows."),
+    "status": LazyCommand("meshslm.cli.status:status", "Show how a node is doing."),
+    "models": LazyCommand("meshslm.cli.models:models", "Fetch, list and check models."),
+    "profiles": LazyCommand("meshslm.cli.profiles:profiles", "List and check specialist profiles."),
+    "config": LazyCommand("meshslm.cli.config:config", "Show the settings in effect."),
+    "doctor": LazyCommand("meshslm.cli.doctor:doctor", "Check this machine and say what to do."),
+    "sim": LazyCommand("meshslm.cli.sim:sim", "Simulate a mesh of many nodes."),
+}
+
+
+def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from meshslm import __version__
+
+    click.echo(f"meshslm {__version__}")
+    ctx.exit()
+
+
+@click.command(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the version and exit.",
+)
+def root(debug: bool) -> None:
+    """A private mesh of small language models that answers the OpenAI API.
+
+    Each node hosts specialists; a request that arrives anywhere is answered by the node best
+    suited to it.
+    """

@@ -1,0 +1,171 @@
+"""What the doctor finds, on machines made to be ill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from meshslm.cli import doctor_checks
+from meshslm.cli.doctor_checks import (
+    Finding,
+    Verdict,
+    check_disk,
+    check_folder,
+    check_key,
+    check_llama,
+    check_memory,
+    check_port,
+    check_python,
+    cpu_flags,
+    worst,
+)
+
+not_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+
+
+def test_this_python_is_new_enough() -> None:
+    assert check_python().verdict is Verdict.OK
+
+
+def test_an_old_python_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_checks.sys, "version_info", (3, 9, 1, "final", 0))
+    finding = check_python()
+    assert finding.verdict is Verdict.FAIL
+    assert "3.11" in finding.advice
+
+
+def probe(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    monkeypatch.setattr(doctor_checks, "LLAMA_PROBE", script)
+
+
+def test_llama_is_loaded_in_another_process() -> None:
+    library, *rest = check_llama(cpu_flags())
+    assert library.verdict is Verdict.OK, library
+    assert [finding.check for finding in rest] == ["cpu", "accelerator"]
+    assert "llama_cpp" not in sys.modules
+
+
+def test_llama_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe(monkeypatch, "import no_such_llama")
+    (finding,) = check_llama([])
+    assert finding.verdict is Verdict.FAIL
+    assert "no_such_llama" in finding.detail
+    assert "meshslm[engine]" in finding.advice
+
+
+def test_llama_built_for_another_cpu_dies_there_and_not_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    probe(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    (finding,) = check_llama([])
+    assert finding.verdict is Verdict.FAIL
+    assert "signal 4" in finding.detail
+    assert "build it" in finding.advice
+
+
+def test_llama_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    probe(monkeypatch, "import signal; signal.pause()")
+    monkeypatch.setattr(doctor_checks, "PROBE_SECONDS", 0.3)
+    (finding,) = check_llama([])
+    assert finding.verdict is Verdict.FAIL
+
+
+def test_a_build_that_leaves_instructions_unused_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = '{"version": "1", "system": "CPU : AVX2 = 1 |", "gpu": true}'
+    probe(monkeypatch, f"print({told!r})")
+    library, cpu, accelerator = check_llama(["avx2", "avx512f"])
+    assert library.verdict is Verdict.OK
+    assert cpu.verdict is Verdict.WARN
+    assert "AVX512" in cpu.detail
+    assert "GPU" in accelerator.detail
+
+
+def test_cpu_flags_of_both_families(tmp_path: Path) -> None:
+    intel, arm = tmp_path / "intel", tmp_path / "arm"
+    intel.write_text("processor\t: 0\nflags\t\t: fpu avx2\n")
+    arm.write_text("processor\t: 0\nFeatures\t: fp asimd\n")
+    assert cpu_flags(intel) == ["fpu", "avx2"]
+    assert cpu_flags(arm) == ["fp", "asimd"]
+    assert cpu_flags(tmp_path / "none") == []
+
+
+def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    finding = check_folder(tmp_path / "a" / "b")
+    assert finding.verdict is Verdict.OK
+    assert "will be made" in finding.detail
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    finding = check_folder(tmp_path / "file")
+    assert finding.verdict is Verdict.FAIL
+    assert finding.advice
+
+
+@not_root
+def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert check_folder(tmp_path / "a").verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("free", "verdict"),
+    [(2**40, Verdict.OK), (2**29, Verdict.WARN), (2**20, Verdict.FAIL)],
+)
+def test_disk(free: int, verdict: Verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    finding = check_disk(tmp_path / "models")
+    assert finding.verdict is verdict
+    assert bool(finding.advice) == (verdict is not Verdict.OK)
+
+
+@pytest.mark.parametrize(("free", "verdict"), [(2**34, Verdict.OK), (2**28, Verdict.WARN)])
+def test_memory(free: int, verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        psutil, "virtual_memory", lambda: SimpleNamespace(available=free, total=2**35)
+    )
+    assert check_memory().verdict is verdict
+
+
+def test_a_key_that_others_can_read(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    assert check_key(key).verdict is Verdict.OK
+    key.write_bytes(b"secret")
+    key.chmod(0o644)
+    finding = check_key(key)
+    assert finding.verdict is Verdict.FAIL
+    assert "0644" in finding.detail
+    assert finding.advice == f"chmod 600 {key}"
+    subprocess.run(finding.advice.split(), check=True)
+    assert check_key(key).verdict is Verdict.OK
+
+
+def test_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        finding = check_port("gateway", "127.0.0.1", port)
+        assert finding.verdict is Verdict.FAIL
+        assert str(port) in finding.detail
+    assert check_port("gateway", "127.0.0.1", port).verdict is Verdict.OK
+
+
+def test_a_host_that_is_not_ours() -> None:
+    assert check_port("gateway", "192.0.2.1", 0).verdict is Verdict.FAIL
+
+
+def test_the_worst_finding_decides() -> None:
+    ok, warn, fail = (Finding("x", verdict, "") for verdict in Verdict)
+    assert worst([]) is Verdict.OK
+    assert worst([ok, warn, ok]) is Verdict.WARN
+    assert worst([fail, warn]) is Verdict.FAIL
