@@ -1,0 +1,1 @@
+"""One outside thing each: the libp2p network, an engine process, a key file."""

@@ -1,0 +1,1 @@
+"""Decisions. `NodeCore.handle(event, now) -> list[Effect]`, and nothing else."""

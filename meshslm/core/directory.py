@@ -1,0 +1,80 @@
+"""The table of nodes: who is there, what they can do, how busy they are.
+
+Membership writes it, routing reads it. It is plain data with the few questions that both ask.
+
+Rules:
+- Only a peer whose hello was heard in this session counts as alive.
+- What is newest by (boot, number) wins; what is older is ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from meshslm import limits
+from meshslm.ids import Instant, NodeId
+from meshslm.wire.messages import Capability, DomainCard, EngineLoad
+
+
+class PeerState(StrEnum):
+    """Where a peer stands, as seen from here."""
+
+    CONNECTING = "connecting"
+    """Known by address, or connected without a hello yet."""
+    ALIVE = "alive"
+    UNREACHABLE = "unreachable"
+    LEFT = "left"
+
+
+@dataclass(slots=True)
+class Peer:
+    """One other node."""
+
+    node: NodeId
+    state: PeerState = PeerState.CONNECTING
+    connected: bool = False
+    name: str = ""
+    agent: str = ""
+    address: str = ""
+    addresses: tuple[str, ...] = ()
+    boot: int = 0
+    seq: int = -1
+    next_ms: int = limits.PRESENCE_MS
+    heard: Instant = Instant(0)
+    hello_sent: Instant = Instant(0)
+    greeting_since: Instant = Instant(0)
+    rtt_ms: float | None = None
+    ping_nonce: int = 0
+    ping_sent: Instant | None = None
+    loads: tuple[EngineLoad, ...] = ()
+    capability: Capability | None = None
+    capability_wanted: int = 0
+
+
+@dataclass(slots=True)
+class Directory:
+    """Every node known here, except this one."""
+
+    peers: dict[NodeId, Peer] = field(default_factory=dict)
+    cards_version: int = 0
+    """Changes whenever the domain cards of the mesh may have."""
+
+    def alive(self) -> list[Peer]:
+        """Peers that said hello and are heard."""
+        return [peer for peer in self.peers.values() if peer.state is PeerState.ALIVE]
+
+    def get_alive(self, node: NodeId) -> Peer | None:
+        """The peer, if it is alive."""
+        peer = self.peers.get(node)
+        return peer if peer is not None and peer.state is PeerState.ALIVE else None
+
+    def cards(self) -> list[DomainCard]:
+        """Domain cards of all alive peers."""
+        return [
+            card
+            for peer in self.alive()
+            if peer.capability is not None
+            for specialist in peer.capability.specialists
+            for card in specialist.domains
+        ]

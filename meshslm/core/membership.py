@@ -1,0 +1,344 @@
+"""Who is in the mesh: hello, presence, expiry, leave.
+
+Every pair of members keeps one link. A link begins with a hello from both sides; then each says
+once a second that it is there and how busy. Silence means gone.
+
+Events: links come and go, membership messages arrive, the tick.
+Effects: `Send`, `Disconnect`, `Tell`, timers, and what dialling decides.
+
+Rules:
+- Before a peer's hello nothing else of it is heard.
+- A peer is alive from its hello until its link breaks, it says goodbye, or it misses
+  `PEER_EXPIRY_PRESENCES` of the presences it promised.
+- Messages can be lost: a hello is repeated until answered, a missing capability is asked for
+  again, and peer lists are exchanged for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshslm import limits
+from meshslm.chance import Chance
+from meshslm.core.config import CoreConfig
+from meshslm.core.dialling import Dialling, peer_of
+from meshslm.core.directory import Directory, Peer, PeerState
+from meshslm.core.events import Disconnect, Lane
+from meshslm.core.outbox import Outbox
+from meshslm.errors import PeerFault
+from meshslm.ids import Instant, NodeId, ms_between
+from meshslm.wire.codec import encode
+from meshslm.wire.messages import (
+    Capability,
+    CapabilityWanted,
+    EngineLoad,
+    Goodbye,
+    Hardware,
+    Hello,
+    PeerAddress,
+    Peers,
+    Ping,
+    Pong,
+    Presence,
+    Specialist,
+)
+from meshslm.wire.versions import PROTOCOL_HIGH, PROTOCOL_LOW, negotiate
+
+TICK = "tick"
+HELLO = "hello"
+RTT_WEIGHT = 0.3
+"""Weight of a new round trip in the running mean: follows a change within about five pings."""
+
+
+class Membership:
+    """This node's view of the mesh."""
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        directory: Directory,
+        dialling: Dialling,
+        out: Outbox,
+        chance: Chance,
+        *,
+        loads: Callable[[], tuple[EngineLoad, ...]],
+        gone: Callable[[NodeId, str, Instant], None],
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._dialling = dialling
+        self._out = out
+        self._chance = chance
+        self._loads = loads
+        self._gone = gone
+        self._seq = 0
+        self._ticks = 0
+        self._nonce = 0
+        self.boot = 0
+        self.addresses: tuple[str, ...] = ()
+        self.capability = Capability(boot=0, revision=0, roles=config.roles)
+        self.leaving = False
+
+    # --- this node ------------------------------------------------------------------------------
+    def start(self, boot: int, addresses: tuple[str, ...], now: Instant) -> None:
+        """Begin to look for others."""
+        self.boot = boot
+        self.addresses = addresses[: limits.ADDRESSES_PER_PEER]
+        self.capability = Capability(boot, 0, roles=self._config.roles)
+        for address in self._config.bootstrap:
+            self._dialling.want(address, now, configured=True)
+        self._out.start_timer(TICK, "", self._chance.between(0, limits.PRESENCE_MS))
+
+    def host(self, specialists: tuple[Specialist, ...], hardware: Hardware) -> None:
+        """Announce what this node hosts from now on."""
+        revision = self.capability.revision + 1
+        self.capability = Capability(
+            self.boot, revision, specialists[: limits.SPECIALISTS], hardware, self._config.roles
+        )
+        self._directory.cards_version += 1
+        message = encode(self.capability)
+        for peer in self._directory.alive():
+            self._out.send_encoded(peer.node, Lane.CONTROL, message)
+
+    def leave(self) -> None:
+        """Say goodbye to everybody."""
+        self.leaving = True
+        self._dialling.stop()
+        self._out.stop_timer(TICK, "")
+        for peer in self._directory.peers.values():
+            if peer.connected:
+                self._out.send(peer.node, Lane.CONTROL, Goodbye("leaving", leaving=True))
+                self._out.put(Disconnect(peer.node, "leaving"))
+
+    def tick(self, now: Instant) -> None:
+        """Once a presence interval: expire who is silent, tell the others that we are here."""
+        self._out.start_timer(TICK, "", limits.PRESENCE_MS)
+        self._ticks += 1
+        alive = []
+        for peer in self._directory.alive():
+            if ms_between(peer.heard, now) > limits.PEER_EXPIRY_PRESENCES * peer.next_ms:
+                self.drop(peer, f"silent for {ms_between(peer.heard, now) / 1000:.1f} s", now)
+            else:
+                alive.append(peer)
+        rounds = max(1, -(-len(alive) // limits.PRESENCE_PER_SECOND))
+        presence = self._presence(rounds * limits.PRESENCE_MS)
+        for peer in alive[self._ticks % rounds :: rounds]:
+            self._out.send_encoded(peer.node, Lane.CONTROL, presence)
+        for peer in alive[self._ticks % limits.PING_EVERY :: limits.PING_EVERY]:
+            self._ping(peer, now)
+        if alive and self._ticks % limits.EXCHANGE_EVERY == 0:
+            self._send_peers(self._chance.pick(alive))
+
+    # --- links ----------------------------------------------------------------------------------
+    def connected(self, node: NodeId, address: str, now: Instant) -> None:
+        """A link is up: say hello."""
+        self._dialling.linked(node, address, now)
+        peer = self._directory.peers.get(node)
+        if peer is None:
+            if len(self._directory.peers) >= limits.PEERS and not self._make_room():
+                self._out.put(Disconnect(node, "the peer table is full"))
+                return
+            peer = self._directory.peers[node] = Peer(node)
+        peer.connected = True
+        peer.state = PeerState.CONNECTING
+        peer.address = address or peer.address
+        peer.heard = now
+        peer.greeting_since = now
+        self._say_hello(peer, now)
+
+    def disconnected(self, node: NodeId, reason: str, now: Instant) -> None:
+        """A link is gone."""
+        peer = self._directory.peers.get(node)
+        if peer is None or not peer.connected:
+            return
+        peer.connected = False
+        self._end_session(peer, PeerState.UNREACHABLE, reason, now)
+        again = not self.leaving and peer.state is not PeerState.LEFT
+        self._dialling.lost(node, peer.addresses, now, again=again)
+
+    def hello_timer(self, node: NodeId, now: Instant) -> None:
+        """A hello was not answered yet."""
+        peer = self._directory.peers.get(node)
+        if peer is None or not peer.connected or peer.state is PeerState.ALIVE:
+            return
+        if ms_between(peer.greeting_since, now) >= limits.HELLO_MS:
+            self.drop(peer, "no hello", now)
+        else:
+            self._say_hello(peer, now)
+
+    # --- messages -------------------------------------------------------------------------------
+    def on_hello(self, node: NodeId, hello: Hello, now: Instant) -> None:
+        """The peer introduces itself."""
+        peer = self._directory.peers.get(node)
+        if peer is None or not peer.connected:
+            return
+        theirs = (hello.version_low, hello.version_high)
+        if negotiate((PROTOCOL_LOW, PROTOCOL_HIGH), theirs) is None:
+            self._refuse(peer, f"protocol {theirs} here {(PROTOCOL_LOW, PROTOCOL_HIGH)}", now)
+            return
+        if hello.mesh != self._config.mesh:
+            self._refuse(peer, "another mesh", now)
+            return
+        known = peer.state is PeerState.ALIVE
+        if known and hello.boot == peer.boot:
+            if ms_between(peer.hello_sent, now) >= limits.HELLO_RESEND_MS / 2:
+                self._say_hello(peer, now)
+            return
+        if hello.boot != peer.boot:
+            if known:
+                self._end_session(peer, PeerState.CONNECTING, "it restarted", now)
+            peer.boot, peer.seq, peer.capability, peer.loads = hello.boot, -1, None, ()
+            peer.rtt_ms = None
+        peer.state = PeerState.ALIVE
+        peer.heard = now
+        peer.next_ms = limits.PRESENCE_MS
+        peer.name, peer.agent = hello.name, hello.agent
+        peer.addresses = tuple(a for a in hello.addresses if peer_of(a) == node)
+        for address in peer.addresses:
+            self._dialling.want(address, now)
+        self._dialling.linked(node, peer.address, now)
+        self._out.stop_timer(HELLO, node)
+        self._directory.cards_version += 1
+        self._out.tell("peer.alive", hello.name, peer=node)
+        self._introduce(peer, now)
+
+    def on_goodbye(self, node: NodeId, goodbye: Goodbye, now: Instant) -> None:
+        """The peer leaves, or will not have us."""
+        peer = self._directory.peers[node]
+        state = PeerState.LEFT if goodbye.leaving else PeerState.UNREACHABLE
+        self._out.tell("peer.goodbye", goodbye.reason, peer=node)
+        self._end_session(peer, state, goodbye.reason or "goodbye", now)
+        self._out.put(Disconnect(node, "goodbye"))
+
+    def on_presence(self, peer: Peer, presence: Presence) -> None:
+        """The peer is there, and this busy."""
+        if presence.boot != peer.boot or presence.seq <= peer.seq:
+            return
+        peer.seq = presence.seq
+        peer.loads = presence.loads
+        peer.next_ms = max(limits.PRESENCE_MS, presence.next_ms)
+        if peer.capability is None or peer.capability.revision < presence.capability:
+            self._out.send(peer.node, Lane.CONTROL, CapabilityWanted())
+
+    def on_capability(self, peer: Peer, capability: Capability) -> None:
+        """The peer tells what it can do."""
+        if capability.boot != peer.boot:
+            return
+        if peer.capability is None or capability.revision > peer.capability.revision:
+            peer.capability = capability
+            self._directory.cards_version += 1
+
+    def on_capability_wanted(self, peer: Peer) -> None:
+        """The peer has missed what we can do."""
+        self._out.send(peer.node, Lane.CONTROL, self.capability)
+
+    def on_ping(self, peer: Peer, ping: Ping) -> None:
+        """The peer measures the round trip."""
+        self._out.send(peer.node, Lane.CONTROL, Pong(ping.nonce))
+
+    def on_pong(self, peer: Peer, pong: Pong, now: Instant) -> None:
+        """The round trip is over."""
+        if peer.ping_sent is None or pong.nonce != peer.ping_nonce:
+            return
+        sample = ms_between(peer.ping_sent, now)
+        peer.ping_sent = None
+        old = peer.rtt_ms
+        peer.rtt_ms = sample if old is None else old + RTT_WEIGHT * (sample - old)
+
+    def on_peers(self, peers: Peers, now: Instant) -> None:
+        """The peer knows others."""
+        for entry in peers.peers:
+            if entry.peer == self._config.node:
+                continue
+            known = self._directory.peers.get(entry.peer)
+            if known is not None and known.connected:
+                continue
+            for address in entry.addresses:
+                if peer_of(address) != entry.peer:
+                    raise PeerFault(f"peer list: address {address!r} is not of {entry.peer}")
+                self._dialling.want(address, now)
+
+    # --- steps ----------------------------------------------------------------------------------
+    def _say_hello(self, peer: Peer, now: Instant) -> None:
+        peer.hello_sent = now
+        config = self._config
+        self._out.send(
+            peer.node,
+            Lane.CONTROL,
+            Hello(
+                PROTOCOL_LOW,
+                PROTOCOL_HIGH,
+                config.mesh,
+                self.boot,
+                config.name,
+                config.agent,
+                self.addresses,
+            ),
+        )
+        if peer.state is not PeerState.ALIVE:
+            self._out.start_timer(HELLO, peer.node, limits.HELLO_RESEND_MS)
+
+    def _introduce(self, peer: Peer, now: Instant) -> None:
+        self._out.send(peer.node, Lane.CONTROL, self.capability)
+        self._out.send_encoded(peer.node, Lane.CONTROL, self._presence(limits.PRESENCE_MS))
+        self._send_peers(peer)
+        self._ping(peer, now)
+
+    def _presence(self, next_ms: int) -> bytes:
+        self._seq += 1
+        return encode(
+            Presence(self.boot, self._seq, self._loads(), next_ms, self.capability.revision)
+        )
+
+    def _ping(self, peer: Peer, now: Instant) -> None:
+        self._nonce += 1
+        peer.ping_nonce, peer.ping_sent = self._nonce, now
+        self._out.send(peer.node, Lane.CONTROL, Ping(self._nonce))
+
+    def _send_peers(self, to: Peer) -> None:
+        others = [p for p in self._directory.alive() if p.node != to.node and p.addresses]
+        if len(others) > limits.PEERS_PER_EXCHANGE:
+            others = self._chance.shuffled(others)[: limits.PEERS_PER_EXCHANGE]
+        if others:
+            entries = tuple(PeerAddress(p.node, p.addresses) for p in others)
+            self._out.send(to.node, Lane.CONTROL, Peers(entries))
+
+    def _refuse(self, peer: Peer, reason: str, now: Instant) -> None:
+        self._out.send(peer.node, Lane.CONTROL, Goodbye(reason[:200]))
+        self.drop(peer, reason, now)
+
+    def drop(self, peer: Peer, reason: str, now: Instant) -> None:
+        """Give up a peer's link; the disconnect follows as an event."""
+        self._end_session(peer, PeerState.UNREACHABLE, reason, now)
+        self._out.put(Disconnect(peer.node, reason))
+
+    def _end_session(self, peer: Peer, state: PeerState, reason: str, now: Instant) -> None:
+        """The peer is no longer alive: whoever counted on it hears of it, once."""
+        self._out.stop_timer(HELLO, peer.node)
+        if peer.state is PeerState.LEFT:
+            return
+        was_alive = peer.state is PeerState.ALIVE
+        peer.state = state
+        peer.loads = ()
+        peer.ping_sent = None
+        if was_alive:
+            self._directory.cards_version += 1
+            self._out.tell("peer.gone", reason, peer=peer.node)
+            self._gone(peer.node, reason, now)
+
+    def _make_room(self) -> bool:
+        """Forget the peer that has been gone for longest; false where all are connected."""
+        gone = [peer for peer in self._directory.peers.values() if not peer.connected]
+        if not gone:
+            return False
+        del self._directory.peers[min(gone, key=lambda peer: peer.heard).node]
+        return True
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        assert len(self._directory.peers) <= limits.PEERS
+        for peer in self._directory.peers.values():
+            if peer.state is PeerState.ALIVE:
+                assert peer.connected, f"{peer.node} is alive without a link"
+            elif peer.connected and peer.state is PeerState.CONNECTING:
+                assert self._out.timer_runs(HELLO, peer.node), f"{peer.node} may greet for ever"

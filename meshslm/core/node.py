@@ -1,0 +1,303 @@
+"""One node's decisions: `handle(event, now) -> effects`.
+
+The only door into the core. It decodes what peers send, hands each event to the machine that it
+concerns, and turns a peer's fault into the end of that peer's link.
+
+Rules:
+- No await, no clock, no randomness of its own, no I/O, no logging.
+- The same events at the same times with the same `Chance` give the same effects.
+- Whatever a peer sends, `handle` raises nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from meshslm import __version__
+from meshslm.chance import Chance
+from meshslm.core import dialling, membership, origin, serving
+from meshslm.core.classify import classifier_for, distinct
+from meshslm.core.config import CoreConfig
+from meshslm.core.directory import Directory, Peer, PeerState
+from meshslm.core.events import (
+    AddressFound,
+    BytesReceived,
+    DialFailed,
+    Effect,
+    EngineLost,
+    EngineMeasured,
+    EngineReady,
+    Event,
+    HostingChanged,
+    PeerConnected,
+    PeerDisconnected,
+    RunEnded,
+    RunFailed,
+    RunProduced,
+    ShutdownRequested,
+    Started,
+    TaskArrived,
+    TaskDropped,
+    TimerFired,
+)
+from meshslm.core.outbox import Outbox
+from meshslm.core.route import Candidate, Refusal, Verdict, choose
+from meshslm.core.views import PeerView, StatusView, TaskCounts
+from meshslm.errors import PeerFault
+from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
+from meshslm.wire.codec import UnknownKind, decode
+from meshslm.wire.messages import (
+    Capability,
+    CapabilityWanted,
+    DomainCard,
+    EngineLoad,
+    Goodbye,
+    Hello,
+    Peers,
+    Ping,
+    Pong,
+    Presence,
+    Specialist,
+    TaskAccepted,
+    TaskCancel,
+    TaskChunk,
+    TaskDone,
+    TaskEnded,
+    TaskFailed,
+    TaskRefused,
+    TaskRequest,
+    TaskResend,
+    TaskSubmit,
+)
+
+
+class NodeCore:
+    """All machines of one node behind one door."""
+
+    def __init__(self, config: CoreConfig, chance: Chance) -> None:
+        self._config = config
+        self._started = Instant(0)
+        self._out = Outbox()
+        self._directory = Directory()
+        self._chance = chance.fork("route")
+        self._cards: tuple[DomainCard, ...] = ()
+        self._cards_version = -1
+        self._dialling = dialling.Dialling(config.node, self._out, chance.fork("dialling"))
+        self._serving = serving.Serving(
+            config.node, config.queue_per_engine, self._out, self._deliver
+        )
+        self._origin = origin.Origin(config.node, self._serving, self._out, self._route)
+        self._membership = membership.Membership(
+            config,
+            self._directory,
+            self._dialling,
+            self._out,
+            chance.fork("membership"),
+            loads=self._serving.loads,
+            gone=self._peer_gone,
+        )
+        # Keyed by class, each handler takes exactly that class: what `Any` cannot say.
+        self._handlers: dict[type, Callable[[Any, Instant], None]] = {
+            Started: self._on_started,
+            TimerFired: self._on_timer,
+            BytesReceived: self._on_bytes,
+            PeerConnected: lambda e, now: self._membership.connected(e.peer, e.address, now),
+            PeerDisconnected: lambda e, now: self._membership.disconnected(e.peer, e.reason, now),
+            DialFailed: lambda e, now: self._dialling.failed(e.address, now),
+            AddressFound: lambda e, now: self._dialling.want(e.address, now),
+            ShutdownRequested: self._on_shutdown,
+            TaskArrived: lambda e, now: self._origin.arrive(e.task, e.request, now),
+            TaskDropped: lambda e, now: self._origin.drop(e.task, now),
+            HostingChanged: self._on_hosting,
+            EngineReady: lambda e, now: self._serving.engine_ready(e.model, e.slots, now),
+            EngineLost: lambda e, now: self._serving.engine_lost(e.model, e.reason, now),
+            EngineMeasured: lambda e, _: self._serving.engine_measured(
+                e.model, e.prefill_tps, e.decode_tps
+            ),
+            RunProduced: self._serving.produced,
+            RunEnded: self._serving.ended,
+            RunFailed: self._serving.failed,
+        }
+        self._timers: dict[str, Callable[[str, Instant], None]] = {
+            membership.TICK: lambda _, now: self._on_tick(now),
+            membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
+            dialling.TIMER: self._dialling.timer,
+            serving.DEADLINE: lambda s, now: self._serving.deadline(RunId(int(s)), now),
+            origin.DEADLINE: lambda s, now: self._origin.deadline(TaskId(s), now),
+            origin.WATCH: lambda s, now: self._origin.watch(TaskId(s), now),
+            origin.GAP: lambda s, _: self._origin.gap(TaskId(s)),
+            origin.RETRY: lambda s, now: self._origin.retry(TaskId(s), now),
+        }
+        member = self._membership
+        self._member_messages: dict[type, Callable[[Peer, Any, Instant], None]] = {
+            Presence: lambda p, m, _: member.on_presence(p, m),
+            Ping: lambda p, m, _: member.on_ping(p, m),
+            Pong: member.on_pong,
+            Capability: lambda p, m, _: member.on_capability(p, m),
+            CapabilityWanted: lambda p, _m, _: member.on_capability_wanted(p),
+            Goodbye: lambda p, m, now: member.on_goodbye(p.node, m, now),
+            Peers: lambda _, m, now: member.on_peers(m, now),
+            TaskSubmit: lambda p, m, now: self._serving.submit(p.node, m, now),
+            TaskResend: lambda p, m, now: self._serving.resend(p.node, m, now),
+            TaskDone: lambda p, m, _: self._serving.done(p.node, m),
+            TaskCancel: lambda p, m, now: self._serving.cancel(p.node, m, now),
+            **dict.fromkeys(
+                (TaskAccepted, TaskRefused, TaskChunk, TaskEnded, TaskFailed),
+                lambda p, m, now: self._origin.reply(p.node, m, now),
+            ),
+        }
+
+    def handle(self, event: Event, now: Instant) -> list[Effect]:
+        """Everything that follows from `event`, in the order in which it is to be done."""
+        self._handlers[type(event)](event, now)
+        return self._out.take()
+
+    # --- events that concern several machines ---------------------------------------------------
+    def _on_started(self, event: Started, now: Instant) -> None:
+        self._started = now
+        self._membership.start(event.boot, event.addresses, now)
+
+    def _on_timer(self, event: TimerFired, now: Instant) -> None:
+        if self._out.timer_is_current(event.key, event.generation):
+            self._timers[event.key.kind](event.key.subject, now)
+
+    def _on_tick(self, now: Instant) -> None:
+        self._serving.sweep(now)
+        self._membership.tick(now)
+
+    def _on_hosting(self, event: HostingChanged, _now: Instant) -> None:
+        self._serving.host(event.specialists)
+        self._membership.host(event.specialists, event.hardware)
+
+    def _on_shutdown(self, _event: ShutdownRequested, now: Instant) -> None:
+        self._origin.leave(now)
+        self._serving.leave(now)
+        self._membership.leave()
+
+    def _on_bytes(self, event: BytesReceived, now: Instant) -> None:
+        peer = self._directory.peers.get(event.peer)
+        if peer is None or not peer.connected:
+            return
+        try:
+            message = decode(event.message)
+            if type(message) is Hello:
+                self._membership.on_hello(event.peer, message, now)
+            elif peer.state is PeerState.ALIVE or type(message) is Goodbye:
+                peer.heard = now
+                self._member_messages[type(message)](peer, message, now)
+        except UnknownKind as unknown:
+            self._out.tell("peer.unknown-message", str(unknown), peer=event.peer)
+        except PeerFault as fault:
+            self._out.tell("peer.fault", str(fault), peer=event.peer)
+            self._membership.drop(peer, f"fault: {fault}", now)
+
+    def _peer_gone(self, peer: NodeId, reason: str, now: Instant) -> None:
+        self._serving.peer_gone(peer, now)
+        self._origin.peer_gone(peer, reason, now)
+
+    # --- routing --------------------------------------------------------------------------------
+    def _deliver(self, node: NodeId, reply: serving.Reply, now: Instant) -> None:
+        self._origin.reply(node, reply, now)
+
+    def _route(self, request: TaskRequest, tried: list[NodeId], _now: Instant) -> Verdict | Refusal:
+        if self._cards_version != self._directory.cards_version:
+            self._cards_version = self._directory.cards_version
+            own = [c for s in self._membership.capability.specialists for c in s.domains]
+            self._cards = distinct([*own, *self._directory.cards()])
+        classifier = classifier_for(self._cards)
+        return choose(request, self._candidates(), tried, classifier, self._chance)
+
+    def _candidates(self) -> list[Candidate]:
+        config = self._config
+        loads = {load.model: load for load in self._serving.loads()}
+        found = [
+            Candidate(config.node, config.name, s, loads.get(s.model), rtt_ms=0.0, local=True)
+            for s in self._membership.capability.specialists
+        ]
+        for peer in self._directory.alive():
+            if peer.capability is None:
+                continue
+            loads = {load.model: load for load in peer.loads}
+            found.extend(
+                Candidate(peer.node, peer.name, s, loads.get(s.model), peer.rtt_ms)
+                for s in peer.capability.specialists
+            )
+        return found
+
+    # --- what can be seen -----------------------------------------------------------------------
+    def specialists(self) -> tuple[Specialist, ...]:
+        """What this node announces."""
+        return self._membership.capability.specialists
+
+    def loads(self) -> tuple[EngineLoad, ...]:
+        """How busy this node's engines are."""
+        return self._serving.loads()
+
+    def peers(self, now: Instant) -> tuple[PeerView, ...]:
+        """Every node known here, this one first."""
+        config, member = self._config, self._membership
+        capability = member.capability
+        own = PeerView(
+            config.node,
+            config.name,
+            "self",
+            config.agent,
+            member.addresses[0] if member.addresses else "",
+            0.0,
+            0.0,
+            capability.specialists,
+            capability.hardware,
+            self._serving.loads(),
+        )
+        return (own, *(_view(peer, now) for peer in self._directory.peers.values()))
+
+    def status(self, now: Instant) -> StatusView:
+        """This node about itself."""
+        config, counts = self._config, self._origin.counts
+        return StatusView(
+            node=config.node,
+            name=config.name,
+            mesh=config.mesh,
+            version=__version__,
+            boot=self._membership.boot,
+            uptime_ms=ms_between(self._started, now),
+            addresses=self._membership.addresses,
+            peers_alive=len(self._directory.alive()),
+            leaving=self._membership.leaving,
+            tasks=TaskCounts(
+                arrived=counts.arrived,
+                finished=counts.finished,
+                failed=counts.failed,
+                cancelled=counts.cancelled,
+                active=self._origin.active,
+                retried=counts.retried,
+                served=self._serving.served,
+                refused=self._serving.refused,
+            ),
+            loads=self._serving.loads(),
+        )
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant of any machine is broken."""
+        self._dialling.check()
+        self._membership.check()
+        self._serving.check()
+        self._origin.check()
+
+
+def _view(peer: Peer, now: Instant) -> PeerView:
+    capability = peer.capability
+    nothing = Capability(boot=0, revision=0)
+    return PeerView(
+        peer.node,
+        peer.name,
+        str(peer.state),
+        peer.agent,
+        peer.address or (peer.addresses[0] if peer.addresses else ""),
+        peer.rtt_ms,
+        ms_between(peer.heard, now) if peer.heard else None,
+        (capability or nothing).specialists,
+        (capability or nothing).hardware,
+        peer.loads,
+    )

@@ -1,0 +1,360 @@
+"""Tasks that entered at this node, from the client's question to the last character.
+
+Each task is routed, sent, followed item by item, and ends exactly once: finished, failed or
+dropped by its client. The link may lose, double and reorder; the items' numbers mend that.
+
+Events: clients come and go, replies arrive, peers vanish, timers fire.
+Effects: `RouteChosen`, `EmitChunk`, `FinishTask`, `FailTask`, `Send`, timers.
+
+Rules:
+- Items are handed on in order, each once, and only those of the present attempt.
+- A retryable fault before the first item moves the task to another node within its deadline.
+  After it, the fault is the client's to see.
+- A stream nobody here follows is cancelled where it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from meshslm import limits
+from meshslm.core.events import EmitChunk, FailTask, FinishTask, Lane, RouteChosen
+from meshslm.core.outbox import Outbox
+from meshslm.core.route import Refusal, Verdict
+from meshslm.core.serving import Item, Reply, Serving
+from meshslm.errors import RETRYABLE, FaultCode, PeerFault
+from meshslm.ids import Instant, NodeId, TaskId, after, ms_between
+from meshslm.wire.messages import (
+    TaskAccepted,
+    TaskCancel,
+    TaskChunk,
+    TaskDone,
+    TaskEnded,
+    TaskRefused,
+    TaskRequest,
+    TaskResend,
+    TaskSubmit,
+)
+
+DEADLINE = "deadline"
+WATCH = "watch"
+GAP = "gap"
+RETRY = "retry"
+
+Router = Callable[[TaskRequest, list[NodeId], Instant], Verdict | Refusal]
+
+
+@dataclass(slots=True)
+class Fault:
+    """The newest reason why a task has no answer yet."""
+
+    code: FaultCode
+    detail: str
+    retry_after_ms: int = 0
+
+
+@dataclass(slots=True)
+class Task:
+    """One question of a local client."""
+
+    task: TaskId
+    request: TaskRequest
+    deadline: Instant
+    attempt: int = 0
+    node: NodeId | None = None
+    submit: TaskSubmit | None = None
+    heard: Instant = Instant(0)
+    accepted: bool = False
+    next_seq: int = 0
+    known_items: int = 0
+    """Items that the stream is known to have."""
+    held: dict[int, Item] = field(default_factory=dict)
+    tried: list[NodeId] = field(default_factory=list)
+    rounds: int = 0
+    fault: Fault | None = None
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the tasks so far."""
+
+    arrived: int = 0
+    finished: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    retried: int = 0
+
+
+class Origin:
+    """All tasks of this node's clients."""
+
+    def __init__(self, node: NodeId, serving: Serving, out: Outbox, route: Router) -> None:
+        self._node = node
+        self._serving = serving
+        self._out = out
+        self._route = route
+        self._tasks: dict[TaskId, Task] = {}
+        self.counts = Counts()
+        self.leaving = False
+
+    @property
+    def active(self) -> int:
+        """Tasks that have not ended."""
+        return len(self._tasks)
+
+    # --- local clients --------------------------------------------------------------------------
+    def arrive(self, task_id: TaskId, request: TaskRequest, now: Instant) -> None:
+        """A client asks."""
+        self.counts.arrived += 1
+        task = Task(task_id, request, after(now, request.deadline_ms))
+        if self.leaving or len(self._tasks) >= limits.TASKS_PER_NODE:
+            self.counts.failed += 1
+            code = FaultCode.NOT_READY if self.leaving else FaultCode.OVERLOADED
+            detail = "the node is shutting down" if self.leaving else "too many tasks on this node"
+            self._out.put(FailTask(task_id, code, detail, 1000))
+            return
+        self._tasks[task_id] = task
+        self._out.start_timer(DEADLINE, task_id, request.deadline_ms)
+        self._try(task, now)
+
+    def drop(self, task_id: TaskId, now: Instant) -> None:
+        """A client went away."""
+        task = self._tasks.get(task_id)
+        if task is not None:
+            self._abandon(task, now)
+            self.counts.cancelled += 1
+            self._forget(task)
+
+    def leave(self, now: Instant) -> None:
+        """Take no more tasks, and end those that run."""
+        self.leaving = True
+        for task in list(self._tasks.values()):
+            self._abandon(task, now)
+            self._end_failed(task, Fault(FaultCode.NOT_READY, "the node is shutting down"))
+
+    # --- timers ---------------------------------------------------------------------------------
+    def deadline(self, task_id: TaskId, now: Instant) -> None:
+        """A task's time is up."""
+        task = self._tasks[task_id]
+        self._abandon(task, now)
+        because = f"; last: {task.fault.detail}" if task.fault else ""
+        spent = f"no answer within {task.request.deadline_ms} ms{because}"
+        self._end_failed(task, Fault(FaultCode.DEADLINE, spent))
+
+    def watch(self, task_id: TaskId, now: Instant) -> None:
+        """Look after a task that waits for a remote node."""
+        task = self._tasks[task_id]
+        if task.node is None or task.node == self._node or task.submit is None:
+            return
+        silent = ms_between(task.heard, now)
+        if not task.accepted and silent >= limits.ACCEPT_MS:
+            self._move_on(task, Fault(FaultCode.PEER_LOST, "the node does not answer"), now)
+            return
+        if silent >= limits.SILENCE_MS:
+            self._abandon(task, now)
+            self._move_on(task, Fault(FaultCode.PEER_LOST, "the node fell silent"), now)
+            return
+        if not task.accepted:
+            self._out.send(task.node, Lane.INTERACTIVE, task.submit)
+        elif silent >= limits.STALL_PROBE_MS / 2:
+            self._ask_again(task)
+        self._start_watch(task)
+
+    def gap(self, task_id: TaskId) -> None:
+        """An item is still missing."""
+        task = self._tasks[task_id]
+        if task.known_items > task.next_seq:
+            self._ask_again(task)
+            self._out.start_timer(GAP, task_id, limits.GAP_MS)
+
+    def retry(self, task_id: TaskId, now: Instant) -> None:
+        """Ask the nodes that failed once more."""
+        self._try(self._tasks[task_id], now)
+
+    # --- replies --------------------------------------------------------------------------------
+    def reply(self, node: NodeId, reply: Reply, now: Instant) -> None:
+        """A serving node says something about a task."""
+        task = self._tasks.get(reply.task)
+        if task is None or node != task.node or reply.attempt != task.attempt:
+            self._stale(node, reply)
+            return
+        task.heard = now
+        if isinstance(reply, TaskRefused):
+            if task.next_seq == 0 or reply.code == FaultCode.PEER_LOST:
+                self._move_on(task, _fault(reply.code, reply.detail, reply.retry_after_ms), now)
+            return
+        if not task.accepted:
+            task.accepted = True
+        if isinstance(reply, TaskAccepted):
+            if reply.items > task.next_seq:
+                self._missing(task, reply.items)
+            return
+        if reply.seq == task.next_seq:
+            self._deliver(task, node, reply, now)
+        elif reply.seq > task.next_seq and len(task.held) < limits.REORDER_ITEMS:
+            task.held[reply.seq] = reply
+            self._missing(task, reply.seq)
+
+    def peer_gone(self, peer: NodeId, reason: str, now: Instant) -> None:
+        """A serving node is gone."""
+        for task in [t for t in self._tasks.values() if t.node == peer]:
+            self._move_on(task, Fault(FaultCode.PEER_LOST, f"the node is gone: {reason}"), now)
+
+    # --- steps ----------------------------------------------------------------------------------
+    def _try(self, task: Task, now: Instant) -> None:
+        """Begin an attempt on the best node that was not tried in this round."""
+        verdict = self._route(task.request, task.tried, now)
+        if isinstance(verdict, Refusal):
+            self._none_left(task, verdict)
+            return
+        candidate = verdict.candidate
+        task.attempt += 1
+        if task.attempt > 1:
+            self.counts.retried += 1
+        task.node = candidate.node
+        task.accepted = False
+        task.next_seq = task.known_items = 0
+        task.held = {}
+        task.heard = now
+        specialist = candidate.specialist
+        remaining = max(1, int(ms_between(now, task.deadline)))
+        task.submit = TaskSubmit(
+            task.task, task.attempt, specialist.profile, task.request, remaining
+        )
+        self._out.put(
+            RouteChosen(
+                task.task,
+                candidate.node,
+                candidate.node_name,
+                specialist.profile,
+                specialist.model,
+                specialist.digest,
+                verdict.reason,
+                task.attempt,
+            )
+        )
+        if candidate.local:
+            self._serving.submit(self._node, task.submit, now)
+        else:
+            self._out.send(candidate.node, Lane.INTERACTIVE, task.submit)
+            self._start_watch(task)
+
+    def _none_left(self, task: Task, refusal: Refusal) -> None:
+        """Nobody is left in this round: wait for those that may recover, or give up."""
+        fault = task.fault
+        if fault is None or not refusal.exhausted:
+            self._end_failed(task, fault or Fault(refusal.code, refusal.detail, 1000))
+        elif fault.code is FaultCode.OVERLOADED or task.attempt >= limits.ATTEMPTS:
+            self._end_failed(task, fault)
+        else:
+            task.tried = []
+            wait = limits.RETRY_WAIT_MS * 2**task.rounds
+            task.rounds += 1
+            self._out.start_timer(RETRY, task.task, wait)
+
+    def _move_on(self, task: Task, fault: Fault, now: Instant) -> None:
+        """The attempt is over without an answer: another node, or the end."""
+        begun = task.next_seq > 0
+        if task.node is not None:
+            task.tried.append(task.node)
+        task.node = None
+        task.fault = fault
+        task.held = {}
+        for kind in (WATCH, GAP):
+            self._out.stop_timer(kind, task.task)
+        if begun or fault.code not in RETRYABLE or task.attempt >= limits.ATTEMPTS:
+            self._end_failed(task, fault)
+        else:
+            self._out.tell("task.moved", fault.detail, task=task.task)
+            self._try(task, now)
+
+    def _deliver(self, task: Task, node: NodeId, item: Item, now: Instant) -> None:
+        """Hand on the next item, and those that waited for it."""
+        current: Item | None = item
+        while current is not None:
+            if isinstance(current, TaskChunk):
+                if current.chunk.choice >= task.request.choices:
+                    raise PeerFault(
+                        f"chunk of choice {current.chunk.choice}, which nobody asked for"
+                    )
+                task.next_seq += 1
+                self._out.put(EmitChunk(task.task, current.chunk))
+                current = task.held.pop(task.next_seq, None) if task.held else None
+                continue
+            if node != self._node:
+                self._out.send(node, Lane.INTERACTIVE, TaskDone(task.task, task.attempt))
+            if isinstance(current, TaskEnded):
+                self.counts.finished += 1
+                self._out.put(FinishTask(task.task, current.usage, current.timings))
+                self._forget(task)
+            else:
+                self._move_on(
+                    task, _fault(current.code, current.detail, current.retry_after_ms), now
+                )
+            return
+        if task.known_items and task.known_items <= task.next_seq:
+            task.known_items = 0
+            self._out.stop_timer(GAP, task.task)
+
+    def _stale(self, node: NodeId, reply: Reply) -> None:
+        """Somebody still works on what nobody here waits for."""
+        if node == self._node:
+            return
+        if isinstance(reply, TaskAccepted | TaskChunk):
+            self._out.send(node, Lane.INTERACTIVE, TaskCancel(reply.task, reply.attempt))
+        elif not isinstance(reply, TaskRefused):
+            self._out.send(node, Lane.INTERACTIVE, TaskDone(reply.task, reply.attempt))
+
+    def _abandon(self, task: Task, now: Instant) -> None:
+        """Tell the serving node that the answer is not wanted."""
+        cancel = TaskCancel(task.task, task.attempt)
+        if task.node == self._node:
+            self._serving.cancel(self._node, cancel, now)
+        elif task.node is not None:
+            self._out.send(task.node, Lane.INTERACTIVE, cancel)
+
+    def _missing(self, task: Task, items: int) -> None:
+        """The stream has more items than arrived: give reordering a moment, then ask."""
+        task.known_items = max(task.known_items, items)
+        if not self._out.timer_runs(GAP, task.task):
+            self._out.start_timer(GAP, task.task, limits.GAP_MS)
+
+    def _ask_again(self, task: Task) -> None:
+        if task.node is not None and task.node != self._node:
+            ask = TaskResend(task.task, task.attempt, task.next_seq)
+            self._out.send(task.node, Lane.INTERACTIVE, ask)
+
+    def _start_watch(self, task: Task) -> None:
+        wait = limits.STALL_PROBE_MS if task.accepted else limits.SUBMIT_RETRY_MS
+        self._out.start_timer(WATCH, task.task, wait)
+
+    def _end_failed(self, task: Task, fault: Fault) -> None:
+        self.counts.failed += 1
+        self._out.put(FailTask(task.task, fault.code, fault.detail, fault.retry_after_ms))
+        self._forget(task)
+
+    def _forget(self, task: Task) -> None:
+        for kind in (DEADLINE, WATCH, GAP, RETRY):
+            self._out.stop_timer(kind, task.task)
+        del self._tasks[task.task]
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        assert len(self._tasks) <= limits.TASKS_PER_NODE
+        for task in self._tasks.values():
+            assert self._out.timer_runs(DEADLINE, task.task), "a task without a deadline"
+            assert len(task.held) <= limits.REORDER_ITEMS
+            assert task.attempt <= limits.ATTEMPTS
+            if task.node is None:
+                assert self._out.timer_runs(RETRY, task.task), "a task that nobody looks after"
+            elif task.node != self._node:
+                assert self._out.timer_runs(WATCH, task.task), "a remote task unwatched"
+
+
+def _fault(code: str, detail: str, retry_after_ms: int) -> Fault:
+    """A fault from the wire; a code from a later version counts as a bug over there."""
+    try:
+        return Fault(FaultCode(code), detail, retry_after_ms)
+    except ValueError:
+        return Fault(FaultCode.INTERNAL, f"{code}: {detail}", retry_after_ms)

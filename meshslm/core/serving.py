@@ -1,0 +1,381 @@
+"""Runs on this node's engines, for local clients and for peers.
+
+A run is admitted or refused at once, waits in a bounded queue, is given to its engine, and leaves
+a numbered stream of items: chunks, then one end. A peer may ask for items again until it says that
+it has them all.
+
+Events: submissions, cancels, engine events, peers that go.
+Effects: `StartRun`, `StopRun`, `Send`, timers.
+
+Rules:
+- The same (origin, task, attempt) runs once, however often it is submitted, and stays known for
+  `LINGER_MS` after its end.
+- Whoever is refused learns why and when to come again.
+- Every run has a deadline here too, so that one whose origin vanished does not stay.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from meshslm import limits
+from meshslm.core.events import Lane, RunEnded, RunFailed, RunProduced, StartRun, StopRun
+from meshslm.core.outbox import Outbox
+from meshslm.errors import FaultCode
+from meshslm.ids import Instant, NodeId, RunId, TaskId, after
+from meshslm.wire.codec import encode
+from meshslm.wire.messages import (
+    EngineLoad,
+    Specialist,
+    TaskAccepted,
+    TaskCancel,
+    TaskChunk,
+    TaskDone,
+    TaskEnded,
+    TaskFailed,
+    TaskRefused,
+    TaskResend,
+    TaskSubmit,
+)
+
+DEADLINE = "run-deadline"
+RETRY_AFTER_LEAST_MS = 250
+ASSUMED_RUN_MS = 4_000.0
+"""Length of a run while none has ended yet: 256 tokens at 64 a second."""
+
+Item = TaskChunk | TaskEnded | TaskFailed
+Reply = TaskAccepted | TaskRefused | Item
+Key = tuple[NodeId, TaskId, int]
+
+
+class RunState(Enum):
+    """Where a run stands on this node."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    OVER = "over"
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One attempt of one task, here."""
+
+    run: RunId
+    key: Key
+    submit: TaskSubmit
+    model: str
+    weight: int
+    state: RunState = RunState.QUEUED
+    seq: int = 0
+    log: list[bytes] = field(default_factory=list)
+    """Encoded items for a remote origin, until it has them all."""
+    started: Instant = Instant(0)
+
+
+@dataclass(slots=True)
+class EngineState:
+    """One engine, and who waits for it."""
+
+    model: str
+    slots: int = 1
+    ready: bool = False
+    lost: str = ""
+    running: dict[RunId, Run] = field(default_factory=dict)
+    weight: int = 0
+    queue: deque[Run] = field(default_factory=deque)
+    prefill_tps: float = 0.0
+    decode_tps: float = 0.0
+    run_ms: float = ASSUMED_RUN_MS
+
+
+class Serving:
+    """All runs of this node."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        queue_bound: int,
+        out: Outbox,
+        deliver: Callable[[NodeId, Reply, Instant], None],
+    ) -> None:
+        self._node = node
+        self._queue_bound = queue_bound
+        self._out = out
+        self._deliver = deliver
+        """Hands a reply to the local origin, without the wire between."""
+        self._engines: dict[str, EngineState] = {}
+        self._profiles: dict[str, Specialist] = {}
+        self._known: dict[Key, Run] = {}
+        self._by_run: dict[RunId, Run] = {}
+        self._of_peer: dict[NodeId, int] = {}
+        self._over: deque[tuple[Instant, Key]] = deque()
+        self._next_run = 0
+        self.served = 0
+        self.refused = 0
+        self.leaving = False
+
+    # --- what this node hosts -------------------------------------------------------------------
+    def host(self, specialists: tuple[Specialist, ...]) -> None:
+        """The specialists of this node from now on."""
+        self._profiles = {specialist.profile: specialist for specialist in specialists}
+        for specialist in specialists:
+            self._engines.setdefault(specialist.model, EngineState(specialist.model))
+
+    def engine_ready(self, model: str, slots: int, now: Instant) -> None:
+        """An engine takes runs."""
+        engine = self._engines.setdefault(model, EngineState(model))
+        engine.ready, engine.slots, engine.lost = True, max(1, slots), ""
+        self._dispatch(engine, now)
+
+    def engine_lost(self, model: str, reason: str, now: Instant) -> None:
+        """An engine is gone with every run on it; those that wait go elsewhere too."""
+        engine = self._engines.setdefault(model, EngineState(model))
+        engine.ready, engine.lost = False, reason
+        for run in [*engine.running.values(), *engine.queue]:
+            self._fail(run, FaultCode.WORKER_LOST, f"the engine of {model} died: {reason}", now)
+
+    def engine_measured(self, model: str, prefill_tps: float, decode_tps: float) -> None:
+        """An engine's speeds."""
+        engine = self._engines.get(model)
+        if engine is not None:
+            engine.prefill_tps = prefill_tps or engine.prefill_tps
+            engine.decode_tps = decode_tps or engine.decode_tps
+
+    def loads(self) -> tuple[EngineLoad, ...]:
+        """How busy every engine is."""
+        return tuple(
+            EngineLoad(
+                engine.model,
+                engine.ready,
+                len(engine.running),
+                len(engine.queue),
+                max(0, engine.slots - engine.weight) if engine.ready else 0,
+                engine.prefill_tps,
+                engine.decode_tps,
+            )
+            for engine in self._engines.values()
+        )
+
+    # --- what origins say -----------------------------------------------------------------------
+    def submit(self, origin: NodeId, submit: TaskSubmit, now: Instant) -> None:
+        """Admit or refuse a run."""
+        key = (origin, submit.task, submit.attempt)
+        known = self._known.get(key)
+        if known is not None:
+            if origin != self._node:
+                self._send(origin, self._accepted(known))
+            return
+        refusal = self._refusal(origin, submit)
+        if refusal is not None:
+            self.refused += 1
+            self._reply(origin, refusal, now)
+            return
+        specialist = self._profiles[submit.profile]
+        engine = self._engines[specialist.model]
+        self._next_run += 1
+        run = Run(
+            RunId(self._next_run),
+            key,
+            submit,
+            specialist.model,
+            min(submit.request.choices, engine.slots),
+        )
+        self._known[key] = run
+        self._by_run[run.run] = run
+        self._of_peer[origin] = self._of_peer.get(origin, 0) + 1
+        engine.queue.append(run)
+        self._out.start_timer(DEADLINE, str(run.run), max(1, submit.remaining_ms))
+        if origin != self._node:
+            self._send(origin, self._accepted(run))
+        self._dispatch(engine, now)
+
+    def resend(self, origin: NodeId, ask: TaskResend, now: Instant) -> None:
+        """The origin misses items, or wants to know whether we are still at it."""
+        run = self._known.get((origin, ask.task, ask.attempt))
+        if run is None:
+            gone = f"task {ask.task} is not known here"
+            self._reply(origin, TaskRefused(ask.task, ask.attempt, FaultCode.PEER_LOST, gone), now)
+            return
+        for item in run.log[ask.seq : ask.seq + limits.RESEND_ITEMS]:
+            self._out.send_encoded(origin, Lane.INTERACTIVE, item)
+        if ask.seq >= len(run.log):
+            self._send(origin, self._accepted(run))
+
+    def done(self, origin: NodeId, done: TaskDone) -> None:
+        """The origin has everything."""
+        run = self._known.get((origin, done.task, done.attempt))
+        if run is not None and run.state is RunState.OVER:
+            run.log = []
+
+    def cancel(self, origin: NodeId, cancel: TaskCancel, now: Instant) -> None:
+        """Nobody wants the answer any more."""
+        run = self._known.get((origin, cancel.task, cancel.attempt))
+        if run is not None:
+            self._stop(run, now)
+
+    def peer_gone(self, peer: NodeId, now: Instant) -> None:
+        """A peer's runs have no receiver any more."""
+        for run in [r for r in self._by_run.values() if r.key[0] == peer]:
+            self._stop(run, now)
+
+    # --- what the engine says -------------------------------------------------------------------
+    def produced(self, event: RunProduced, now: Instant) -> None:
+        """New tokens of a run."""
+        run = self._by_run.get(event.run)
+        if run is not None:
+            _, task, attempt = run.key
+            self._item(run, TaskChunk(task, attempt, run.seq, event.chunk), now)
+
+    def ended(self, event: RunEnded, now: Instant) -> None:
+        """A run is complete."""
+        run = self._by_run.get(event.run)
+        if run is None:
+            return
+        engine = self._engines[run.model]
+        taken = (now - run.started) / 1000.0
+        engine.run_ms += 0.2 * (taken - engine.run_ms)
+        _, task, attempt = run.key
+        self._item(run, TaskEnded(task, attempt, run.seq, event.usage, event.timings), now)
+        self._over_with(run, now)
+
+    def failed(self, event: RunFailed, now: Instant) -> None:
+        """A run broke off."""
+        run = self._by_run.get(event.run)
+        if run is not None:
+            self._fail(run, event.code, event.detail, now)
+
+    def deadline(self, run_id: RunId, now: Instant) -> None:
+        """A run's time is up."""
+        run = self._by_run.get(run_id)
+        if run is not None:
+            self._stop_engine(run)
+            self._fail(run, FaultCode.DEADLINE, "the time allowed ran out", now)
+
+    def leave(self, now: Instant) -> None:
+        """Hand every run back and take no more."""
+        self.leaving = True
+        for run in list(self._by_run.values()):
+            self._stop_engine(run)
+            self._fail(run, FaultCode.NOT_READY, "the node is shutting down", now)
+
+    def sweep(self, now: Instant) -> None:
+        """Forget what has been over for long enough."""
+        while self._over and self._over[0][0] <= now:
+            _, key = self._over.popleft()
+            self._known.pop(key, None)
+
+    # --- steps ----------------------------------------------------------------------------------
+    def _refusal(self, origin: NodeId, submit: TaskSubmit) -> TaskRefused | None:
+        def refuse(code: FaultCode, detail: str, retry_after_ms: float = 0) -> TaskRefused:
+            return TaskRefused(submit.task, submit.attempt, code, detail, int(retry_after_ms))
+
+        if self.leaving:
+            return refuse(FaultCode.NOT_READY, "the node is shutting down")
+        specialist = self._profiles.get(submit.profile)
+        if specialist is None:
+            return refuse(FaultCode.UNKNOWN_MODEL, f"no profile {submit.profile!r} on this node")
+        engine = self._engines[specialist.model]
+        if not engine.ready:
+            state = f"failed: {engine.lost}" if engine.lost else "is loading"
+            return refuse(FaultCode.NOT_READY, f"the engine of {engine.model} {state}", 1000)
+        if len(self._known) >= limits.KNOWN_RUNS:
+            return refuse(FaultCode.OVERLOADED, "too many tasks of late", limits.LINGER_MS)
+        if origin != self._node and self._of_peer.get(origin, 0) >= limits.TASKS_PER_PEER:
+            return refuse(FaultCode.OVERLOADED, "too many tasks of one peer", engine.run_ms)
+        if len(engine.queue) >= self._queue_bound:
+            wait = max(RETRY_AFTER_LEAST_MS, engine.run_ms / engine.slots)
+            return refuse(
+                FaultCode.OVERLOADED,
+                f"{len(engine.queue)} tasks wait for {engine.model} already",
+                wait,
+            )
+        return None
+
+    def _accepted(self, run: Run) -> TaskAccepted:
+        _, task, attempt = run.key
+        ahead = 0
+        if run.state is RunState.QUEUED:
+            ahead = self._engines[run.model].queue.index(run)
+        return TaskAccepted(task, attempt, ahead, run.seq)
+
+    def _dispatch(self, engine: EngineState, now: Instant) -> None:
+        while engine.ready and engine.queue:
+            run = engine.queue[0]
+            if engine.running and engine.weight + run.weight > engine.slots + limits.RUN_AHEAD:
+                return
+            engine.queue.popleft()
+            run.state, run.started = RunState.RUNNING, now
+            engine.running[run.run] = run
+            engine.weight += run.weight
+            self.served += 1
+            submit = run.submit
+            self._out.put(StartRun(run.run, run.model, submit.profile, submit.request))
+
+    def _item(self, run: Run, item: Item, now: Instant) -> None:
+        run.seq += 1
+        origin = run.key[0]
+        if origin == self._node:
+            self._deliver(origin, item, now)
+            return
+        encoded = encode(item)
+        run.log.append(encoded)
+        self._out.send_encoded(origin, Lane.INTERACTIVE, encoded)
+
+    def _fail(self, run: Run, code: FaultCode, detail: str, now: Instant) -> None:
+        """End a run with a fault; the engine has let go of it already, or never had it."""
+        _, task, attempt = run.key
+        detail = detail.encode()[:1000].decode(errors="ignore")
+        self._over_with(run, now)
+        self._item(run, TaskFailed(task, attempt, run.seq, code, detail), now)
+
+    def _stop(self, run: Run, now: Instant) -> None:
+        """End a run that nobody waits for."""
+        if run.state is not RunState.OVER:
+            self._stop_engine(run)
+            self._over_with(run, now)
+        run.log = []
+
+    def _stop_engine(self, run: Run) -> None:
+        if run.state is RunState.RUNNING:
+            self._out.put(StopRun(run.run, run.model))
+
+    def _over_with(self, run: Run, now: Instant) -> None:
+        engine = self._engines[run.model]
+        if run.state is RunState.QUEUED:
+            engine.queue.remove(run)
+        elif engine.running.pop(run.run, None) is not None:
+            engine.weight -= run.weight
+        run.state = RunState.OVER
+        del self._by_run[run.run]
+        self._out.stop_timer(DEADLINE, str(run.run))
+        origin = run.key[0]
+        left = self._of_peer[origin] - 1
+        if left:
+            self._of_peer[origin] = left
+        else:
+            del self._of_peer[origin]
+        self._over.append((after(now, limits.LINGER_MS), run.key))
+        self._dispatch(engine, now)
+
+    def _reply(self, origin: NodeId, reply: Reply, now: Instant) -> None:
+        if origin == self._node:
+            self._deliver(origin, reply, now)
+        else:
+            self._send(origin, reply)
+
+    def _send(self, origin: NodeId, reply: Reply) -> None:
+        self._out.send(origin, Lane.INTERACTIVE, reply)
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        for engine in self._engines.values():
+            assert len(engine.queue) <= self._queue_bound
+            assert engine.weight == sum(run.weight for run in engine.running.values())
+            assert not (engine.ready and engine.queue and not engine.running)
+        for run in self._by_run.values():
+            assert run.state is not RunState.OVER
+            assert self._known[run.key] is run
+            assert self._out.timer_runs(DEADLINE, str(run.run))

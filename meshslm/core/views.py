@@ -1,0 +1,62 @@
+"""What a person or a program may see of a node: snapshots of the core, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshslm.ids import NodeId
+from meshslm.wire.messages import EngineLoad, Hardware, Specialist
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """One node as this node sees it; this node itself is among them."""
+
+    node: NodeId
+    name: str
+    state: str
+    """`self`, `alive`, `connecting`, `unreachable` or `left`."""
+    agent: str
+    address: str
+    """Multiaddress in use, or the last one known."""
+    rtt_ms: float | None
+    heard_ms: float | None
+    """Time since its last message."""
+    specialists: tuple[Specialist, ...]
+    hardware: Hardware
+    loads: tuple[EngineLoad, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCounts:
+    """Tasks that entered at this node, since its start."""
+
+    arrived: int
+    finished: int
+    failed: int
+    cancelled: int
+    active: int
+    retried: int
+    """Attempts after a first one."""
+    served: int
+    """Runs begun on this node, for whomever."""
+    refused: int
+    """Runs refused by this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """One node about itself."""
+
+    node: NodeId
+    name: str
+    mesh: str
+    version: str
+    boot: int
+    uptime_ms: float
+    addresses: tuple[str, ...]
+    peers_alive: int
+    """Other nodes, not counting this one."""
+    leaving: bool
+    tasks: TaskCounts
+    loads: tuple[EngineLoad, ...]

@@ -1,0 +1,224 @@
+"""Every bound in the program, with its unit and its reason.
+
+Rules:
+- A queue, table, message or loop without a bound here is a defect.
+- A bound that a user may want to move is a setting, and its default is here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# --- the wire -----------------------------------------------------------------------------------
+FRAME_BYTES: Final = 64 * KIB
+"""Largest frame on a link: one frame never holds up a more urgent one for over a millisecond
+at the 60 MB/s measured through Noise and Yamux."""
+
+MESSAGE_BYTES: Final = 2 * MIB
+"""Largest message after joining its frames: a 128k-token prompt is about 0.6 MB of text."""
+
+MESSAGE_DEPTH: Final = 8
+"""Deepest nesting in a message; the deepest of ours is 5."""
+
+LANE_QUEUE_BYTES: Final = 4 * MIB
+"""Bytes waiting to be written to one peer in one lane. A peer that lets more pile up is cut off."""
+
+# --- membership ---------------------------------------------------------------------------------
+PRESENCE_MS: Final = 1000
+"""Time between two presences to the same peer, up to `PRESENCE_PER_SECOND` peers."""
+
+PRESENCE_PER_SECOND: Final = 64
+"""Presences that one node sends a second. Beyond so many peers each hears less often, so that a
+node's traffic does not grow with the mesh."""
+
+PEER_EXPIRY_PRESENCES: Final = 5
+"""Presences missed before a peer counts as gone: at 5 % loss once in 3 million times by chance."""
+
+PEERS: Final = 1024
+"""Peers in the table of one node."""
+
+PEERS_PER_EXCHANGE: Final = 64
+"""Addresses handed to a newcomer in one message."""
+
+ADDRESSES_PER_PEER: Final = 8
+"""Addresses remembered of one peer: a few interfaces in two families."""
+
+HELLO_MS: Final = 5_000
+"""A connected peer that has not said hello by then is dropped."""
+
+DIAL_BACKOFF_MS: Final = 500
+DIAL_BACKOFF_MOST_MS: Final = 30_000
+"""First and longest wait between dials to the same peer; doubles, with jitter."""
+
+PEER_FORGET_MS: Final = 600_000
+"""A peer that could not be reached for so long is dialled no more, unless configured."""
+
+# --- capability ---------------------------------------------------------------------------------
+SPECIALISTS: Final = 64
+"""Specialists that one node may announce."""
+
+DOMAINS_PER_SPECIALIST: Final = 16
+EXAMPLES_PER_CARD: Final = 64
+"""Examples of one domain card: nine each were enough to measure with, more helps little."""
+
+NAME_BYTES: Final = 128
+"""A profile, model, domain or node name."""
+
+CARD_TEXT_BYTES: Final = 1 * KIB
+"""One sentence or example of a domain card."""
+
+# --- tasks --------------------------------------------------------------------------------------
+MESSAGES_PER_REQUEST: Final = 512
+"""Turns of one conversation."""
+
+PROMPT_BYTES: Final = 1 * MIB
+"""Text of one request, all turns together: above the longest context we serve."""
+
+STOPS: Final = 16
+STOP_BYTES: Final = 256
+"""Stop strings of one request, and the length of one: each is looked for at every token."""
+
+LOGIT_BIASES: Final = 1024
+"""OpenAI's own limit is 300; some clients ban word lists."""
+
+CHOICES: Final = 16
+"""`n` of one request: each is a sequence in the batch."""
+
+TOP_LOGPROBS: Final = 20
+"""OpenAI's limit."""
+
+MAX_TOKENS: Final = 1_000_000
+"""Above every context length there is."""
+
+DEADLINE_MS: Final = 600_000
+"""Default, and longest, time for one request."""
+
+QUEUE_PER_ENGINE: Final = 64
+"""Runs waiting for one engine: at 1 s each and 8 slots the last waits 8 s; longer is no service."""
+
+RUN_AHEAD: Final = 2
+"""Runs given to an engine beyond its slots, so that a freed slot is filled without a round trip."""
+
+TASKS_PER_NODE: Final = 4096
+"""Tasks that entered at one node and have not ended."""
+
+TASKS_PER_PEER: Final = 256
+"""Runs that one peer may have on this node at a time."""
+
+ATTEMPTS: Final = 4
+"""Nodes tried for one task."""
+
+SUBMIT_RETRY_MS: Final = 500
+"""A submitted task not answered by then is sent again: five times the LAN's worst round trip."""
+
+STALL_PROBE_MS: Final = 2_000
+"""A stream silent for so long is asked for its next item."""
+
+SILENCE_MS: Final = 10_000
+"""A stream whose node has answered nothing at all for so long is given up."""
+
+REORDER_ITEMS: Final = 256
+"""Items of a stream held back while an earlier one is missing."""
+
+GAP_MS: Final = 50
+"""Wait before a missing item is asked for again: reordering usually heals itself by then."""
+
+LINGER_MS: Final = 30_000
+"""How long a finished stream is kept for a peer that may ask for its items again."""
+
+ACCEPT_MS: Final = 3_000
+"""A submitted task that its node has not taken by then goes to another: six submissions lost."""
+
+RETRY_WAIT_MS: Final = 400
+"""First wait before asking nodes again that all failed; doubles. A restarted worker is ready in
+under 2 s, so the third attempt finds it."""
+
+RESEND_ITEMS: Final = 64
+"""Items sent again for one request; the asker asks on from there."""
+
+DIALS: Final = 32
+"""Dials under way at once: each holds a socket and a handshake's CPU time."""
+
+HELLO_RESEND_MS: Final = 1_000
+"""A hello that was not answered by then is said again."""
+
+PING_EVERY: Final = 10
+"""Presences between two round-trip measurements of the same peer."""
+
+EXCHANGE_EVERY: Final = 10
+"""Presences between two peer lists sent to a random peer, which heal what a loss left out."""
+
+CLASSIFY_BYTES: Final = 2 * KIB
+"""Text looked at to find its domain, half from the head and half from the tail."""
+
+DIAL_MS: Final = 15_000
+"""A dial without an outcome by then is counted as failed: three times the link's own deadline."""
+
+# --- configuration and models -------------------------------------------------------------------
+TOML_BYTES: Final = 1 * MIB
+"""A configuration file or profile: the packaged profiles have about 4 KiB."""
+
+MODEL_BYTES: Final = 64 * 1024 * MIB
+"""Largest model file that is pulled: a 70-billion model in Q4 has 40 GiB."""
+
+DISK_RESERVE_BYTES: Final = 64 * MIB
+"""Disk space left free by pulling, so that journals and logs go on: a guess."""
+
+PULL_ATTEMPTS: Final = 5
+"""Tries in a row without a byte of progress before a download is given up; it can be resumed."""
+
+PULL_BACKOFF_MS: Final = 500
+"""Wait after the first such try; doubles."""
+
+PULL_IDLE_MS: Final = 60_000
+"""A download that brings nothing for so long is tried again."""
+
+REDIRECTS: Final = 5
+"""Redirects followed from one URL; model hubs use one or two."""
+
+# --- HTTP ---------------------------------------------------------------------------------------
+HTTP_PORT: Final = 8711
+"""Where a node answers HTTP unless told otherwise: registered for nothing."""
+
+HTTP_BODY_BYTES: Final = 4 * MIB
+"""Body of one request: `PROMPT_BYTES` of text, and room for JSON's escapes."""
+
+HTTP_BODY_MS: Final = 30_000
+"""Time for a request's body to arrive: 4 MiB over a bad mobile link."""
+
+HTTP_HEAD_BYTES: Final = 32 * KIB
+"""Request line and headers together; browsers and proxies send 2 KiB."""
+
+HTTP_CONNECTIONS: Final = 1024
+"""Open connections; beyond them a client is told 503. Below the usual 1024 open files times two
+of a service manager's soft limit, which the daemon raises."""
+
+HTTP_IDLE_MS: Final = 75_000
+"""A kept-open connection without a request: longer than the idle pools of HTTP clients (5-60 s),
+so that the client closes first and no request meets a closing connection."""
+
+HTTP_STALL_MS: Final = 30_000
+"""A client that takes nothing of its answer for so long is cut off."""
+
+HTTP_GRACE_MS: Final = 2_000
+"""Time for open answers to end when the node stops: they were told to fail before that."""
+
+HTTP_LINGER_MS: Final = 2_000
+HTTP_LINGER_BYTES: Final = 32 * MIB
+"""How long, and how much of, a refused body is still read after the refusal was sent: closing at
+once would reset the connection, and the client would never see why."""
+
+HTTP_WRITE_AHEAD: Final = 64
+"""Parts of an answer read ahead of a slow client; then the stream waits for it."""
+
+HTTP_PARAM_CHARS: Final = 200
+"""Of a client's own words repeated in an error message."""
+
+CONTENT_PARTS: Final = 256
+"""Parts of one message's content."""
+
+KNOWN_RUNS: Final = 16_384
+"""Runs remembered on one node, those that are over included: 500 a second for `LINGER_MS`."""
