@@ -1,0 +1,349 @@
+"""Judges outside the cores: what clients, links and operators were promised, and whether it held.
+
+Why outside: a core that is wrong is wrong about itself too. These see only what a client, the
+network or `peers()` shows.
+
+Rules:
+- A checker reports, it never changes what happens.
+- Only the first few violations of a kind are kept in words; all are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
+from meshslm.core.views import PeerView
+from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId, TaskId
+from meshslm.sim.world import SECOND, ClientEffect, SimNode
+from meshslm.wire.messages import Chunk, Specialist, TaskRequest
+
+KEPT = 20
+"""Violations of one kind that are kept in words."""
+
+_STATES = ("self", "alive", "connecting", "unreachable", "left")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something that must never happen, and did."""
+
+    checker: str
+    at_ms: float
+    detail: str
+
+
+class Violations:
+    """All that went wrong in a run."""
+
+    def __init__(self) -> None:
+        self.kept: list[Violation] = []
+        self.counts: dict[str, int] = {}
+
+    def note(self, checker: str, now: int, detail: str) -> None:
+        """Report one."""
+        count = self.counts[checker] = self.counts.get(checker, 0) + 1
+        if count <= KEPT:
+            self.kept.append(Violation(checker, now / MICROSECONDS_PER_MS, detail))
+
+
+# --- tasks --------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class TaskRecord:
+    """One task as its client saw it."""
+
+    task: TaskId
+    node: SimNode
+    request: TaskRequest
+    domain: str
+    """What the prompt is about."""
+    named: str
+    """`auto`, `domain` or `model`: what the client said about where it should go."""
+    arrived: Instant
+    attempts: int = 0
+    route: RouteChosen | None = None
+    first_chunk: Instant | None = None
+    ended: Instant | None = None
+    outcome: str = ""
+    """`answered`, `failed`, `cancelled` by its client, or `orphaned`: its own node died."""
+    code: str = ""
+    tokens: list[list[int]] = field(default_factory=list)
+    texts: list[list[str]] = field(default_factory=list)
+    finishes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        choices = range(self.request.choices)
+        self.tokens = [[] for _ in choices]
+        self.texts = [[] for _ in choices]
+        self.finishes = ["" for _ in choices]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a node must say to a request: the scripted engine leaves nothing to chance."""
+
+    tokens: tuple[int, ...]
+    text: str
+    finish: str
+
+
+Expected = Callable[[SimNode, str, TaskRequest, int], Answer]
+"""The answer of a node, by a profile, to a request, in one choice."""
+
+
+class TaskChecker:
+    """Every task ends exactly once, with every token of one attempt, in order."""
+
+    def __init__(
+        self, violations: Violations, find: Callable[[NodeId], SimNode], expected: Expected
+    ) -> None:
+        self._violations = violations
+        self._find = find
+        self._expected = expected
+        self.records: dict[TaskId, TaskRecord] = {}
+        self._open: dict[TaskId, TaskRecord] = {}
+
+    @property
+    def open(self) -> int:
+        """Tasks that have not ended."""
+        return len(self._open)
+
+    def submitted(self, record: TaskRecord) -> None:
+        """A client asked."""
+        self.records[record.task] = self._open[record.task] = record
+
+    def dropped(self, task: TaskId, now: Instant) -> bool:
+        """The client goes away, unless it has its answer already; true if it does."""
+        record = self._open.get(task)
+        if record is not None:
+            self._end(record, now, "cancelled")
+        return record is not None
+
+    def node_died(self, node: SimNode, now: Instant) -> None:
+        """Clients of a dead process see their connection break: that is an end too."""
+        for record in [r for r in self._open.values() if r.node is node]:
+            self._end(record, now, "orphaned")
+
+    def effect(self, node: SimNode, effect: ClientEffect, now: Instant) -> None:
+        """The core hands something to a client."""
+        record = self.records.get(effect.task)
+        if record is None:
+            self._wrong(effect.task, now, f"{type(effect).__name__} for a task nobody sent")
+        elif record.node is not node:
+            self._wrong(effect.task, now, f"{type(effect).__name__} at {node.name}, not its node")
+        elif record.outcome:
+            self._wrong(effect.task, now, f"{type(effect).__name__} after it was {record.outcome}")
+        elif isinstance(effect, RouteChosen):
+            self._routed(record, effect, now)
+        elif isinstance(effect, EmitChunk):
+            self._chunk(record, effect.chunk, now)
+        elif isinstance(effect, FinishTask):
+            self._finished(record, effect, now)
+        else:
+            record.code = str(effect.code)
+            self._end(record, now, "failed")
+
+    def at_end(self, now: Instant) -> None:
+        """The run is over: nothing may be open any more."""
+        for record in self._open.values():
+            waited = (now - record.arrived) / SECOND
+            self._wrong(record.task, now, f"lost: no end after {waited:.1f} s", "task lost")
+
+    def _routed(self, record: TaskRecord, route: RouteChosen, now: Instant) -> None:
+        if record.first_chunk is not None:
+            self._wrong(record.task, now, "moved to another node after its first token")
+        if route.attempt <= record.attempts:
+            self._wrong(record.task, now, f"attempt {route.attempt} after {record.attempts}")
+        record.attempts = route.attempt
+        record.route = route
+
+    def _chunk(self, record: TaskRecord, chunk: Chunk, now: Instant) -> None:
+        if record.route is None:
+            self._wrong(record.task, now, "tokens before anybody was chosen")
+            return
+        if not 0 <= chunk.choice < record.request.choices or record.finishes[chunk.choice]:
+            self._wrong(record.task, now, f"tokens of choice {chunk.choice}, which is none or over")
+            return
+        if record.first_chunk is None:
+            record.first_chunk = now
+        record.tokens[chunk.choice].extend(chunk.tokens)
+        record.texts[chunk.choice].append(chunk.text)
+        record.finishes[chunk.choice] = chunk.finish
+
+    def _finished(self, record: TaskRecord, effect: FinishTask, now: Instant) -> None:
+        self._end(record, now, "answered")
+        route = record.route
+        if route is None:
+            self._wrong(record.task, now, "finished before anybody was chosen")
+            return
+        server = self._find(route.node)
+        for choice in range(record.request.choices):
+            answer = self._expected(server, route.profile, record.request, choice)
+            self._compare(record, choice, answer, now)
+        count = sum(len(tokens) for tokens in record.tokens)
+        if effect.usage.completion_tokens != count:
+            told = effect.usage.completion_tokens
+            self._wrong(record.task, now, f"usage says {told} tokens, {count} came", "tokens")
+
+    def _compare(self, record: TaskRecord, choice: int, answer: Answer, now: Instant) -> None:
+        tokens = tuple(record.tokens[choice])
+        if tokens != answer.tokens:
+            where = first_difference(tokens, answer.tokens)
+            detail = f"{len(tokens)} tokens of {len(answer.tokens)}, different from number {where} on"
+            self._wrong(record.task, now, f"choice {choice}: {detail}", "tokens")
+        elif "".join(record.texts[choice]) != answer.text:
+            self._wrong(record.task, now, f"choice {choice}: the text differs", "tokens")
+        elif record.finishes[choice] != answer.finish:
+            said = record.finishes[choice] or "nothing"
+            detail = f"choice {choice}: finished by {said}, not {answer.finish}"
+            self._wrong(record.task, now, detail, "tokens")
+
+    def _end(self, record: TaskRecord, now: Instant, outcome: str) -> None:
+        record.ended = now
+        record.outcome = outcome
+        del self._open[record.task]
+
+    def _wrong(self, task: TaskId, now: Instant, detail: str, checker: str = "task") -> None:
+        self._violations.note(checker, now, f"task {task[:8]}: {detail}")
+
+
+def first_difference(one: Sequence[int], other: Sequence[int]) -> int:
+    """Where two sequences part, counted from 0; the shorter one's length where it is a prefix."""
+    for place, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return place
+    return min(len(one), len(other))
+
+
+# --- views --------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Convergence:
+    """How long the mesh needed after a change until everybody knew everybody."""
+
+    change: str
+    at_ms: float
+    took_ms: float | None
+    """None: it had not when the next change came, or the run ended."""
+
+
+class ViewChecker:
+    """After every change all living nodes come to see exactly the living nodes."""
+
+    def __init__(
+        self,
+        violations: Violations,
+        nodes: Sequence[SimNode],
+        hosted: Callable[[SimNode], tuple[Specialist, ...]],
+    ) -> None:
+        self._violations = violations
+        self._nodes = nodes
+        self._hosted = hosted
+        self._suspect = 0
+        self._change: tuple[str, Instant] | None = None
+        self.history: list[Convergence] = []
+
+    @property
+    def converged(self) -> bool:
+        """Whether nothing has changed since everybody knew everybody."""
+        return self._change is None
+
+    def changed(self, what: str, now: Instant) -> None:
+        """Somebody came or went, or the network changed: wait for convergence from now on."""
+        if self._change is not None:
+            change, at = self._change
+            self.history.append(Convergence(change, at / MICROSECONDS_PER_MS, None))
+        self._change = (what, now)
+
+    def poll(self, now: Instant) -> None:
+        """Look whether everybody knows everybody now; cheap while somebody does not."""
+        if self._change is None or self._difference(now) is not None:
+            return
+        change, at = self._change
+        took = (now - at) / MICROSECONDS_PER_MS
+        self.history.append(Convergence(change, at / MICROSECONDS_PER_MS, took))
+        self._change = None
+
+    def at_end(self, now: Instant, allowed_ms: float) -> None:
+        """The run is over: the last change must have been overcome in time."""
+        if self._change is not None:
+            change, at = self._change
+            took = (now - at) / MICROSECONDS_PER_MS
+            self.history.append(Convergence(change, at / MICROSECONDS_PER_MS, None))
+            difference = self._difference(now)
+            self._violations.note(
+                "convergence", now, f"{took / 1000:.1f} s after {change}: {difference}"
+            )
+        elif self.history and (self.history[-1].took_ms or 0.0) > allowed_ms:
+            last = self.history[-1]
+            took = last.took_ms or 0.0
+            detail = f"{took / 1000:.1f} s after {last.change}, at most {allowed_ms / 1000:.1f} s"
+            self._violations.note("convergence", now, detail)
+        else:
+            difference = self._difference(now)
+            if difference is not None:
+                self._violations.note("convergence", now, f"lost again at the end: {difference}")
+
+    def consistent(self, node: SimNode, now: Instant) -> None:
+        """What a node says about the mesh must make sense, whether it is right or not."""
+        assert node.core is not None, "only nodes that were booted are asked"
+        views = node.core.peers(now)
+        problem = inconsistency(node.id, views, [other.id for other in self._nodes])
+        if problem:
+            self._violations.note("peers()", now, f"at {node.name}: {problem}")
+
+    def _difference(self, now: Instant) -> str | None:
+        """What one node sees wrongly; asks the node first that was wrong the last time."""
+        living = [node for node in self._nodes if node.living]
+        alive = {node.id: node for node in living if not node.leaving}
+        for step in range(len(living)):
+            place = (self._suspect + step) % len(living)
+            node = living[place]
+            if node.leaving:
+                continue
+            problem = self._misjudged(node, alive, now)
+            if problem:
+                self._suspect = place
+                return f"{node.name} {problem}"
+        return None
+
+    def _misjudged(
+        self, node: SimNode, alive: dict[NodeId, SimNode], now: Instant
+    ) -> str | None:
+        assert node.core is not None, "only living nodes are asked"
+        seen = 0
+        for view in node.core.peers(now):
+            if view.state == "self":
+                continue
+            peer = alive.get(view.node)
+            if view.state == "alive":
+                if peer is None:
+                    return f"sees {view.name}, which is gone"
+                if view.specialists != self._hosted(peer):
+                    return f"does not know what {peer.name} hosts"
+                seen += 1
+        if seen != len(alive) - 1:
+            return f"sees {seen} of {len(alive) - 1}"
+        return None
+
+
+def inconsistency(
+    node: NodeId, views: Sequence[PeerView], everybody: Sequence[NodeId]
+) -> str | None:
+    """What makes no sense in a node's `peers()`, if anything does."""
+    ids = [view.node for view in views]
+    if len(dict.fromkeys(ids)) != len(ids):
+        return "a node is listed twice"
+    if [view.node for view in views if view.state == "self"] != [node]:
+        return "it does not list itself exactly once"
+    known = dict.fromkeys(everybody)
+    for view in views:
+        if view.node not in known:
+            return f"{view.node} exists nowhere"
+        if view.state not in _STATES:
+            return f"state {view.state!r}"
+        if view.heard_ms is not None and view.heard_ms < 0:
+            return f"{view.name} was heard in the future"
+        if view.rtt_ms is not None and view.rtt_ms < 0:
+            return f"{view.name} answers before it is asked"
+    return None

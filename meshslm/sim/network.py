@@ -1,0 +1,234 @@
+"""Links between simulated nodes: they carry encoded bytes, and do to them what networks do.
+
+Why so: production's link is ordered and reliable while it is up, but the core promises to live
+with less, so the simulated link loses, repeats and reorders single messages as the scenario says.
+
+Rules:
+- Every decision about a message draws from the network's own `Chance`, in the order of sending.
+- A link has two ends, and each closes by itself: a peer that was told nothing goes on sending into
+  the void, as with real sockets.
+- What crosses a closed direction is lost; the link stays open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, log
+from typing import TYPE_CHECKING
+
+from meshslm import limits
+from meshslm.chance import Chance
+from meshslm.core.events import DialFailed, Lane, PeerConnected, PeerDisconnected
+from meshslm.ids import MICROSECONDS_PER_MS, Instant
+from meshslm.sim.scenario import Network as NetworkSettings
+
+if TYPE_CHECKING:
+    from meshslm.sim.world import SimNode, World
+
+FRAME_OVERHEAD_BYTES = 40
+"""Added to each message on the wire: our length prefix, Yamux, Noise, TCP/IP shared by a few
+frames (a guess)."""
+
+HANDSHAKE_ROUND_TRIPS = 4
+"""TCP, multistream, Noise and Yamux before a link is reported."""
+
+DIAL_TIMEOUT_MS = 5_000
+"""Until a dial into silence fails."""
+
+CLOSE_DELAY_MS = 0.2
+"""Until a process that died has its sockets closed by its kernel."""
+
+_LANES = len(Lane)
+
+
+class End:
+    """One node's end of one link. It guards what is on its way to that node."""
+
+    __slots__ = ("address", "attached", "floor", "latency_us", "open", "other", "owner", "resetting")
+
+    def __init__(self, owner: SimNode, address: str, latency_us: int) -> None:
+        self.owner = owner
+        self.address = address
+        self.latency_us = latency_us
+        self.open = True
+        self.attached = False
+        """The owner's core was told that the link is up."""
+        self.resetting = False
+        self.floor = [0] * _LANES
+        """Arrival of the last message here, by lane: later ones do not overtake it by themselves."""
+        self.other: End = self
+
+
+class Network:
+    """All links of a world."""
+
+    def __init__(self, world: World, settings: NetworkSettings, chance: Chance) -> None:
+        self._world = world
+        self._unit = chance.unit
+        self._chance = chance
+        self._median_us = settings.latency_ms * MICROSECONDS_PER_MS
+        self._spread = settings.latency_spread
+        self._jitter_us = settings.jitter_ms * MICROSECONDS_PER_MS
+        self._loss = settings.loss
+        self._duplicate = settings.duplicate
+        self._reorder = settings.reorder
+        self._reorder_us = settings.reorder_ms * MICROSECONDS_PER_MS
+        self._us_per_byte = 8.0 / settings.bandwidth_mbit
+        self._latencies: dict[tuple[int, int], int] = {}
+        self._groups: dict[int, int] = {}
+        self._mute: dict[int, bool] = {}
+
+    # --- faults ---------------------------------------------------------------------------------
+    def split(self, groups: Sequence[Sequence[int]]) -> None:
+        """Let nodes hear only their own group; a node in none hears none of these."""
+        self._groups = {node: place for place, group in enumerate(groups) for node in group}
+
+    def heal(self) -> None:
+        """End a `split`."""
+        self._groups = {}
+
+    def mute(self, node: int, *, on: bool) -> None:
+        """Lose everything that `node` sends, or stop doing so."""
+        if on:
+            self._mute[node] = True
+        else:
+            self._mute.pop(node, None)
+
+    def blocked(self, source: SimNode, target: SimNode) -> bool:
+        """Whether nothing gets from one node to the other now."""
+        groups = self._groups
+        if groups and groups.get(source.index) != groups.get(target.index):
+            return True
+        return source.index in self._mute
+
+    # --- links ----------------------------------------------------------------------------------
+    def dial(self, source: SimNode, address: str) -> None:
+        """Try to link; ends in `PeerConnected` at both, or in `DialFailed` at `source`."""
+        world = self._world
+        target = world.at_address(address)
+        if target is None or target is source:
+            self._fail(source, address, "no such host", 1)
+            return
+        silent = not target.host_up or target.hung
+        if silent or self.blocked(source, target) or self.blocked(target, source):
+            self._fail(source, address, "timed out", DIAL_TIMEOUT_MS * MICROSECONDS_PER_MS)
+            return
+        latency = self._latency(source, target)
+        if not target.up:
+            self._fail(source, address, "connection refused", 2 * latency)
+            return
+        if self._linked(source, target):
+            self._fail(source, address, "already connected", 2 * HANDSHAKE_ROUND_TRIPS * latency)
+            return
+        self._link(source, target, address, latency)
+
+    @staticmethod
+    def _linked(source: SimNode, target: SimNode) -> bool:
+        """Whether a sound link exists or is being made; both sides' adapters would fold a second."""
+        ends = [end for end in source.joining if end.other.owner is target]
+        attached = source.ends.get(target.id)
+        if attached is not None:
+            ends.append(attached)
+        return any(
+            end.open and end.other.open and not end.resetting and not end.other.resetting
+            for end in ends
+        )
+
+    def _link(self, source: SimNode, target: SimNode, address: str, latency: int) -> None:
+        near, far = End(source, address, latency), End(target, "", latency)
+        near.other, far.other = far, near
+        world = self._world
+        up = world.now + 2 * HANDSHAKE_ROUND_TRIPS * latency
+        source.joining.append(near)
+        target.joining.append(far)
+        near.floor = [up + latency] * _LANES
+        far.floor = [up] * _LANES
+        world.push(up, far, target, PeerConnected(source.id, ""))
+        world.push(up + latency, near, source, PeerConnected(target.id, address))
+
+    def _fail(self, source: SimNode, address: str, reason: str, delay_us: int) -> None:
+        world = self._world
+        world.push(world.now + delay_us, source.life, source, DialFailed(address, reason))
+
+    def _latency(self, one: SimNode, other: SimNode) -> int:
+        pair = (min(one.index, other.index), max(one.index, other.index))
+        latency = self._latencies.get(pair)
+        if latency is None:
+            drawn = self._median_us * exp(self._chance.normal(0.0, self._spread))
+            latency = self._latencies[pair] = max(1, int(drawn))
+        return latency
+
+    def close(self, end: End, reason: str) -> None:
+        """The owner closes its end: it hears so itself, and the other side if that can be."""
+        if not end.open or end.resetting:
+            return
+        end.resetting = True
+        world = self._world
+        world.push(world.now, end, end.owner, PeerDisconnected(end.other.owner.id, reason))
+        self.tell_closed(end, reason)
+
+    def tell_closed(self, end: End, reason: str) -> None:
+        """Let the other side know that `end` is closed, unless the way is blocked."""
+        other = end.other
+        if other.resetting or not other.open or self.blocked(end.owner, other.owner):
+            return
+        other.resetting = True
+        world = self._world
+        delay = int(CLOSE_DELAY_MS * MICROSECONDS_PER_MS) + end.latency_us
+        when = max(world.now + delay, *other.floor)
+        world.push(when, other, other.owner, PeerDisconnected(end.owner.id, reason))
+
+    # --- messages -------------------------------------------------------------------------------
+    def send(self, end: End, lane: int, message: bytes) -> None:
+        """Carry a message from the owner of `end` to the other side, if the network pleases."""
+        owner, far = end.owner, end.other
+        world = self._world
+        now = world.now
+        size = len(message) + FRAME_OVERHEAD_BYTES
+        owner.sent_messages += 1
+        owner.sent_bytes += size
+        leaves = self._through_uplink(owner, lane, now, size)
+        if leaves - now > limits.LANE_QUEUE_BYTES * self._us_per_byte:
+            self.close(end, "send queue overflow")
+            return
+        if not far.open:
+            self._sent_into_the_void(end)
+            return
+        if (self._groups or self._mute) and self.blocked(owner, far.owner):
+            return
+        unit = self._unit
+        if self._loss and unit() < self._loss:
+            return
+        arrives = leaves + end.latency_us - int(log(1.0 - unit()) * self._jitter_us)
+        if self._reorder and unit() < self._reorder:
+            arrives = max(arrives, far.floor[lane]) + int(unit() * self._reorder_us)
+        elif arrives < far.floor[lane]:
+            arrives = far.floor[lane]
+        else:
+            far.floor[lane] = arrives
+        event = owner.received(message)
+        world.push(arrives, far, far.owner, event)
+        if self._duplicate and unit() < self._duplicate:
+            world.push(arrives + int(unit() * self._reorder_us), far, far.owner, event)
+
+    def _through_uplink(self, owner: SimNode, lane: int, now: int, size: int) -> int:
+        """When the last byte has left; what is more urgent goes before what waits already."""
+        cost = int(size * self._us_per_byte) or 1
+        uplink = owner.uplink
+        leaves = (uplink[lane] if uplink[lane] > now else now) + cost
+        uplink[lane] = leaves
+        for lower in range(lane + 1, _LANES):
+            uplink[lower] = (uplink[lower] if uplink[lower] > now else now) + cost
+        return leaves
+
+    def _sent_into_the_void(self, end: End) -> None:
+        """The other process is gone: its machine, if it is there, answers with a reset."""
+        peer = end.other.owner
+        blocked = self.blocked(end.owner, peer) or self.blocked(peer, end.owner)
+        if end.resetting or blocked or not peer.host_up:
+            return
+        end.resetting = True
+        world = self._world
+        when = max(world.now + 2 * end.latency_us, *end.floor)
+        world.push(when, end, end.owner, PeerDisconnected(peer.id, "connection reset"))
+

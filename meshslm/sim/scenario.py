@@ -1,0 +1,320 @@
+"""What a simulation is made of: nodes, links, clients and faults, read from TOML.
+
+Rules:
+- Decoding is strict: an unknown key or a wrong type is an error that names the key.
+- Times are seconds or milliseconds of virtual time, as the key's ending says.
+- A scenario says what happens, never how the seed draws it: with another seed the same scenario
+  hits other nodes.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from meshslm.errors import OurFault
+from meshslm.sim.corpus import DOMAINS
+
+MOST_NODES = 10_000
+"""Beyond, one process runs out of memory (a guess: about 1 MiB a node in a full mesh)."""
+
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0.0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every table: immutable, by keyword, strict about keys."""
+
+
+class Network(_Table, frozen=True):
+    """Links between nodes."""
+
+    latency_ms: NotNegative = 0.3
+    """Median one-way latency of a pair; each pair draws its own."""
+    latency_spread: NotNegative = 0.3
+    """Deviation of the logarithm of a pair's latency: 0.7 doubles or halves it."""
+    jitter_ms: NotNegative = 0.05
+    """Mean of what each message takes longer than its pair's latency."""
+    loss: Share = 0.0
+    duplicate: Share = 0.0
+    reorder: Share = 0.0
+    """Share of messages that are lost, come twice, or are overtaken by later ones."""
+    reorder_ms: NotNegative = 20.0
+    """Longest time by which a message is overtaken, or by which a second copy comes later."""
+    bandwidth_mbit: Positive = 1000.0
+    """Of a node's uplink, shared by all its links."""
+
+
+class Profile(_Table, frozen=True):
+    """A specialist, and the pretended engine below it."""
+
+    name: str
+    domains: tuple[str, ...]
+    model: str = ""
+    """Base model; empty: the profile's own. Profiles of one model on a node share its engine."""
+    slots: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    context: Annotated[int, msgspec.Meta(ge=64)] = 2048
+    prefill_tps: Positive = 2000.0
+    decode_tps: Positive = 60.0
+    """Tokens a second of one stream while its engine is otherwise idle."""
+    load_s: NotNegative = 0.5
+    """Time from the start of a node until its engine takes runs."""
+
+
+class Workload(_Table, frozen=True):
+    """What clients ask."""
+
+    tasks_per_second: NotNegative = 5.0
+    """Of the whole mesh, arriving at random (Poisson) on random living nodes."""
+    start_s: NotNegative = 6.0
+    domain_share: Share = 0.3
+    model_share: Share = 0.1
+    """Shares of tasks that name a domain or a profile; the rest leaves it to the classifier."""
+    tokens_short: tuple[Count, Count] = (4, 24)
+    tokens_long: tuple[Count, Count] = (48, 160)
+    long_share: Share = 0.2
+    cancel_share: Share = 0.05
+    """Share of clients that go away before they have their answer."""
+    choices_share: Share = 0.05
+    """Share of tasks that ask for two choices."""
+    deadline_s: Positive = 60.0
+
+
+class Kill(_Table, frozen=True, tag_field="kind", tag="kill"):
+    """Processes die at once and lose their state; their machines close what they had open."""
+
+    at_s: NotNegative
+    count: Count = 1
+    nodes: tuple[int, ...] = ()
+    """Which ones, counted from 0; empty: `count` drawn from the living."""
+    back_after_s: Positive | None = None
+    """Started again with the same identity so much later; never where it is left out."""
+    silent: bool = False
+    """The machine lost power: nobody is told, what peers send it goes nowhere."""
+
+
+class Hang(_Table, frozen=True, tag_field="kind", tag="hang"):
+    """Processes stop (as by SIGSTOP) and later go on; connections stay open meanwhile."""
+
+    at_s: NotNegative
+    for_s: Positive
+    count: Count = 1
+    nodes: tuple[int, ...] = ()
+
+
+class Leave(_Table, frozen=True, tag_field="kind", tag="leave"):
+    """Nodes are asked to shut down, and end when they had time to say goodbye."""
+
+    at_s: NotNegative
+    count: Count = 1
+    nodes: tuple[int, ...] = ()
+    back_after_s: Positive | None = None
+
+
+class Churn(_Table, frozen=True, tag_field="kind", tag="churn"):
+    """Kills at random instants, each followed by a restart."""
+
+    from_s: NotNegative
+    to_s: Positive
+    every_s: Positive
+    """Mean time between two kills."""
+    down_s: Positive = 3.0
+    silent_share: Share = 0.3
+
+
+class Partition(_Table, frozen=True, tag_field="kind", tag="partition"):
+    """The network falls into groups that do not hear each other, and heals."""
+
+    at_s: NotNegative
+    for_s: Positive
+    shares: tuple[Positive, ...] = (0.5, 0.5)
+    """Sizes of the groups, relative to each other; who is in which is drawn."""
+
+
+class OneWay(_Table, frozen=True, tag_field="kind", tag="one_way"):
+    """Some nodes are heard by nobody, while they hear everybody."""
+
+    at_s: NotNegative
+    for_s: Positive
+    count: Count = 1
+    nodes: tuple[int, ...] = ()
+
+
+class EngineCrash(_Table, frozen=True, tag_field="kind", tag="engine_crash"):
+    """Engine processes die below their daemons, and come back."""
+
+    at_s: NotNegative
+    count: Count = 1
+    nodes: tuple[int, ...] = ()
+    for_s: Positive = 1.0
+
+
+Fault = Kill | Hang | Leave | Churn | Partition | OneWay | EngineCrash
+
+
+class Checks(_Table, frozen=True):
+    """What the checkers demand beyond what holds always."""
+
+    converge_s: Positive = 45.0
+    """After the last change everybody must know everybody within so much time: the longest wait
+    between two dials is 30 s, and jitter comes on top."""
+    answered_share: Share = 0.0
+    """Share of tasks that must be answered, of those that nobody cancelled and whose own node
+    lived on."""
+    right_domain_share: Share = 0.0
+    """Share of classified tasks that must come to a specialist of their domain."""
+    invariants_every: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Call `check()` of a node after every so many of its events; 0: after each in small meshes,
+    after each 64th in meshes of more than 64 nodes."""
+
+
+class Sabotage(_Table, frozen=True):
+    """Breaks the simulated world between core and client, to prove that checkers notice."""
+
+    drop_chunks: Share = 0.0
+    repeat_chunks: Share = 0.0
+    """Share of what cores hand to clients that is dropped or handed over twice."""
+
+
+class Scenario(_Table, frozen=True):
+    """One simulation, but for its seed."""
+
+    name: str
+    summary: str = ""
+    expect: Literal["pass", "fail"] = "pass"
+    """What the tests expect of it. A run that fails fails, whatever stands here."""
+    nodes: Annotated[int, msgspec.Meta(ge=1, le=MOST_NODES)] = 12
+    seconds: Positive = 60.0
+    boot_over_s: NotNegative = 2.0
+    """Nodes start at random instants within so much time."""
+    bootstrap_nodes: Annotated[int, msgspec.Meta(ge=1, le=16)] = 3
+    """How many of the nodes everybody is configured to dial."""
+    quiet_s: NotNegative = 10.0
+    """Before the end no tasks arrive for so long."""
+    grace_s: NotNegative = 60.0
+    """The run goes on for at most so long while tasks are open or views differ."""
+    profiles_per_node: Annotated[int, msgspec.Meta(ge=0, le=16)] = 1
+    profiles: tuple[Profile, ...] = tuple(
+        Profile(name=f"{domain}-small", domains=(domain,)) for domain in DOMAINS
+    )
+    network: Network = Network()
+    workload: Workload = Workload()
+    faults: tuple[Fault, ...] = ()
+    checks: Checks = Checks()
+    sabotage: Sabotage = Sabotage()
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read a scenario. Raises `OurFault` that names the file and, where there is one, the key."""
+    source = Path(path)
+    try:
+        raw = tomllib.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OurFault(f"cannot read scenario {source}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OurFault(f"scenario {source} is not TOML: {error}") from None
+    try:
+        scenario = msgspec.convert(raw, Scenario, strict=True)
+    except msgspec.ValidationError as error:
+        raise OurFault(f"scenario {source}: {error}") from None
+    try:
+        check_scenario(scenario)
+    except OurFault as error:
+        raise OurFault(f"scenario {source}: {error}") from None
+    return scenario
+
+
+def default_scenario() -> Scenario:
+    """What `meshslm sim run` simulates where it is given no scenario."""
+    return Scenario(
+        name="default",
+        summary="a local network with light loss, one split and a few kills",
+        network=Network(loss=0.01, duplicate=0.01, reorder=0.01),
+        faults=(
+            Kill(at_s=15.0, back_after_s=4.0),
+            Partition(at_s=22.0, for_s=6.0),
+            Kill(at_s=32.0, silent=True, back_after_s=4.0),
+        ),
+    )
+
+
+def check_scenario(scenario: Scenario) -> None:
+    """Raise `OurFault` where the parts of a scenario do not fit together, naming the key."""
+    _check_profiles(scenario)
+    _check_workload(scenario.workload)
+    for place, fault in enumerate(scenario.faults):
+        _check_fault(scenario, fault, f"`$.faults[{place}]`")
+
+
+def _check_profiles(scenario: Scenario) -> None:
+    seen: dict[str, int] = {}
+    for place, profile in enumerate(scenario.profiles):
+        where = f"`$.profiles[{place}]`"
+        if profile.name in seen:
+            raise OurFault(f"profile {profile.name!r} is there twice - at {where}")
+        seen[profile.name] = place
+        for domain in profile.domains:
+            if domain not in DOMAINS:
+                known = ", ".join(DOMAINS)
+                raise OurFault(f"unknown domain {domain!r}, known are {known} - at {where}")
+    if scenario.workload.tasks_per_second > 0 and not any(p.domains for p in scenario.profiles):
+        raise OurFault("tasks need at least one profile with a domain - at `$.profiles`")
+
+
+def _check_workload(workload: Workload) -> None:
+    if workload.domain_share + workload.model_share > 1.0:
+        raise OurFault("domain_share and model_share exceed 1 - at `$.workload`")
+    for key in ("tokens_short", "tokens_long"):
+        low, high = getattr(workload, key)
+        if low > high:
+            raise OurFault(f"{low} is above {high} - at `$.workload.{key}`")
+
+
+def _check_fault(scenario: Scenario, fault: Fault, where: str) -> None:
+    over = fault_end_s(fault)
+    if over > scenario.seconds:
+        raise OurFault(
+            f"the fault lasts until second {over:g}, the run until {scenario.seconds:g}: "
+            f"shorten one or lengthen the other - at {where}"
+        )
+    if isinstance(fault, Churn | Partition):
+        return
+    for node in fault.nodes:
+        if not 0 <= node < scenario.nodes:
+            raise OurFault(f"node {node} of {scenario.nodes}, counted from 0 - at {where}.nodes")
+
+
+def fault_end_s(fault: Fault) -> float:
+    """When the mesh is whole again, as far as this fault is concerned."""
+    if isinstance(fault, Churn):
+        return fault.to_s + fault.down_s
+    if isinstance(fault, Kill | Leave):
+        return fault.at_s + (fault.back_after_s or 0.0)
+    return fault.at_s + fault.for_s
+
+
+__all__ = [
+    "Checks",
+    "Churn",
+    "EngineCrash",
+    "Fault",
+    "Hang",
+    "Kill",
+    "Leave",
+    "Network",
+    "OneWay",
+    "Partition",
+    "Profile",
+    "Sabotage",
+    "Scenario",
+    "Workload",
+    "check_scenario",
+    "default_scenario",
+    "fault_end_s",
+    "load_scenario",
+]

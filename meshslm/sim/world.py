@@ -1,0 +1,432 @@
+"""Many cores on one virtual clock: one heap of what happens next, to whom.
+
+Why not trio on a mock clock: the same core as tasks differed between runs and was twenty times
+slower. Here a run is a loop over a heap, and a seed decides all of it.
+
+Rules:
+- Everything that happens is an entry (time, number, guard, node, event); the number breaks ties,
+  so that order never depends on anything else.
+- An entry whose guard has closed (a dead node, a stopped timer, a broken link) did not happen.
+- The world performs effects as production's executor does: in order, outcomes come as events.
+- Every event and everything a client sees goes into the trace hash.
+"""
+
+from __future__ import annotations
+
+import struct
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from heapq import heappop, heappush
+from typing import Any, Protocol
+
+from meshslm.chance import Chance
+from meshslm.core.config import CoreConfig
+from meshslm.core.events import (
+    BytesReceived,
+    Dial,
+    Disconnect,
+    EmitChunk,
+    Event,
+    FailTask,
+    FinishTask,
+    PeerConnected,
+    PeerDisconnected,
+    RouteChosen,
+    Send,
+    Started,
+    StartRun,
+    StartTimer,
+    StopRun,
+    StopTimer,
+    Tell,
+    TimerFired,
+    TimerKey,
+)
+from meshslm.core.views import PeerView, StatusView
+from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId
+from meshslm.sim.network import End, Network
+from meshslm.sim.scenario import Network as NetworkSettings
+
+SECOND = 1000 * MICROSECONDS_PER_MS
+_HEAD = struct.Struct("<qiB")
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+ClientEffect = RouteChosen | EmitChunk | FinishTask | FailTask
+
+
+class Core(Protocol):
+    """What the world drives: production's `NodeCore`, or a small one in tests of the world."""
+
+    def handle(self, event: Event, now: Instant) -> list[Any]:
+        """Decide; the list holds effects."""
+        ...
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        ...
+
+    def peers(self, now: Instant) -> tuple[PeerView, ...]:
+        """Every node as this one sees it."""
+        ...
+
+    def status(self, now: Instant) -> StatusView:
+        """This node about itself."""
+        ...
+
+
+MakeCore = Callable[[CoreConfig, Chance], Core]
+
+
+class Surroundings(Protocol):
+    """Who lives around the cores: their clients, their engines, and those who watch."""
+
+    def booted(self, node: SimNode) -> None:
+        """The core of `node` was started; it may be told what it hosts."""
+        ...
+
+    def died(self, node: SimNode) -> None:
+        """The process of `node` is gone."""
+        ...
+
+    def start_run(self, node: SimNode, effect: StartRun) -> None:
+        """Begin a run on the node's engine."""
+        ...
+
+    def stop_run(self, node: SimNode, effect: StopRun) -> None:
+        """Stop a run."""
+        ...
+
+    def client_effect(self, node: SimNode, effect: ClientEffect) -> None:
+        """The core hands something to a client."""
+        ...
+
+    def linked(self, node: SimNode, event: PeerConnected | PeerDisconnected) -> None:
+        """The core was told about a link."""
+        ...
+
+    def stray_send(self, node: SimNode, peer: NodeId) -> None:
+        """The core sent to a peer to which no link was reported."""
+        ...
+
+    def broken(self, node: SimNode, what: str) -> None:
+        """The core raised, or an invariant does not hold; the world has stopped."""
+        ...
+
+
+class Guard:
+    """Stands for what must still be so when an entry comes up."""
+
+    __slots__ = ("open",)
+
+    def __init__(self) -> None:
+        self.open = True
+
+
+_ALWAYS = Guard()
+
+
+class SimNode:
+    """One machine with one identity; its process comes and goes."""
+
+    __slots__ = (
+        "address",
+        "boot",
+        "boots_at",
+        "chance",
+        "core",
+        "ends",
+        "events",
+        "held",
+        "host_up",
+        "hung",
+        "id",
+        "index",
+        "joining",
+        "last_received",
+        "leaving",
+        "life",
+        "name",
+        "sent_bytes",
+        "sent_messages",
+        "timers",
+        "up",
+        "uplink",
+        "up_us",
+        "up_since",
+    )
+
+    def __init__(self, index: int, node: NodeId, chance: Chance) -> None:
+        self.index = index
+        self.id = node
+        self.name = f"n{index}"
+        self.address = f"/memory/{self.name}/p2p/{node}"
+        self.chance = chance
+        self.core: Core | None = None
+        self.boot = 0
+        self.up = False
+        """A process runs."""
+        self.host_up = True
+        """The machine runs; without it nobody answers a dial or resets a connection."""
+        self.hung = False
+        self.leaving = False
+        self.life = Guard()
+        self.ends: dict[NodeId, End] = {}
+        self.joining: list[End] = []
+        self.timers: dict[TimerKey, Guard] = {}
+        self.held: list[tuple[Any, Event]] = []
+        self.uplink = [0, 0, 0]
+        self.sent_bytes = 0
+        self.sent_messages = 0
+        self.events = 0
+        self.up_since = 0
+        self.up_us = 0
+        self.last_received = BytesReceived(node, b"")
+
+    def received(self, message: bytes) -> BytesReceived:
+        """The arrival of a message from this node; one value for all receivers of a broadcast."""
+        if self.last_received.message is not message:
+            self.last_received = BytesReceived(self.id, message)
+        return self.last_received
+
+    @property
+    def living(self) -> bool:
+        """Takes part: its process runs and is not stopped."""
+        return self.up and not self.hung
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSettings:
+    """What a world is made of, beside its cores."""
+
+    nodes: int
+    bootstrap_nodes: int
+    network: NetworkSettings
+    check_every: int
+    """Events of a node between two calls of its `check()`."""
+
+
+class World:
+    """The heap, the nodes on it, and the executor of their effects."""
+
+    def __init__(self, settings: WorldSettings, make_core: MakeCore, chance: Chance) -> None:
+        self.now = Instant(0)
+        self.events = 0
+        self.stopped = False
+        self._heap: list[tuple[int, int, Any, SimNode | None, Any]] = []
+        self._number = 0
+        self._make_core = make_core
+        self._check_every = settings.check_every
+        self._trace = blake2b(digest_size=16)
+        names = chance.fork("identities")
+        self.nodes = tuple(
+            SimNode(index, _identity(names), chance.fork(f"node/{index}"))
+            for index in range(settings.nodes)
+        )
+        self._by_id = {node.id: node for node in self.nodes}
+        self._by_address = {node.address: node for node in self.nodes}
+        self._bootstrap = tuple(n.address for n in self.nodes[: settings.bootstrap_nodes])
+        self.network = Network(self, settings.network, chance.fork("network"))
+        self.around: Surroundings
+        self._perform: dict[type, Callable[[SimNode, Any], None]] = {
+            Send: self._send,
+            StartTimer: self._start_timer,
+            StopTimer: self._stop_timer,
+            Dial: lambda node, effect: self.network.dial(node, effect.address),
+            Disconnect: self._disconnect,
+            StartRun: lambda node, effect: self.around.start_run(node, effect),
+            StopRun: lambda node, effect: self.around.stop_run(node, effect),
+            RouteChosen: self._to_client,
+            EmitChunk: self._to_client,
+            FinishTask: self._to_client,
+            FailTask: self._to_client,
+            Tell: lambda _node, _effect: None,
+        }
+
+    # --- who is there ---------------------------------------------------------------------------
+    def node(self, node: NodeId) -> SimNode:
+        """The node with an identity."""
+        return self._by_id[node]
+
+    def at_address(self, address: str) -> SimNode | None:
+        """The node that listens at an address, if there is one."""
+        return self._by_address.get(address)
+
+    @property
+    def trace_hash(self) -> str:
+        """Digest of all that happened so far; equal in every run of the same seed."""
+        return self._trace.hexdigest()
+
+    # --- what happens next ----------------------------------------------------------------------
+    def push(self, when: int, guard: Guard | End, node: SimNode, event: Event) -> None:
+        """Let `event` happen to `node`, unless `guard` has closed by then."""
+        self._number += 1
+        heappush(self._heap, (when, self._number, guard, node, event))
+
+    def call(self, when: int, action: Callable[[], None], guard: Guard = _ALWAYS) -> None:
+        """Do something to the world at an instant, unless `guard` has closed by then."""
+        self._number += 1
+        heappush(self._heap, (when, self._number, guard, None, action))
+
+    def tell(self, node: SimNode, event: Event) -> None:
+        """Let `event` happen to the living process of `node` now, after what happens already."""
+        self.push(self.now, node.life, node, event)
+
+    def run_until(self, end: int) -> None:
+        """Let everything happen up to and at an instant, or until a core breaks."""
+        heap = self._heap
+        while heap and heap[0][0] <= end and not self.stopped:
+            when, _, guard, node, event = heappop(heap)
+            if not guard.open:
+                continue
+            self.now = Instant(when)
+            if node is None:
+                event()
+            elif node.hung:
+                node.held.append((guard, event))
+            else:
+                self._happen(guard, node, event)
+        if not self.stopped:
+            self.now = Instant(end)
+
+    def _happen(self, guard: Any, node: SimNode, event: Event) -> None:
+        kind = type(event)
+        if kind is BytesReceived:
+            self._trace.update(_HEAD.pack(self.now, node.index, 0))
+            self._trace.update(event.message)  # type: ignore[union-attr]
+        else:
+            if kind is TimerFired:
+                del node.timers[event.key]  # type: ignore[union-attr]
+            elif kind is PeerConnected:
+                self._attach(guard, node, event)  # type: ignore[arg-type]
+            elif kind is PeerDisconnected:
+                self._detach(guard, node, event)  # type: ignore[arg-type]
+            self.note(node, event)
+        self._handle(node, event)
+
+    def note(self, node: SimNode, what: object) -> None:
+        """Make something part of the trace."""
+        self._trace.update(_HEAD.pack(self.now, node.index, 1))
+        self._trace.update(repr(what).encode())
+
+    def _handle(self, node: SimNode, event: Event) -> None:
+        core = node.core
+        assert core is not None, "events reach only nodes that were booted"
+        self.events += 1
+        node.events += 1
+        perform = self._perform
+        try:
+            effects = core.handle(event, self.now)
+            if node.events % self._check_every == 0:
+                core.check()
+        except Exception as error:  # noqa: BLE001 - whatever a core raises is a finding
+            self._broken(node, event, error)
+            return
+        for effect in effects:
+            perform[type(effect)](node, effect)
+
+    def _broken(self, node: SimNode, event: Event, error: Exception) -> None:
+        self.stopped = True
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
+        what = f"{type(error).__name__} at {place}: {error} (on {type(event).__name__})"
+        self.around.broken(node, what)
+
+    # --- processes ------------------------------------------------------------------------------
+    def boot(self, node: SimNode) -> None:
+        """Start a process with the node's identity and nothing of its former state."""
+        assert not node.up, "one process per node"
+        node.boot += 1
+        node.up, node.host_up, node.hung, node.leaving = True, True, False, False
+        node.life = Guard()
+        node.up_since = self.now
+        others = tuple(address for address in self._bootstrap if address != node.address)
+        config = CoreConfig(node=node.id, name=node.name, agent="sim", bootstrap=others)
+        node.core = self._make_core(config, node.chance.fork(f"boot/{node.boot}"))
+        self.tell(node, Started(node.boot, (node.address,)))
+        self.around.booted(node)
+
+    def kill(self, node: SimNode, *, silent: bool = False) -> None:
+        """End the process at once; `silent` takes the machine with it, so that nobody is told."""
+        node.life.open = False
+        for timer in node.timers.values():
+            timer.open = False
+        ends = [*node.ends.values(), *node.joining]
+        node.up_us += self.now - node.up_since
+        node.up, node.host_up, node.hung = False, not silent, False
+        node.timers, node.ends, node.joining, node.held = {}, {}, [], []
+        for end in ends:
+            end.open = False
+        if not silent:
+            for end in ends:
+                self.network.tell_closed(end, "connection closed")
+        self.around.died(node)
+
+    def hang(self, node: SimNode) -> None:
+        """Stop the process; what happens to it waits."""
+        node.hung = True
+
+    def resume(self, node: SimNode) -> None:
+        """Let a stopped process go on: it sees at once all that waited."""
+        node.hung = False
+        held, node.held = node.held, []
+        for guard, event in held:
+            if guard.open and not self.stopped:
+                self._happen(guard, node, event)
+
+    # --- links ----------------------------------------------------------------------------------
+    def _attach(self, end: End, node: SimNode, event: PeerConnected) -> None:
+        node.joining.remove(end)
+        old = node.ends.get(event.peer)
+        if old is not None:
+            old.open = False
+            gone = PeerDisconnected(event.peer, "replaced by a new connection")
+            self._detach(old, node, gone)
+            self.note(node, gone)
+            self._handle(node, gone)
+        end.attached = True
+        node.ends[event.peer] = end
+        self.around.linked(node, event)
+
+    def _detach(self, end: End, node: SimNode, event: PeerDisconnected) -> None:
+        end.open = False
+        if node.ends.get(event.peer) is end:
+            del node.ends[event.peer]
+        self.around.linked(node, event)
+
+    # --- effects --------------------------------------------------------------------------------
+    def _send(self, node: SimNode, effect: Send) -> None:
+        end = node.ends.get(effect.peer)
+        if end is None:
+            self.around.stray_send(node, effect.peer)
+        else:
+            self.network.send(end, effect.lane, effect.message)
+
+    def _disconnect(self, node: SimNode, effect: Disconnect) -> None:
+        end = node.ends.get(effect.peer)
+        if end is not None:
+            self.network.close(end, effect.reason)
+
+    def _start_timer(self, node: SimNode, effect: StartTimer) -> None:
+        key = effect.key
+        old = node.timers.get(key)
+        if old is not None:
+            old.open = False
+        timer = node.timers[key] = Guard()
+        when = self.now + effect.after_ms * MICROSECONDS_PER_MS
+        self.push(when, timer, node, TimerFired(key, effect.generation))
+
+    def _stop_timer(self, node: SimNode, effect: StopTimer) -> None:
+        timer = node.timers.pop(effect.key, None)
+        if timer is not None:
+            timer.open = False
+
+    def _to_client(self, node: SimNode, effect: ClientEffect) -> None:
+        self.note(node, effect)
+        self.around.client_effect(node, effect)
+
+
+def _identity(chance: Chance) -> NodeId:
+    """A name that looks and sorts like a peer id of an Ed25519 key."""
+    return NodeId("12D3KooW" + "".join(_BASE58[chance.below(58)] for _ in range(44)))
