@@ -22,10 +22,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         tools = Path(folder, "bin")
-        subprocess.run([tools / "python", "-m", "pip", "install", "-q", RESOLVER], check=True)
+        subprocess.run([str(tools / "python"), "-m", "pip", "install", "-q", RESOLVER], check=True)
         compile_ = [
-            *[tools / "uv", "pip", "compile", "--quiet", "--no-config", "--universal"],
-            *["--python-version", "3.11", "--generate-hashes", "--no-emit-index-url"],
+            *[str(tools / "uv"), "pip", "compile", "--quiet", "--no-config", "--universal"],
+            *["--python-version", "3.11", "--generate-hashes"],
             *["--custom-compile-command", "make lock", *extra],
         ]
         everything = ["--extra", "all", "--extra", "dev", "pyproject.toml"]

@@ -72,15 +72,17 @@ def provide(needs: Sequence[Need]) -> None:
         return
     what = ", ".join(need.what for need in needs)
     packages = sorted({need.package for need in needs})
-    if shutil.which("apt-get") is None:
+    apt = shutil.which("apt-get")
+    if apt is None:
         sys.exit(f"Missing: {what}. Install them with your system's package manager.")
     if os.geteuid() != 0:
         line = f"sudo apt-get update && sudo apt-get install -y {' '.join(packages)}"
         sys.exit(f"Missing: {what}. Run this, then make again:\n  {line}")
     print(f"Installing system packages: {' '.join(packages)}", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-qq"], ["install", "-y", "-qq", *packages]):
-        subprocess.run(["apt-get", *command], check=True, env=environment, stdout=subprocess.DEVNULL)
+    for arguments in (["update", "-qq"], ["install", "-y", "-qq", *packages]):
+        command = [apt, *arguments]
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     still = [need.what for need in missing()]
     if still:
         sys.exit(
@@ -103,18 +105,23 @@ def build_environment() -> dict[str, str]:
 
 def doing(log: Path) -> str:
     """What pip does now, from the last line of its log that tells."""
-    with log.open(encoding="utf-8", errors="replace") as lines:
-        for line in reversed(deque(lines, maxlen=LOG_TAIL_LINES)):
-            words = line.split()
-            if words[:3] == ["Building", "wheel", "for"]:
-                name = words[3]
-                hint = SLOW_STEPS.get(name)
-                return f"building {name}" + (f" ({hint})" if hint else "")
-            if words[:1] == ["Collecting"]:
-                return f"fetching {words[1].split('=')[0]}"
-            if words[:2] == ["Installing", "collected"]:
-                return "copying files"
+    for line in reversed(tail(log)):
+        words = line.split()
+        if words[:3] == ["Building", "wheel", "for"]:
+            name = words[3]
+            hint = SLOW_STEPS.get(name)
+            return f"building {name}" + (f" ({hint})" if hint else "")
+        if words[:1] == ["Collecting"]:
+            return f"fetching {words[1].split('=')[0]}"
+        if words[:2] == ["Installing", "collected"]:
+            return "copying files"
     return "starting"
+
+
+def tail(log: Path) -> list[str]:
+    """The last lines of pip's log."""
+    with log.open(encoding="utf-8", errors="replace") as lines:
+        return list(deque(lines, maxlen=LOG_TAIL_LINES))
 
 
 def pip(venv: Path, *arguments: str) -> None:
@@ -135,19 +142,17 @@ def pip(venv: Path, *arguments: str) -> None:
             stderr=subprocess.STDOUT,
         )
         try:
-            while True:
+            while process.poll() is None:
                 try:
-                    code = process.wait(HEARTBEAT_S)
-                    break
+                    process.wait(HEARTBEAT_S)
                 except subprocess.TimeoutExpired:
                     minutes, seconds = divmod(int(time.monotonic() - started), 60)
                     print(f"  {minutes}:{seconds:02}  {doing(log)}", flush=True)
         except KeyboardInterrupt:
             process.wait()  # the terminal interrupted pip as well; let it tidy up
             sys.exit(130)
-    if code != 0:
-        tail = deque(log.open(encoding="utf-8", errors="replace"), maxlen=LOG_TAIL_LINES)
-        sys.stderr.write("".join(tail))
+    if process.returncode != 0:
+        sys.stderr.writelines(tail(log))
         sys.exit(f"pip failed; the whole log is in {log}")
 
 

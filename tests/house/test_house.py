@@ -1,0 +1,149 @@
+"""The tree keeps the rules of the house."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.house.rules import (
+    Fault,
+    Source,
+    bare_excuses,
+    leaks,
+    long_file,
+    long_functions,
+    missing_docstring,
+    reads_environment,
+    touches_files,
+    vague_name,
+)
+from tests.house.set_order import set_order
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = "meshslm"
+CODE = (PROGRAM, "tests", "scripts", "bench", "examples")
+
+NOT_OURS = {"__pycache__", "build", "dist", "node_modules", "htmlcov"}
+"""Folders that are made, not written; so are those that begin with a dot, `.ci` excepted."""
+
+PURE = ("meshslm/core/", "meshslm/state/", "meshslm/wire/")
+"""Floors whose behaviour must be the same in every run."""
+
+MAY_READ_ENVIRONMENT: dict[str, str] = {
+    "meshslm/cli/": "the command line is where the user's environment enters",
+    "meshslm/boot.py": "puts the real parts together",
+}
+
+MAY_TOUCH_FILES: dict[str, str] = {
+    "meshslm/cli/": "reads and writes what the user names",
+    "meshslm/boot.py": "puts the real parts together",
+    "meshslm/adapters/": "each wraps one outside thing, at a path that is handed in",
+    "meshslm/models/": "keeps model files, in a folder that is handed in",
+}
+
+
+def files(folders: Iterable[str], suffix: str) -> Iterator[Path]:
+    for folder in folders:
+        for parent, below, names in os.walk(ROOT / folder):
+            below[:] = sorted(
+                name
+                for name in below
+                if name not in NOT_OURS and (not name.startswith(".") or name == ".ci")
+            )
+            yield from (Path(parent, name) for name in sorted(names) if name.endswith(suffix))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[Source]:
+    found = [
+        Source(relative(path), path.read_text(encoding="utf-8")) for path in files(CODE, ".py")
+    ]
+    assert len(found) > 20  # the walk finds the code at all
+    return found
+
+
+def expect_none(faults: Iterable[Fault]) -> None:
+    found = [str(fault) for fault in faults]
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [long_functions, long_file, vague_name, missing_docstring, bare_excuses],
+    ids=lambda rule: rule.__name__,
+)
+def test_all_code(rule: Callable[[Source], Iterator[Fault]], sources: list[Source]) -> None:
+    expect_none(fault for source in sources for fault in rule(source))
+
+
+def test_no_decision_depends_on_the_order_of_a_set(sources: list[Source]) -> None:
+    pure = [source for source in sources if source.path.startswith(PURE)]
+    assert pure
+    expect_none(fault for source in pure for fault in set_order(source))
+
+
+@pytest.mark.parametrize(
+    ("rule", "allowed"),
+    [(reads_environment, MAY_READ_ENVIRONMENT), (touches_files, MAY_TOUCH_FILES)],
+    ids=["environment", "files"],
+)
+def test_the_outside_is_handed_in(
+    rule: Callable[[Source], Iterator[Fault]], allowed: dict[str, str], sources: list[Source]
+) -> None:
+    below = [
+        source
+        for source in sources
+        if source.path.startswith(PROGRAM) and not source.path.startswith(tuple(allowed))
+    ]
+    expect_none(fault for source in below for fault in rule(source))
+
+
+@pytest.mark.parametrize("allowed", [MAY_READ_ENVIRONMENT, MAY_TOUCH_FILES])
+def test_every_exception_is_still_needed(allowed: dict[str, str], sources: list[Source]) -> None:
+    rule = reads_environment if allowed is MAY_READ_ENVIRONMENT else touches_files
+    for prefix in allowed:
+        inside = [source for source in sources if source.path.startswith(prefix)]
+        assert any(list(rule(source)) for source in inside), f"{prefix} is excused for nothing"
+
+
+def test_files_speak_of_the_project_alone() -> None:
+    faults: list[Fault] = []
+    for path in files([""], ""):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # not text
+        faults.extend(leaks(relative(path), text))
+    expect_none(faults)
+
+
+def test_test_folders_are_not_packages_and_names_are_unique() -> None:
+    names = [path.name for path in files(["tests"], ".py") if path.name != "conftest.py"]
+    assert "__init__.py" not in names
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_lock_files_pin_everything_by_hash_and_name_no_index() -> None:
+    for name in ("requirements.lock", "requirements-pip.lock"):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        entries = [index for index, line in enumerate(lines) if line[:1].isalnum()]
+        assert entries
+        for index in entries:
+            assert "==" in lines[index], lines[index]
+            assert "--hash=sha256:" in lines[index + 1], lines[index]
+        assert not [line for line in lines if "://" in line or line.startswith("-")]
+
+
+def test_client_dependencies_are_light() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = sorted(requirement.split(">")[0] for requirement in project["dependencies"])
+    assert names == ["httpx", "msgspec"]
