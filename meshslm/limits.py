@@ -26,6 +26,21 @@ MESSAGE_DEPTH: Final = 8
 LANE_QUEUE_BYTES: Final = 4 * MIB
 """Bytes waiting to be written to one peer in one lane. A peer that lets more pile up is cut off."""
 
+# --- the link -----------------------------------------------------------------------------------
+CONNECTIONS: Final = 256
+"""Connections of one node, authenticated or not yet; up to 64 nodes everybody knows everybody."""
+
+HANDSHAKES: Final = 64
+"""Accepted sockets not authenticated yet: each costs 2 ms of a core and may take five seconds."""
+
+STREAMS_PER_CONNECTION: Final = 16
+"""Streams open at a time on one connection. One is ours; other libp2p implementations open a few
+short ones to identify and to ping."""
+
+STREAM_OPENINGS: Final = 64
+STREAM_OPENINGS_S: Final = 10.0
+"""Streams that a peer may open in so many seconds; opening and dropping them costs us, not it."""
+
 # --- membership ---------------------------------------------------------------------------------
 PRESENCE_MS: Final = 1000
 """Time between two presences to the same peer, up to `PRESENCE_PER_SECOND` peers."""
@@ -222,3 +237,13 @@ CONTENT_PARTS: Final = 256
 
 KNOWN_RUNS: Final = 16_384
 """Runs remembered on one node, those that are over included: 500 a second for `LINGER_MS`."""
+
+# --- the daemon ---------------------------------------------------------------------------------
+STREAM_ITEMS: Final = 65_536
+"""Items of one answer that wait for a slow local client: more than an answer of most contexts."""
+
+EVENTS_PER_TURN: Final = 32
+"""Events handled in one go before other tasks of the loop get a turn: under a millisecond."""
+
+SHUTDOWN_MS: Final = 5_000
+"""Time for goodbyes, closing connections and stopping engines after the first Ctrl-C."""

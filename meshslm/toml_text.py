@@ -53,7 +53,7 @@ class TomlText:
         try:
             return msgspec.convert(self.data, kind)
         except msgspec.ValidationError as error:
-            raise self._fault(kind, str(error)) from None
+            raise self._fault(kind, error) from None
 
     def line(self, key: Key) -> int:
         """Line of `key`, counted from 1; of what encloses it where it stands nowhere itself."""
@@ -66,39 +66,50 @@ class TomlText:
         """The error to raise for the value at `key`."""
         return OurFault(f"{self.name}, line {self.line(key)}: {what}")
 
-    def _fault(self, kind: type, message: str) -> OurFault:
-        problem, key = split_message(message)
-        node = _type_at(inspect.type_info(kind), key)
+    def _fault(self, kind: type, error: msgspec.ValidationError) -> OurFault:
+        problem, key = _split(str(error))
         unknown = re.fullmatch(r"Object contains unknown field `(.*)`", problem, re.DOTALL)
         if unknown:
             name = unknown[1]
-            known = [field.encode_name for field in _struct(node).fields]
+            known = _keys(_type_at(inspect.type_info(kind), key))
             place = f"[{key_text(key)}]" if key else "the file"
             return self.fault((*key, name), f"{place} has no key {name!r}; {nearest(name, known)}")
         missing = re.fullmatch(r"Object missing required field `(.*)`", problem)
         if missing:
             return self.fault(key, f"{key_text((*key, missing[1]))} is missing")
-        return self.fault(key, expectation(key_text(key), problem, node, _dig(self.data, key)))
+        return self.fault(key, sentence("", kind, self.data, error))
 
 
-def expectation(what: str, problem: str, node: inspect.Type, got: object) -> str:
-    """One sentence: which key, what was expected of it, what was there.
+def sentence(what: str, kind: Any, value: object, error: msgspec.ValidationError) -> str:
+    """What `error` says of `value`, for a person: which key, what was expected, what was there.
 
-    `problem` is the decoder's own message. A type may word it better, by `extra={"expected": ...}`
-    in its `Meta`.
+    `what` stands for the key of `value` itself. A type may word its expectation, by
+    `extra={"expected": ...}` in its `Meta`.
     """
-    wording = (
-        node.extra.get("expected") if isinstance(node, inspect.Metadata) and node.extra else ""
-    )
+    problem, key = _split(str(error))
+    node = _type_at(inspect.type_info(kind), key)
+    wording = (node.extra or {}).get("expected") if isinstance(node, inspect.Metadata) else None
     plain = _plain(node)
+    if isinstance(plain, inspect.LiteralType):
+        wording = "one of " + ", ".join(str(value) for value in plain.values)
     if wording:
-        expected = f"expected {wording}"
-    elif isinstance(plain, inspect.LiteralType):
-        expected = "expected one of " + ", ".join(str(value) for value in plain.values)
+        problem = f"expected {wording}"
     else:
-        expected = re.sub(r", got `\w+`$", "", problem).replace("`", "")
-        expected = expected[:1].lower() + expected[1:]
-    return f"{what}: {expected}; got {_shown(got)}"
+        problem = re.sub(r", got `\w+`$", "", problem)
+        problem = re.sub(r"`(\w+)`", lambda name: _WORDS.get(name[1], name[1]), problem)
+        problem = problem[:1].lower() + problem[1:]
+    place = what + key_text(key) if what or key else "the file"
+    return f"{place}: {problem}; got {_shown(_dig(value, key))}"
+
+
+_WORDS: Final = {
+    "array": "a list",
+    "object": "a table",
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -113,10 +124,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def key_text(key: Key) -> str:
     """A key as it is written: `domains[1].examples`."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
-    return "".join(parts).removeprefix(".") or "the file"
+    return "".join(parts).removeprefix(".")
 
 
-def split_message(message: str) -> tuple[str, Key]:
+def _split(message: str) -> tuple[str, Key]:
     """A decoder's message, as the problem and the key it is about."""
     problem, found, path = message.rpartition(" - at `$")
     if not found:
@@ -149,10 +160,9 @@ def _plain(node: inspect.Type) -> inspect.Type:
             return node
 
 
-def _struct(node: inspect.Type) -> inspect.StructType:
+def _keys(node: inspect.Type) -> list[str]:
     plain = _plain(node)
-    assert isinstance(plain, inspect.StructType)
-    return plain
+    return [f.encode_name for f in plain.fields] if isinstance(plain, inspect.StructType) else []
 
 
 def _dig(data: object, key: Key) -> object:

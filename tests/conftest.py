@@ -8,7 +8,9 @@ Rules:
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("local", deadline=None)
@@ -20,3 +22,23 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """The default model's file, prepared, as an engine loads it; for tests marked `model`.
+
+    It comes from the program's own store, so a machine fetches it once. MESHSLM_TEST_CACHE names
+    another store, MESHSLM_TEST_MODEL a file.
+    """
+    from meshslm.models.library import ModelLibrary  # noqa: PLC0415 - most tests need no model
+    from meshslm.settings import default_directories  # noqa: PLC0415
+
+    given = os.environ.get("MESHSLM_TEST_MODEL")
+    if given:
+        return Path(given)
+    store = os.environ.get("MESHSLM_TEST_CACHE") or str(
+        default_directories(os.environ, Path.home()).models
+    )
+    library = ModelLibrary(Path(store), environment=os.environ)
+    return library.ensure(library.catalogue.default.name, lambda _: None).path

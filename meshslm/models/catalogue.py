@@ -16,7 +16,7 @@ from meshslm.errors import OurFault
 from meshslm.models.sources import Pin
 from meshslm.toml_text import TomlText, nearest
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}\Z"
 """A model's name is a file name too, and part of a selector such as `name@node`."""
 
 ModelName = Annotated[
@@ -26,7 +26,7 @@ ModelName = Annotated[
         extra={"expected": "lower-case letters, digits, '.', '_' and '-', at most 64"},
     ),
 ]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", extra={"expected": "64 hex digits"})]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}\Z", extra={"expected": "64 hex digits"})]
 Size = Annotated[int, Meta(ge=1)]
 
 
