@@ -32,8 +32,7 @@ def to_plain(value: Any) -> Any:
         return value.hex()
     if hasattr(value, "__dataclass_fields__"):
         kind = {"kind": type(value).__name__} if type(value) in KINDS.values() else {}
-        cls: type = type(value)
-        named = {f.name: to_plain(getattr(value, f.name)) for f in fields_of(cls)}
+        named = {f.name: to_plain(getattr(value, f.name)) for f in fields_of(type(value))}
         return {**kind, **named}
     return value
 

@@ -34,9 +34,9 @@ class Tag:
     number: int
     """On the wire, from 1; never changes its meaning and is never used again."""
     _: KW_ONLY
-    most: float | None = None
+    most: int | float | None = None
     """Largest value of a number; longest text or bytes, in bytes of UTF-8. Of a tuple's items."""
-    least: float = 0
+    least: int | float = 0
     """Smallest value of a number."""
     items: int | None = None
     """Most items of a tuple."""
@@ -67,9 +67,13 @@ class Field:
         return f"{self.owner}.{self.name} (field {self.tag.number})"
 
 
-@cache
 def fields_of(cls: type) -> tuple[Field, ...]:
     """The fields of a message class in ascending order of their numbers."""
+    return _read_class(cls)
+
+
+@cache
+def _read_class(cls: type) -> tuple[Field, ...]:
     if not is_dataclass(cls):
         raise TypeError(f"{cls.__name__} is not a dataclass")
     hints = get_type_hints(cls, include_extras=True)
