@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import click
-
 from meshslm.cli.screen import console
 
 if TYPE_CHECKING:
@@ -55,11 +53,12 @@ class Steps:
         self._steps: list[Step] = []
         self._quiet = quiet
         self._console = console(err=True)
-        self._live = not quiet and self._console.is_terminal
+        self.live = not quiet and self._console.is_terminal
+        """Whether steps are drawn as they go."""
         self._display: Live | None = None
 
     def __enter__(self) -> Self:
-        if self._live:
+        if self.live:
             from rich.live import Live
 
             self._display = Live(
@@ -93,9 +92,14 @@ class Steps:
         step.end("done")
         self._tell(step)
 
+    def say(self, text: str) -> None:
+        """One line on stderr, above the list where it is drawn."""
+        if not self._quiet:
+            self._console.print(text, markup=False)
+
     def _tell(self, step: Step) -> None:
-        if not self._quiet and not self._live:
-            click.echo(_line(step), err=True)
+        if not self.live:
+            self.say(_line(step))
 
     def _render(self) -> RenderableType:
         from rich.table import Table
