@@ -1,0 +1,359 @@
+"""One authenticated TCP connection: its socket, its streams, and the two tasks that move bytes.
+
+The reader takes large pieces from the socket, decrypts and demultiplexes them; the writer gathers
+whatever waits into one packet per system call. It asks the frame writer only for what can go out
+at once, so that an urgent frame never queues behind what was taken too early.
+
+Rules:
+- Nothing that a peer does raises out of a connection: it ends, with a reason.
+- A write that makes no progress ends the connection; nobody ever waits on a hung peer.
+- `abort` needs no await and always works: it closes the socket itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket as stdlib_socket
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from meshslm import limits
+from meshslm.adapters import libp2p_yamux as yamux
+from meshslm.adapters.libp2p_noise import READ_BYTES, NoiseChannel
+from meshslm.errors import PeerFault
+from meshslm.ids import NodeId
+from meshslm.wire import framing
+
+log = logging.getLogger("meshslm.link")
+
+WRITE_BYTES = limits.FRAME_BYTES
+"""Gathered into one write: a full frame, and about a millisecond of the link."""
+
+NEGOTIATION_BYTES = 4 * limits.KIB
+"""Most that a stream may bring before its protocol is agreed; an honest one takes 60."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTimings:
+    """How long to wait for what, in seconds. Tests shorten them."""
+
+    dial: float = 5.0
+    """From dialling to an agreed stream."""
+    handshake: float = 5.0
+    """From an accepted socket to an authenticated peer."""
+    stream: float = 10.0
+    """From there to an agreed stream."""
+    first_frame: float = 10.0
+    """From there to the first frame."""
+    frame: float = 10.0
+    """From the first byte of a frame to its last."""
+    write: float = 10.0
+    """Without progress while something waits to be written."""
+    close: float = 2.0
+    """For what is still queued when a link is closed."""
+    proof: float = 1.0
+    """For a link to show that it lives when its peer dials again."""
+
+
+class MuxedStream:
+    """One stream of a connection."""
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.number = number
+        self._connection = connection
+        self._received: deque[bytes] = deque()
+        self._news = trio.Event()
+        self._ended = False
+        self._negotiation_left: int | None = NEGOTIATION_BYTES
+
+    def negotiated(self) -> None:
+        """From here on the stream may bring any number of bytes."""
+        self._negotiation_left = None
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Up to `n` bytes; empty at the end of the stream, clean or not."""
+        while not self._received:
+            if self._ended:
+                return b""
+            self._news = trio.Event()
+            await self._news.wait()
+        data = self._received.popleft()
+        if n is not None and len(data) > n:
+            self._received.appendleft(data[n:])
+            data = data[:n]
+        if self._negotiation_left is not None:
+            self._negotiation_left -= len(data)
+            if self._negotiation_left < 0:
+                raise PeerFault(f"over {NEGOTIATION_BYTES} bytes without agreeing on a protocol")
+        self._connection.consumed(self.number, len(data))
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Queue a few bytes of negotiation; they never exceed the window."""
+        self._connection.send(self.number, data)
+
+    async def close(self) -> None:
+        """Send no more."""
+        self._connection.end(self.number)
+
+    def reset(self) -> None:
+        """Drop the stream in both directions."""
+        self.feed_end()
+        self._connection.reset(self.number)
+
+    def feed(self, data: bytes) -> None:
+        """Take in what the peer sent."""
+        self._received.append(data)
+        self._news.set()
+
+    def feed_end(self) -> None:
+        """The peer sends no more."""
+        self._ended = True
+        self._news.set()
+
+
+class Connection:
+    """A connection to one peer. `run` serves it; the rest returns at once."""
+
+    def __init__(
+        self,
+        socket: trio.SocketStream,
+        channel: NoiseChannel,
+        *,
+        address: str,
+        timings: LinkTimings,
+        on_stream: Callable[[Connection, MuxedStream], Awaitable[None]],
+    ) -> None:
+        self.peer: NodeId = channel.peer
+        self.address = address
+        """Where the peer was dialled; empty where it dialled us."""
+        self.reason = ""
+        """Why the connection ended; empty while it has not."""
+        self.ended = trio.Event()
+        self._socket = socket
+        self._channel = channel
+        self._timings = timings
+        self._on_stream = on_stream
+        self._session = yamux.YamuxSession(
+            dialled=bool(address), most_streams=limits.STREAMS_PER_CONNECTION
+        )
+        self._streams: dict[int, MuxedStream] = {}
+        self._opened_at: deque[float] = deque(maxlen=limits.STREAM_OPENINGS)
+        self._wake = trio.Event()
+        self._scope = trio.CancelScope()
+        self._frames: framing.FrameWriter | None = None
+        self._kept_stream = 0
+        self._popped = b""
+        """Frames taken from the writer that the window had no room for."""
+        self._blocked_until = math.inf
+        self._draining = False
+        self._pings: dict[int, trio.Event] = {}
+        self._next_nonce = 0
+
+    # --- calls that return at once ---------------------------------------------------------------
+    def open_stream(self) -> MuxedStream:
+        """A new stream, on which no protocol is agreed yet."""
+        number = self._session.open()
+        stream = self._streams[number] = MuxedStream(self, number)
+        self.wake()
+        return stream
+
+    def keep(self, stream: MuxedStream, frames: framing.FrameWriter) -> None:
+        """From now on send on `stream` what `frames` gives."""
+        stream.negotiated()
+        self._frames, self._kept_stream = frames, stream.number
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something to write."""
+        self._wake.set()
+
+    def send(self, number: int, data: bytes) -> None:
+        """Queue bytes on a stream; without effect where it is over."""
+        if self._session.window(number) >= len(data):
+            self._session.send(number, data)
+            self.wake()
+
+    def consumed(self, number: int, count: int) -> None:
+        """Give the peer new window for what was read."""
+        if self._session.consume(number, count):
+            self.wake()
+
+    def end(self, number: int) -> None:
+        """Send no more on a stream."""
+        self._session.end(number)
+        self.wake()
+
+    def reset(self, number: int) -> None:
+        """Forget a stream."""
+        self._streams.pop(number, None)
+        self._session.reset(number)
+        self.wake()
+
+    def drain(self, reason: str) -> None:
+        """Hang up once the control lane is empty; the peer still gets all of that."""
+        self.reason = self.reason or reason
+        self._draining = True
+        self.wake()
+
+    def abort(self, reason: str) -> None:
+        """End the connection now, whatever the peer does."""
+        self.reason = self.reason or reason
+        try:
+            self._socket.setsockopt(
+                stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, _RESET_ON_CLOSE
+            )
+        except OSError:
+            pass  # already closed, or the peer was quicker
+        self._socket.socket.close()
+        self._scope.cancel()
+
+    # --- tasks -----------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Serve until the connection ends; `reason` then says why."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    await self._read(nursery)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self.reason = self.reason or "this node stopped"
+            self._socket.socket.close()
+            self.ended.set()
+            for stream in self._streams.values():
+                stream.feed_end()
+            for answered in self._pings.values():
+                answered.set()
+
+    async def alive(self) -> bool:
+        """Whether the peer answers on this connection within the time for a proof."""
+        nonce = self._next_nonce = (self._next_nonce + 1) % 2**32
+        answered = self._pings[nonce] = trio.Event()
+        try:
+            self._session.ping(nonce)
+            self.wake()
+            with trio.move_on_after(self._timings.proof):
+                await answered.wait()
+        except PeerFault:
+            return False
+        finally:
+            del self._pings[nonce]
+        return answered.is_set() and not self.ended.is_set()
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        data = b""
+        try:
+            while True:
+                for event in self._session.receive(self._channel.decrypt(data)):
+                    self._dispatch(event, nursery)
+                self.wake()
+                data = await self._socket.receive_some(READ_BYTES)
+                if not data:
+                    self.reason = self.reason or "closed by the peer"
+                    return
+        except PeerFault as fault:
+            log.warning("peer=%s dropped: %s", self.peer, fault)
+            self.reason = self.reason or f"dropped: {fault}"
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.reason = self.reason or "connection lost"
+
+    def _dispatch(self, event: yamux.YamuxEvent, nursery: trio.Nursery) -> None:
+        match event:
+            case yamux.StreamData(number, data):
+                if number in self._streams:
+                    self._streams[number].feed(data)
+            case yamux.StreamOpened(number):
+                self._count_opening()
+                stream = self._streams[number] = MuxedStream(self, number)
+                nursery.start_soon(self._guard_stream, stream)
+            case yamux.StreamEnded(number):
+                if event.reset:
+                    stream_gone = self._streams.pop(number, None)
+                else:
+                    stream_gone = self._streams.get(number)
+                if stream_gone is not None:
+                    stream_gone.feed_end()
+            case yamux.PongReceived(nonce):
+                if nonce in self._pings:
+                    self._pings[nonce].set()
+            case yamux.WindowOpened() | yamux.GoneAway():
+                pass  # the writer is woken after every read; the end of the socket follows
+
+    def _count_opening(self) -> None:
+        now = trio.current_time()
+        opened = self._opened_at
+        if len(opened) == opened.maxlen and now - opened[0] < limits.STREAM_OPENINGS_S:
+            raise PeerFault(
+                f"it opened {limits.STREAM_OPENINGS} streams in {now - opened[0]:.1f} s"
+            )
+        opened.append(now)
+
+    async def _guard_stream(self, stream: MuxedStream) -> None:
+        """Whatever a stream brings, it ends at most its connection and never the process."""
+        try:
+            await self._on_stream(self, stream)
+        except Exception as error:  # noqa: BLE001 - the library raises anything on hostile bytes
+            log.debug("peer=%s stream refused: %s", self.peer, str(error) or type(error).__name__)
+            stream.reset()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                if self._draining and self._control_sent():
+                    await self._hang_up()
+                    return
+                data = self._next_bytes()
+                if data:
+                    with trio.move_on_after(self._timings.write) as scope:
+                        await self._socket.send_all(self._channel.encrypt(data))
+                    if scope.cancelled_caught:
+                        self.abort(f"it took no data for {self._timings.write:g} s")
+                else:
+                    await self._wait_for_work()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.reason = self.reason or "connection lost"
+            self._scope.cancel()
+
+    def _next_bytes(self) -> bytes:
+        """Control frames first, then as many frames as the window and one write take."""
+        if self._frames is not None:
+            window = self._session.window(self._kept_stream)
+            if not window and self._waiting():
+                now = trio.current_time()
+                self._blocked_until = min(self._blocked_until, now + self._timings.write)
+            else:
+                self._blocked_until = math.inf
+                self._popped = self._popped or self._frames.pop(min(window, WRITE_BYTES))
+                if self._popped:
+                    self._session.send(self._kept_stream, self._popped[:window])
+                    self._popped = self._popped[window:]
+        return self._session.take()
+
+    def _waiting(self) -> bool:
+        assert self._frames is not None
+        queued = self._frames.queued_bytes
+        return bool(self._popped) or any(queued(lane) for lane in range(framing.LANES))
+
+    def _control_sent(self) -> bool:
+        return not self._popped and (self._frames is None or not self._frames.queued_bytes(0))
+
+    async def _wait_for_work(self) -> None:
+        with trio.CancelScope(deadline=self._blocked_until) as scope:
+            await self._wake.wait()
+        if scope.cancelled_caught:
+            self.abort(f"it read no data for {self._timings.write:g} s")
+        self._wake = trio.Event()
+
+    async def _hang_up(self) -> None:
+        """Say so, and send no more; the reader goes on until the peer has hung up too."""
+        self._session.go_away()
+        await self._socket.send_all(self._channel.encrypt(self._session.take()))
+        await self._socket.send_eof()

@@ -1,0 +1,365 @@
+"""The network: a `Link` over libp2p's TCP, Noise and Yamux, hardened.
+
+One connection and one kept stream to each peer. Where two nodes dial each other at the same time,
+there are two connections for a moment, and the node with the smaller id decides which one stays:
+it opens or accepts one stream at a time, and before it takes a second connection from a peer it
+makes the first one prove that it lives. The other node follows. The decision travels as the answer
+of multistream-select to `/meshslm/1.0.0`, so it costs no message of its own.
+
+Rules:
+- No peer is dialled that nobody asked for; no address is tried twice.
+- Every wait has a deadline (`LinkTimings`) and every table a bound (`limits`).
+- What a peer does ends at most its own connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket as stdlib_socket
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from weakref import WeakValueDictionary
+
+import trio
+
+from meshslm import limits
+from meshslm.adapters import libp2p_library as library
+from meshslm.adapters.keyring import NodeKey
+from meshslm.adapters.libp2p_connection import Connection, LinkTimings, MuxedStream
+from meshslm.adapters.libp2p_noise import HandshakeError, Handshaker, NoiseChannel
+from meshslm.adapters.libp2p_peer import PeerLink
+from meshslm.adapters.multiaddrs import Address, AddressError, parse, reachable
+from meshslm.adapters.tcp import ConnectFailed, connect, listen
+from meshslm.core.events import DialFailed, Lane, PeerConnected, PeerDisconnected
+from meshslm.errors import MeshslmError, OurFault
+from meshslm.ids import NodeId
+from meshslm.ports import Post
+from meshslm.wire.versions import PROTOCOL_ID
+
+log = logging.getLogger("meshslm.link")
+
+
+class _DialError(MeshslmError):
+    """Dialling came to nothing; the message is for a person."""
+
+
+class Libp2pLink:
+    """A node's place in the network. Implements `ports.Link`.
+
+    `listen` are multiaddresses such as `/ip4/0.0.0.0/tcp/4101`; port 0 lets the system choose.
+    """
+
+    def __init__(
+        self, key: NodeKey, listen: tuple[str, ...], *, timings: LinkTimings | None = None
+    ) -> None:
+        self._key = key
+        try:
+            self._listen = tuple(parse(text) for text in listen)
+        except AddressError as error:
+            raise OurFault(f"cannot listen there: {error}") from error
+        self._timings = timings or LinkTimings()
+        self._handshaker = Handshaker(key)
+        self._addresses: tuple[str, ...] = ()
+        self._links: dict[NodeId, PeerLink] = {}
+        self._latest: dict[NodeId, PeerLink] = {}
+        """As `_links`, and those whose end is still being told."""
+        self._decisions: WeakValueDictionary[NodeId, trio.Lock] = WeakValueDictionary()
+        self._connections = 0
+        self._handshakes = 0
+        self._nursery: trio.Nursery | None = None
+        self._post: Post | None = None
+        self._multiselect = library.Multiselect({library.TProtocol(PROTOCOL_ID): None})
+
+    # --- the port --------------------------------------------------------------------------------
+    @property
+    def node_id(self) -> NodeId:
+        """This node's libp2p peer id."""
+        return self._key.node_id
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where others can dial this node; a wildcard is expanded to the interfaces' addresses."""
+        return self._addresses
+
+    def send(self, peer: NodeId, lane: Lane, message: bytes) -> None:
+        """Queue a message for a connected peer."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.send(lane, message)
+
+    def dial(self, address: str) -> None:
+        """Begin to connect. Without effect before `run` listens."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._dial, address)
+
+    def disconnect(self, peer: NodeId, reason: str) -> None:
+        """Close the link to a peer."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.close(reason)
+
+    async def run(self, post: Post, *, started: Callable[[], None]) -> None:
+        """Listen and serve until cancelled."""
+        listeners = await listen(self._listen)
+        try:
+            self._addresses = tuple(self._dialable(listeners))
+            self._post = post
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for listener in listeners:
+                    nursery.start_soon(self._accept_from, listener)
+                started()
+        finally:
+            self._nursery = None
+            for listener in listeners:
+                listener.close()
+
+    # --- listening -------------------------------------------------------------------------------
+    def _dialable(self, listeners: Iterable[trio.socket.SocketType]) -> Iterable[str]:
+        for listener in listeners:
+            host, port = listener.getsockname()[:2]
+            kind = "ip6" if listener.family == stdlib_socket.AF_INET6 else "ip4"
+            for address in reachable(Address(kind, host, port)):
+                yield str(replace(address, peer=self.node_id))
+
+    async def _accept_from(self, listener: trio.socket.SocketType) -> None:
+        assert self._nursery is not None
+        while True:
+            try:
+                socket, _ = await listener.accept()
+            except OSError as error:
+                log.warning("accepting a connection failed: %s", error)
+                await trio.sleep(0.1)  # out of file descriptors or memory: let some be freed
+                continue
+            if self._connections >= limits.CONNECTIONS or self._handshakes >= limits.HANDSHAKES:
+                socket.close()
+                continue
+            self._nursery.start_soon(self._serve_accepted, trio.SocketStream(socket))
+
+    async def _serve_accepted(self, socket: trio.SocketStream) -> None:
+        self._connections += 1
+        self._handshakes += 1
+        try:
+            try:
+                with trio.fail_after(self._timings.handshake):
+                    channel = await self._handshaker.accept(socket)
+            finally:
+                self._handshakes -= 1
+            if channel.peer != self.node_id:
+                await self._serve_unclaimed(self._connection(socket, channel, address=""))
+        except (HandshakeError, trio.TooSlowError) as error:
+            log.debug("an inbound connection was refused: %s", error)
+        except Exception:
+            log.exception("an inbound connection was dropped: a bug in serving it")
+        finally:
+            self._connections -= 1
+            socket.socket.close()
+
+    async def _serve_unclaimed(self, connection: Connection) -> None:
+        """Serve an inbound connection, which must become the peer's link before long."""
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def expire() -> None:
+                await trio.sleep(self._timings.stream)
+                if not self._is_linked(connection):
+                    connection.abort("it opened no stream")
+
+            await connection.run()
+            nursery.cancel_scope.cancel()
+
+    def _connection(
+        self, socket: trio.SocketStream, channel: NoiseChannel, *, address: str
+    ) -> Connection:
+        return Connection(
+            socket, channel, address=address, timings=self._timings, on_stream=self._answer
+        )
+
+    # --- dialling --------------------------------------------------------------------------------
+    async def _dial(self, text: str) -> None:
+        assert self._post is not None
+        try:
+            await self._connect(text)
+        except _DialError as error:
+            await self._post(DialFailed(text, str(error)))
+        except Exception:
+            log.exception("a connection to %s was dropped: a bug in serving it", text)
+            await self._post(DialFailed(text, "a bug; the log has the trace"))
+
+    async def _connect(self, text: str) -> None:
+        try:
+            address = parse(text)
+        except AddressError as error:
+            raise _DialError(str(error)) from error
+        if address.peer == self.node_id:
+            raise _DialError("that is this node itself")
+        if address.peer in self._links:
+            raise _DialError("already connected")
+        if self._connections >= limits.CONNECTIONS:
+            raise _DialError(f"{limits.CONNECTIONS} connections are open already")
+        self._connections += 1
+        try:
+            deadline = trio.current_time() + self._timings.dial
+            socket, channel = await self._open(address, deadline)
+            connection = self._connection(socket, channel, address=text)
+            try:
+                await self._offer(connection, deadline)
+            finally:
+                connection.abort("dialling failed")
+        finally:
+            self._connections -= 1
+
+    async def _open(
+        self, address: Address, deadline: float
+    ) -> tuple[trio.SocketStream, NoiseChannel]:
+        """A connected socket with an authenticated peer at the other end."""
+        socket: trio.SocketStream | None = None
+        try:
+            with trio.CancelScope(deadline=deadline):
+                socket = await connect(address)
+                channel = await self._handshaker.dial(socket, address.peer)
+                if channel.peer == self.node_id:
+                    raise _DialError("that is this node itself")
+                opened, socket = socket, None
+                return opened, channel
+        except (HandshakeError, ConnectFailed) as error:
+            raise _DialError(str(error)) from error
+        finally:
+            if socket is not None:
+                socket.socket.close()
+        raise _DialError(f"no answer within {self._timings.dial:g} s")
+
+    async def _offer(self, connection: Connection, deadline: float) -> None:
+        """Propose a dialled connection as the peer's link, and serve it while it is that."""
+        failure = f"no answer within {self._timings.dial:g} s"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+            with trio.CancelScope(deadline=deadline):
+                failure = await self._propose(connection)
+            if failure:
+                connection.abort(failure)
+        # A connection that lost to another one of the same peer has reached its aim all the same.
+        if failure and connection.peer not in self._links:
+            raise _DialError(failure)
+
+    async def _propose(self, connection: Connection) -> str:
+        """Agree on the kept stream; returns why that failed, or nothing."""
+        if connection.peer < self.node_id:
+            return await self._negotiate(connection)
+        async with self._decision(connection.peer):
+            if not await self._claim(connection.peer):
+                return "already connected"
+            return await self._negotiate(connection)
+
+    async def _negotiate(self, connection: Connection) -> str:
+        stream = connection.open_stream()
+        try:
+            await library.MultiselectClient().select_one_of(
+                (PROTOCOL_ID,), library.MultiselectCommunicator(stream), self._timings.dial
+            )
+        except Exception as error:  # noqa: BLE001 - the library raises anything on hostile bytes
+            return connection.reason or f"it does not speak {PROTOCOL_ID}: {error}"[:300]
+        self._install(connection, stream)
+        return ""
+
+    # --- answering -------------------------------------------------------------------------------
+    async def _answer(self, connection: Connection, stream: MuxedStream) -> None:
+        """Agree with the peer on what a stream that it opened is for."""
+        agreement = _Agreement(stream, lambda reply: self._agree(connection, stream, reply))
+        await self._multiselect.negotiate(agreement, self._timings.stream)
+
+    async def _agree(
+        self, connection: Connection, stream: MuxedStream, reply: Callable[[], Awaitable[None]]
+    ) -> None:
+        """The peer proposes the kept stream: decide, answer, and take it into use."""
+        peer = connection.peer
+        if self._is_linked(connection):
+            connection.abort("it opened a second stream for messages")
+            return
+        if peer < self.node_id:
+            await reply()
+            self._install(connection, stream)
+            return
+        async with self._decision(peer):
+            if not await self._claim(peer):
+                connection.abort("already connected")
+                return
+            await reply()
+            self._install(connection, stream)
+
+    # --- one link per peer -----------------------------------------------------------------------
+    def _decision(self, peer: NodeId) -> trio.Lock:
+        """Held while this node, as the one with the smaller id, decides about a connection."""
+        lock = self._decisions.get(peer)
+        if lock is None:
+            lock = self._decisions[peer] = trio.Lock()
+        return lock
+
+    async def _claim(self, peer: NodeId) -> bool:
+        """Whether a further connection may become the link: not while there is one that lives."""
+        link = self._links.get(peer)
+        if link is None:
+            return True
+        if link.closing:
+            await link.ended.wait()
+            return True
+        if await link.connection.alive():
+            return False
+        link.connection.abort("it connected again, and this connection did not answer")
+        return True
+
+    def _is_linked(self, connection: Connection) -> bool:
+        link = self._links.get(connection.peer)
+        return link is not None and link.connection is connection
+
+    def _install(self, connection: Connection, stream: MuxedStream) -> None:
+        assert self._nursery is not None
+        if connection.ended.is_set():
+            return
+        peer = connection.peer
+        earlier = self._latest.get(peer)
+        if earlier is not None:
+            earlier.connection.abort("it connected again")
+        link = PeerLink(connection, stream, self._timings)
+        self._links[peer] = self._latest[peer] = link
+        self._nursery.start_soon(self._serve_link, link, earlier)
+
+    async def _serve_link(self, link: PeerLink, earlier: PeerLink | None) -> None:
+        assert self._post is not None
+        peer = link.connection.peer
+        try:
+            if earlier is not None:
+                await earlier.ended.wait()
+            await self._post(PeerConnected(peer, link.connection.address))
+            await link.serve(self._post)
+            # Before the event, so that whoever hears it can dial at once.
+            if self._links.get(peer) is link:
+                del self._links[peer]
+            await self._post(PeerDisconnected(peer, link.connection.reason))
+        finally:
+            link.connection.abort("this node stopped")
+            link.ended.set()
+            if self._latest.get(peer) is link:
+                del self._latest[peer]
+
+
+class _Agreement:
+    """The library's view of a stream to negotiate on; asks before it agrees to our protocol."""
+
+    def __init__(
+        self,
+        stream: MuxedStream,
+        agree: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
+    ) -> None:
+        self._communicator = library.MultiselectCommunicator(stream)
+        self._agree = agree
+
+    async def read(self) -> str:
+        text: str = await self._communicator.read()
+        return text
+
+    async def write(self, text: str) -> None:
+        if text == PROTOCOL_ID:
+            await self._agree(lambda: self._communicator.write(text))
+        else:
+            await self._communicator.write(text)

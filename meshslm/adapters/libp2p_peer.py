@@ -1,0 +1,101 @@
+"""The link to one peer: messages in and out of its kept stream.
+
+Rules:
+- Messages wait here while the core is busy: then the stream's window closes, and the peer waits.
+- A frame that is begun must go on: a peer that stalls in it is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import trio
+
+from meshslm import limits
+from meshslm.adapters.libp2p_connection import Connection, LinkTimings, MuxedStream
+from meshslm.core.events import BytesReceived, Lane
+from meshslm.errors import PeerFault
+from meshslm.ports import Post
+from meshslm.wire.framing import FrameReader, FrameWriter, LaneOverflow
+
+log = logging.getLogger("meshslm.link")
+
+
+class PeerLink:
+    """A link that both sides agreed on. `serve` serves it; the rest returns at once."""
+
+    def __init__(self, connection: Connection, stream: MuxedStream, timings: LinkTimings) -> None:
+        self.connection = connection
+        self.ended = trio.Event()
+        """Set when the link is over and everybody was told."""
+        self._stream = stream
+        self._timings = timings
+        self._writer = FrameWriter()
+        self._reader = FrameReader()
+        self._listening = trio.CancelScope()
+        self._closing = False
+        connection.keep(stream, self._writer)
+
+    def send(self, lane: Lane, message: bytes) -> None:
+        """Queue a message; a lane that overflows ends the link."""
+        if self._closing:
+            return
+        try:
+            self._writer.push(lane, message)
+        except LaneOverflow as overflow:
+            self.connection.abort(f"it reads too slowly: {overflow}")
+        else:
+            self.connection.wake()
+
+    def close(self, reason: str) -> None:
+        """End the link once its control lane has gone out. Nothing is received any more."""
+        self.connection.drain(reason)
+        self._closing = True
+        self._listening.cancel()
+
+    @property
+    def closing(self) -> bool:
+        """Whether this side is ending the link."""
+        return self._closing
+
+    async def serve(self, post: Post) -> None:
+        """Post the peer's messages; returns when the link has ended."""
+        try:
+            with self._listening:
+                await self._listen(post)
+            if self._closing:
+                with trio.move_on_after(self._timings.close):
+                    await self.connection.ended.wait()
+        except Exception:
+            log.exception("peer=%s dropped: a bug in serving it", self.connection.peer)
+        self.connection.abort("closed by the peer")
+        await self.connection.ended.wait()
+
+    async def _listen(self, post: Post) -> None:
+        """Post messages until the stream ends."""
+        deadline = trio.current_time() + self._timings.first_frame
+        complaint = f"it sent no frame within {self._timings.first_frame:g} s"
+        progress = 0
+        while True:
+            with trio.CancelScope(deadline=deadline) as scope:
+                data = await self._stream.read(limits.FRAME_BYTES)
+            if scope.cancelled_caught:
+                self.connection.abort(complaint)
+                return
+            if not data:
+                return
+            try:
+                messages = self._reader.feed(data)
+            except PeerFault as fault:
+                log.warning("peer=%s dropped: %s", self.connection.peer, fault)
+                self.connection.abort(f"dropped: {fault}")
+                return
+            for _, message in messages:
+                await post(BytesReceived(self.connection.peer, message))
+            progress += len(data)
+            if not self._reader.partial_bytes:
+                deadline, progress = math.inf, 0
+            elif messages or progress >= limits.FRAME_BYTES or deadline is math.inf:
+                deadline, progress = trio.current_time() + self._timings.frame, 0
+                complaint = f"it stalled in a frame for {self._timings.frame:g} s"

@@ -1,0 +1,86 @@
+"""Listening and connecting over TCP, with the errors a person can act on.
+
+Rules:
+- A port in use is an error. libp2p's own listener shares it (SO_REUSEPORT), and a second daemon
+  would then start in silence and take half of the connections.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket as stdlib_socket
+from collections.abc import Iterable
+
+import trio
+
+from meshslm.adapters.multiaddrs import Address
+from meshslm.errors import MeshslmError, OurFault
+
+BACKLOG = 128
+"""Connections that the system accepts ahead of us; Linux's own limit until lately."""
+
+
+class ConnectFailed(MeshslmError):
+    """Nobody answers at an address; the message is for a person."""
+
+
+async def listen(addresses: Iterable[Address]) -> list[trio.socket.SocketType]:
+    """Sockets that listen at all of `addresses`; `OurFault` where one cannot."""
+    sockets: list[trio.socket.SocketType] = []
+    try:
+        for address in addresses:
+            try:
+                for family, target in await address.targets():
+                    socket = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
+                    sockets.append(socket)
+                    await _listen_at(socket, family, target)
+            except OSError as error:
+                raise OurFault(f"cannot listen at {address}: {_advice(error)}") from error
+    except BaseException:
+        for socket in sockets:
+            socket.close()
+        raise
+    return sockets
+
+
+async def _listen_at(socket: trio.socket.SocketType, family: int, target: tuple[str, int]) -> None:
+    # So that a daemon can start again at once; on Linux this never shares a port that is in use.
+    socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
+    if family == stdlib_socket.AF_INET6:
+        socket.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
+    await socket.bind(target)
+    socket.listen(BACKLOG)
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "it is in use; stop what listens there (see: ss -ltnp), or choose another port"
+        case errno.EADDRNOTAVAIL:
+            return "no interface of this machine has that address"
+        case errno.EACCES:
+            return "ports below 1024 need privileges; choose a higher one"
+        case _:
+            return error.strerror or str(error)
+
+
+async def connect(address: Address) -> trio.SocketStream:
+    """A connection to the first of the address's targets that answers, or `ConnectFailed`."""
+    try:
+        targets = await address.targets()
+    except OSError as error:
+        raise ConnectFailed(f"the name {address.host} is not known: {error.strerror}") from error
+    reason = "no address"
+    for family, target in targets:
+        socket = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
+        try:
+            await socket.connect(target)
+        except OSError as error:
+            socket.close()
+            reason = (error.strerror or str(error)).lower()
+        except BaseException:
+            socket.close()
+            raise
+        else:
+            return trio.SocketStream(socket)
+    raise ConnectFailed(reason)
