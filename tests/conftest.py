@@ -31,8 +31,8 @@ def model_path() -> Path:
     It comes from the program's own store, so a machine fetches it once. MESHSLM_TEST_CACHE names
     another store, MESHSLM_TEST_MODEL a file.
     """
-    from meshslm.models.library import ModelLibrary  # noqa: PLC0415 - most tests need no model
-    from meshslm.settings import default_directories  # noqa: PLC0415
+    from meshslm.models.library import ModelLibrary
+    from meshslm.settings import default_directories
 
     given = os.environ.get("MESHSLM_TEST_MODEL")
     if given:
