@@ -1,0 +1,450 @@
+"""Tasks from question to last character: routing, streams that arrive damaged, moves, ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshslm import limits
+from meshslm.core.events import (
+    BytesReceived,
+    EmitChunk,
+    EngineLost,
+    EngineReady,
+    FailTask,
+    FinishTask,
+    RouteChosen,
+    RunEnded,
+    RunFailed,
+    RunProduced,
+    ShutdownRequested,
+    StartRun,
+    StopRun,
+    TaskArrived,
+    TaskDropped,
+)
+from meshslm.errors import FaultCode
+from meshslm.ids import NodeId, RunId, TaskId
+from meshslm.wire.codec import encode
+from meshslm.wire.messages import (
+    ChatMessage,
+    Chunk,
+    Message,
+    TaskCancel,
+    TaskChunk,
+    TaskDone,
+    TaskEnded,
+    TaskRequest,
+    TaskResend,
+    TaskSubmit,
+    Timings,
+    Usage,
+)
+from tests.core.mesh import SLOTS, Mesh, specialist
+
+ENDS = (FinishTask, FailTask)
+
+
+def ask(mesh: Mesh, name: str, selector: str = "auto", text: str = "hello", task: str = "t1", **kw):
+    request = TaskRequest(selector, (ChatMessage("user", text),), **kw)
+    return mesh.give(name, TaskArrived(TaskId(task), request))
+
+
+def runs(mesh: Mesh, name: str) -> list[StartRun]:
+    return mesh.effects(name, StartRun)
+
+
+def produce(mesh: Mesh, name: str, *texts: str, run: int = 1) -> None:
+    for text in texts:
+        mesh.give(name, RunProduced(RunId(run), Chunk(0, (1,), text)))
+
+
+def end(mesh: Mesh, name: str, run: int = 1) -> None:
+    mesh.give(name, RunProduced(RunId(run), Chunk(0, finish="stop")))
+    mesh.give(name, RunEnded(RunId(run), Usage(3, 4), Timings()))
+
+
+def text(mesh: Mesh, name: str = "a", task: str = "t1") -> str:
+    return "".join(e.chunk.text for e in mesh.effects(name, EmitChunk) if e.task == task)
+
+
+def ends(mesh: Mesh, name: str = "a", task: str = "t1") -> list:
+    return [e for e in mesh.boxes[NodeId(name)].done if isinstance(e, ENDS) and e.task == task]
+
+
+@pytest.fixture
+def pair(mesh: Mesh) -> Mesh:
+    """A asks; B hosts code."""
+    mesh.add("b", specialist("coder", "code"))
+    mesh.add("a", bootstrap=("b",))
+    mesh.pass_time(1500)
+    return mesh
+
+
+@pytest.fixture
+def trio_of(mesh: Mesh) -> Mesh:
+    """A asks; B and C both host code."""
+    mesh.add("b", specialist("coder", "code"))
+    mesh.add("c", specialist("coder", "code"))
+    mesh.add("a", bootstrap=("b", "c"))
+    mesh.pass_time(1500)
+    return mesh
+
+
+# --- the straight way ---------------------------------------------------------------------------
+def test_a_local_specialist_answers(mesh: Mesh) -> None:
+    mesh.add("a", specialist("coder", "code"))
+    ask(mesh, "a", "coder")
+    produce(mesh, "a", "wor", "ld")
+    end(mesh, "a")
+    assert text(mesh) == "world"
+    assert isinstance(ends(mesh)[0], FinishTask)
+    assert mesh.seen == {}
+
+
+def test_a_remote_specialist_answers(pair: Mesh) -> None:
+    ask(pair, "a", "domain:code")
+    route = pair.effects("a", RouteChosen)[0]
+    assert (route.node, route.profile, route.attempt) == ("b", "coder", 1)
+    produce(pair, "b", "wor", "ld")
+    end(pair, "b")
+    assert text(pair) == "world"
+    assert ends(pair)[0].usage == Usage(3, 4)
+    assert pair.boxes[NodeId("a")].core.status(pair.now).tasks.finished == 1
+    assert any(isinstance(m, TaskDone) for m in pair.seen["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("selector", "node"),
+    [
+        ("coder", "b"),
+        ("tiny", "b"),
+        ("domain:code", "b"),
+        ("auto@b", "b"),
+        ("coder@b", "b"),
+    ],
+)
+def test_selectors(pair: Mesh, selector: str, node: str) -> None:
+    ask(pair, "a", selector)
+    assert pair.effects("a", RouteChosen)[0].node == node
+
+
+@pytest.mark.parametrize("selector", ["nope", "domain:cooking", "coder@nowhere"])
+def test_an_unknown_model_names_the_known_ones(pair: Mesh, selector: str) -> None:
+    ask(pair, "a", selector)
+    fault = ends(pair)[0]
+    assert fault.code is FaultCode.UNKNOWN_MODEL
+    for known in ("auto", "coder", "tiny", "domain:code"):
+        assert known in fault.detail
+
+
+def test_auto_follows_the_words_and_knows_when_it_does_not_know(mesh: Mesh) -> None:
+    mesh.add("b", specialist("coder", "code"))
+    mesh.add("c", specialist("cook", "cooking"))
+    mesh.add("a", specialist("any", "general"), bootstrap=("b", "c"))
+    mesh.pass_time(1500)
+    ask(mesh, "a", text="a question on cooking, please", task="t1")
+    ask(mesh, "a", text="some code for me", task="t2")
+    ask(mesh, "a", text="zzz qqq", task="t3")
+    chosen = {e.task: e for e in mesh.effects("a", RouteChosen)}
+    assert [chosen[TaskId(t)].node for t in ("t1", "t2", "t3")] == ["c", "b", "a"]
+    assert "domain cooking" in chosen[TaskId("t1")].reason
+    assert "no domain recognised" in chosen[TaskId("t3")].reason
+
+
+def test_the_last_turn_of_the_user_decides(mesh: Mesh) -> None:
+    mesh.add("b", specialist("coder", "code"))
+    mesh.add("a", specialist("cook", "cooking"), bootstrap=("b",))
+    mesh.pass_time(1500)
+    turns = (
+        ChatMessage("user", "cooking cooking cooking"),
+        ChatMessage("assistant", "cooking it is"),
+        ChatMessage("user", "now some code"),
+    )
+    mesh.give("a", TaskArrived(TaskId("t1"), TaskRequest("auto", turns)))
+    assert mesh.effects("a", RouteChosen)[0].node == "b"
+
+
+def test_the_less_busy_of_two_is_chosen(trio_of: Mesh) -> None:
+    for number in range(SLOTS + 1):
+        ask(trio_of, "a", "coder@b", task=f"busy{number}")
+    trio_of.pass_time(1500)
+    ask(trio_of, "a", "coder")
+    assert trio_of.effects("a", RouteChosen)[-1].node == "c"
+
+
+# --- queue and refusal --------------------------------------------------------------------------
+def test_runs_wait_in_a_bounded_queue_and_are_refused_past_it(mesh: Mesh) -> None:
+    mesh.add("a", specialist("coder", "code"), queue_per_engine=3)
+    given_to_engine = SLOTS + limits.RUN_AHEAD
+    for number in range(given_to_engine + 3):
+        ask(mesh, "a", task=f"t{number}")
+    assert len(runs(mesh, "a")) == given_to_engine
+    ask(mesh, "a", task="late")
+    fault = ends(mesh, task="late")[0]
+    assert fault.code is FaultCode.OVERLOADED
+    assert fault.retry_after_ms > 0
+    end(mesh, "a", run=1)
+    assert len(runs(mesh, "a")) == given_to_engine + 1
+
+
+def test_one_peer_cannot_take_a_node_for_itself(pair: Mesh, monkeypatch) -> None:
+    monkeypatch.setattr(limits, "TASKS_PER_PEER", 2)
+    for number in range(3):
+        ask(pair, "a", "coder", task=f"t{number}")
+    assert ends(pair, task="t2")[0].code is FaultCode.OVERLOADED
+
+
+# --- a link that damages ------------------------------------------------------------------------
+def lossy(pair: Mesh, plan: Sequence[int]) -> None:
+    """Damage item messages from B: 0 drops, 1 passes, 2 doubles, 3 holds back for the next."""
+    steps = iter(plan)
+    held: list[Message] = []
+
+    def damage(sender: NodeId, _to: NodeId, message: Message) -> list[Message] | None:
+        if sender != "b" or not isinstance(message, TaskChunk | TaskEnded):
+            return None
+        match next(steps, 1):
+            case 0:
+                return []
+            case 2:
+                return [message, message]
+            case 3:
+                held.append(message)
+                return []
+        late, held[:] = held[:], []
+        return [message, *late]
+
+    pair.filter = damage
+
+
+@given(plan=st.lists(st.integers(0, 3), max_size=40), count=st.integers(1, 20))
+def test_every_item_arrives_once_and_in_order_whatever_the_link_does(
+    plan: list[int], count: int
+) -> None:
+    mesh = Mesh()
+    mesh.add("b", specialist("coder", "code"))
+    mesh.add("a", bootstrap=("b",))
+    mesh.pass_time(1500)
+    lossy(mesh, plan)
+    ask(mesh, "a", "coder")
+    words = [f"w{number} " for number in range(count)]
+    for word in words:
+        produce(mesh, "b", word)
+        mesh.pass_time(20)
+    end(mesh, "b")
+    mesh.pass_time(limits.SILENCE_MS * 4)
+    assert text(mesh) == "".join(words)
+    assert [type(e) for e in ends(mesh)] == [FinishTask]
+
+
+def test_a_lost_submit_is_sent_again_and_runs_once(pair: Mesh) -> None:
+    lost = []
+
+    def lose(_from, _to, message):
+        if isinstance(message, TaskSubmit) and not lost:
+            lost.append(message)
+            return []
+        return [message, message] if isinstance(message, TaskSubmit) else None
+
+    pair.filter = lose
+    ask(pair, "a", "coder")
+    assert runs(pair, "b") == []
+    pair.pass_time(limits.SUBMIT_RETRY_MS + 1)
+    assert len(runs(pair, "b")) == 1
+
+
+def test_a_late_submit_of_a_finished_task_does_not_run_again(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    submit = next(m for m in pair.seen["a", "b"] if isinstance(m, TaskSubmit))
+    produce(pair, "b", "x")
+    end(pair, "b")
+    pair.give("b", BytesReceived(NodeId("a"), encode(submit)))
+    assert len(runs(pair, "b")) == 1
+
+
+def test_a_stream_nobody_follows_is_cancelled_where_it_comes_from(pair: Mesh) -> None:
+    pair.filter = lambda _f, _t, m: [] if isinstance(m, TaskCancel) else None
+    ask(pair, "a", "coder")
+    pair.give("a", TaskDropped(TaskId("t1")))
+    assert pair.effects("b", StopRun) == []
+    pair.filter = lambda _f, _t, _m: None
+    produce(pair, "b", "x")
+    assert len(pair.effects("b", StopRun)) == 1
+
+
+def test_chunks_of_a_choice_nobody_asked_for_end_the_link(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    pair.give(
+        "a", BytesReceived(NodeId("b"), encode(TaskChunk(TaskId("t1"), 1, 0, Chunk(7, (1,), "x"))))
+    )
+    assert text(pair) == ""
+    assert isinstance(ends(pair)[0], FailTask)
+
+
+# --- moving on ----------------------------------------------------------------------------------
+def test_death_before_the_first_item_moves_the_task(trio_of: Mesh) -> None:
+    ask(trio_of, "a", "coder")
+    first = trio_of.effects("a", RouteChosen)[0].node
+    trio_of.break_link("a", first)
+    second = trio_of.effects("a", RouteChosen)[1]
+    assert second.node == ({"b", "c"} - {first}).pop()
+    assert second.attempt == 2
+    produce(trio_of, second.node, "ok")
+    end(trio_of, second.node)
+    assert text(trio_of) == "ok"
+    assert trio_of.boxes[NodeId("a")].core.status(trio_of.now).tasks.retried == 1
+
+
+def test_death_after_the_first_item_is_told_to_the_client(trio_of: Mesh) -> None:
+    ask(trio_of, "a", "coder")
+    first = trio_of.effects("a", RouteChosen)[0].node
+    produce(trio_of, first, "half")
+    trio_of.break_link("a", first)
+    assert [e.code for e in ends(trio_of)] == [FaultCode.PEER_LOST]
+    assert len(trio_of.effects("a", RouteChosen)) == 1
+
+
+def test_a_refusal_moves_the_task(trio_of: Mesh) -> None:
+    trio_of.give("b", EngineLost("tiny", "crash"))
+    ask(trio_of, "a", "coder@b", task="only-b")
+    ask(trio_of, "a", "coder")
+    produce(trio_of, "c", "ok")
+    end(trio_of, "c")
+    assert text(trio_of) == "ok"
+
+
+def test_a_fault_that_every_node_would_find_is_not_retried(trio_of: Mesh) -> None:
+    ask(trio_of, "a", "coder")
+    node = trio_of.effects("a", RouteChosen)[0].node
+    trio_of.give(node, RunFailed(RunId(1), FaultCode.CONTEXT_OVERFLOW, "9000 tokens, not 2048"))
+    assert [e.code for e in ends(trio_of)] == [FaultCode.CONTEXT_OVERFLOW]
+    assert "9000" in ends(trio_of)[0].detail
+
+
+def test_a_crashed_engine_that_comes_back_answers_after_all(mesh: Mesh) -> None:
+    mesh.add("a", specialist("coder", "code"))
+    ask(mesh, "a", "coder")
+    mesh.give("a", EngineLost("tiny", "killed"))
+    assert ends(mesh) == []
+    mesh.give("a", EngineReady("tiny", SLOTS))
+    mesh.pass_time(limits.RETRY_WAIT_MS + 1)
+    produce(mesh, "a", "ok", run=2)
+    end(mesh, "a", run=2)
+    assert text(mesh) == "ok"
+
+
+def test_a_node_that_never_answers_is_given_up(trio_of: Mesh) -> None:
+    trio_of.filter = lambda _f, to, m: [] if isinstance(m, TaskSubmit) and to == "b" else None
+    ask(trio_of, "a", "coder@b")
+    trio_of.pass_time(limits.DEADLINE_MS)
+    assert [e.code for e in ends(trio_of)] == [FaultCode.PEER_LOST]
+
+
+def test_a_stalled_stream_is_probed_and_goes_on(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    pair.pass_time(limits.SILENCE_MS * 3)
+    assert ends(pair) == []
+    assert any(isinstance(m, TaskResend) for m in pair.seen["a", "b"])
+    produce(pair, "b", "slow")
+    end(pair, "b")
+    assert text(pair) == "slow"
+
+
+def test_a_node_that_forgot_the_task_is_left(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    pair.give("b", BytesReceived(NodeId("a"), encode(TaskCancel(TaskId("t1"), 1))))
+    pair.pass_time(limits.LINGER_MS + limits.SILENCE_MS)
+    assert len(pair.effects("a", RouteChosen)) > 1
+
+
+# --- ends ---------------------------------------------------------------------------------------
+def test_the_deadline_ends_it_everywhere(pair: Mesh) -> None:
+    ask(pair, "a", "coder", deadline_ms=700)
+    pair.pass_time(701)
+    assert [e.code for e in ends(pair)] == [FaultCode.DEADLINE]
+    assert len(pair.effects("b", StopRun)) == 1
+
+
+def test_a_client_that_hangs_up_stops_the_run(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    produce(pair, "b", "x")
+    pair.give("a", TaskDropped(TaskId("t1")))
+    assert len(pair.effects("b", StopRun)) == 1
+    assert ends(pair) == []
+    assert pair.boxes[NodeId("a")].core.status(pair.now).tasks.cancelled == 1
+
+
+def test_an_origin_that_dies_stops_its_runs(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    pair.break_link("a", "b")
+    assert len(pair.effects("b", StopRun)) == 1
+
+
+def test_shutting_down_ends_local_tasks_and_hands_back_those_of_peers(trio_of: Mesh) -> None:
+    ask(trio_of, "a", "coder")
+    first = trio_of.effects("a", RouteChosen)[0].node
+    ask(trio_of, first, "coder", task="own")
+    trio_of.give(first, ShutdownRequested())
+    assert ends(trio_of, first, "own")[0].code is FaultCode.NOT_READY
+    assert trio_of.effects("a", RouteChosen)[-1].node != first
+    assert ends(trio_of) == []
+    ask(trio_of, first, "coder", task="after")
+    assert ends(trio_of, first, "after")[0].code is FaultCode.NOT_READY
+
+
+def test_finished_runs_are_forgotten_in_time(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    produce(pair, "b", "x")
+    end(pair, "b")
+    pair.pass_time(limits.LINGER_MS + 2 * limits.PRESENCE_MS)
+    pair.seen.clear()
+    pair.give("b", BytesReceived(NodeId("a"), encode(TaskResend(TaskId("t1"), 1, 0))))
+    assert "not known" in pair.seen["b", "a"][0].detail
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["ask", "drop", "produce", "end", "fail", "crash", "ready", "cut", "time", "leave"]
+        ),
+        max_size=40,
+    )
+)
+def test_every_task_ends_at_most_once_and_none_is_forgotten(steps: list[str]) -> None:
+    mesh = Mesh()
+    mesh.add("b", specialist("coder", "code"))
+    mesh.add("a", bootstrap=("b",))
+    mesh.pass_time(1500)
+    asked: list[str] = []
+    dropped: set[str] = set()
+    for step in steps:
+        live = [r.run for r in runs(mesh, "b")]
+        happenings = {
+            "produce": [RunProduced(live[-1], Chunk(0, (1,), "x"))] if live else [],
+            "end": [RunEnded(live[-1], Usage(), Timings())] if live else [],
+            "fail": [RunFailed(live[-1], FaultCode.INTERNAL, "x")] if live else [],
+            "crash": [EngineLost("tiny", "x")],
+            "ready": [EngineReady("tiny", SLOTS)],
+            "leave": [ShutdownRequested()] if len(steps) % 7 == 0 else [],
+        }
+        for event in happenings.get(step, []):
+            mesh.give("b", event)
+        if step == "ask":
+            asked.append(f"t{len(asked)}")
+            ask(mesh, "a", "coder", task=asked[-1])
+        elif step == "drop" and asked:
+            if not ends(mesh, task=asked[-1]):
+                dropped.add(asked[-1])
+            mesh.give("a", TaskDropped(TaskId(asked[-1])))
+        elif step == "cut" and frozenset("ab") in mesh.links:
+            mesh.break_link("a", "b")
+        elif step == "time":
+            mesh.pass_time(3000)
+    mesh.pass_time(limits.DEADLINE_MS + 1)
+    for task in asked:
+        assert len(ends(mesh, task=task)) == (0 if task in dropped else 1)
+    assert mesh.boxes[NodeId("a")].core.status(mesh.now).tasks.active == 0
