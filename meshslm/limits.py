@@ -161,7 +161,10 @@ HELLO_RESEND_MS: Final = 1_000
 """A hello that was not answered by then is said again."""
 
 PING_EVERY: Final = 10
-"""Presences between two round-trip measurements of the same peer."""
+"""Presences between two round-trip measurements of the same peer, up to 80 peers."""
+
+PINGS_PER_SECOND: Final = 8
+"""Round-trip measurements that one node begins a second: an eighth of its presences."""
 
 EXCHANGE_EVERY: Final = 10
 """Presences between two peer lists sent to a random peer, which heal what a loss left out."""

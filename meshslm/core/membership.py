@@ -124,7 +124,8 @@ class Membership:
         presence = self._presence(rounds * limits.PRESENCE_MS)
         for peer in alive[self._ticks % rounds :: rounds]:
             self._out.send_encoded(peer.node, Lane.CONTROL, presence)
-        for peer in alive[self._ticks % limits.PING_EVERY :: limits.PING_EVERY]:
+        every = max(limits.PING_EVERY, -(-len(alive) // limits.PINGS_PER_SECOND))
+        for peer in alive[self._ticks % every :: every]:
             self._ping(peer, now)
         if alive and self._ticks % limits.EXCHANGE_EVERY == 0:
             self._send_peers(self._chance.pick(alive))

@@ -9,7 +9,7 @@ What the generated functions look like, for a class with a text (1) and a list o
     def encode(message):
         fields = {}
         v = message.name
-        if type(v) is not str or len(v) > 32 and over(v, 128):
+        if type(v) is not str or len(v) > 128 or not v.isascii() and over(v, 128):
             v = settle(F1, v)
         fields[1] = v
         ...
@@ -18,7 +18,7 @@ What the generated functions look like, for a class with a text (1) and a list o
             raise not_a_map(fields)
         pop = fields.pop
         f1 = pop(1, None)
-        if type(f1) is not str or len(f1) > 32 and over(f1, 128):
+        if type(f1) is not str or len(f1) > 128 or not f1.isascii() and over(f1, 128):
             raise refuse(F1, f1)
         ...
         if fields:
@@ -96,8 +96,9 @@ def _misfit(field: Field, value: str) -> str:
     if field.kind is bool:
         return wrong
     if field.kind is str:
-        # At most 4 bytes a character: a short text is within the bound without being encoded.
-        return f"{wrong} or len({value}) > {int(most or 0) // 4} and over({value}, {most})"
+        # Of ASCII text, and Python knows at once whether it is, characters are bytes.
+        too_long = f"len({value}) > {most} or not {value}.isascii() and over({value}, {most})"
+        return f"{wrong} or {too_long}"
     if field.kind is bytes:
         return f"{wrong} or len({value}) > {most}"
     return f"{wrong} or not {field.tag.least!r} <= {value} <= {most!r}"
