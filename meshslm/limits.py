@@ -179,6 +179,9 @@ DIAL_MS: Final = 15_000
 TOML_BYTES: Final = 1 * MIB
 """A configuration file or profile: the packaged profiles have about 4 KiB."""
 
+SYSTEM_PROMPT_CHARACTERS: Final = 16 * KIB
+"""System prompt of a profile: prefilled with every conversation, so longer would not be used."""
+
 MODEL_BYTES: Final = 64 * 1024 * MIB
 """Largest model file that is pulled: a 70-billion model in Q4 has 40 GiB."""
 

@@ -1,0 +1,120 @@
+"""What a node tells about itself and its mesh over HTTP.
+
+The shapes follow the core's views field by field (a test compares them), so that the gateway only
+copies; they are separate because the client must not need the core.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshslm.limits import HTTP_PORT
+
+DEFAULT_URL = f"http://127.0.0.1:{HTTP_PORT}"
+"""Where a client finds the node of its own machine."""
+
+
+class Card(msgspec.Struct, kw_only=True):
+    """What a domain is about."""
+
+    domain: str
+    sentence: str = ""
+    examples: list[str] = []
+
+
+class SpecialistInfo(msgspec.Struct, kw_only=True):
+    """One profile on one node."""
+
+    profile: str
+    model: str
+    digest: str
+    quantisation: str
+    context: int
+    slots: int
+    domains: list[Card] = []
+    price: float = 0.0
+    batch_invariant: bool = False
+
+
+class HardwareInfo(msgspec.Struct, kw_only=True):
+    """What a node runs on."""
+
+    cores: int = 0
+    memory_mib: int = 0
+    features: list[str] = []
+    accelerator: str = ""
+
+
+class LoadInfo(msgspec.Struct, kw_only=True):
+    """How busy the engine of one base model is. Speeds in tokens a second, 0 while unmeasured."""
+
+    model: str
+    ready: bool
+    running: int = 0
+    queued: int = 0
+    free_slots: int = 0
+    prefill_tps: float = 0.0
+    decode_tps: float = 0.0
+
+
+class PeerInfo(msgspec.Struct, kw_only=True):
+    """One node as the asked node sees it; the asked node itself has the state `self`."""
+
+    node: str
+    name: str
+    state: str
+    agent: str
+    address: str
+    rtt_ms: float | None
+    heard_ms: float | None
+    specialists: list[SpecialistInfo]
+    hardware: HardwareInfo
+    loads: list[LoadInfo]
+
+
+class PeersReply(msgspec.Struct, kw_only=True):
+    """Answer of `GET /mesh/peers`."""
+
+    peers: list[PeerInfo]
+
+
+class TaskCountsInfo(msgspec.Struct, kw_only=True):
+    """Tasks that entered at the asked node, since its start."""
+
+    arrived: int
+    finished: int
+    failed: int
+    cancelled: int
+    active: int
+    retried: int
+    served: int
+    refused: int
+
+
+class StatusReply(msgspec.Struct, kw_only=True):
+    """Answer of `GET /mesh/status`."""
+
+    node: str
+    name: str
+    mesh: str
+    version: str
+    boot: int
+    uptime_ms: float
+    addresses: list[str]
+    peers_alive: int
+    leaving: bool
+    tasks: TaskCountsInfo
+    loads: list[LoadInfo]
+
+
+class Readiness(msgspec.Struct, kw_only=True):
+    """Answer of `GET /readyz`: 200 when ready, else 503."""
+
+    ready: bool
+    reason: str
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """Answer of `GET /healthz`: the process is there and its loop turns."""
+
+    status: str = "ok"

@@ -1,0 +1,202 @@
+"""What a client of the OpenAI API gets: whole answers, stream events, models.
+
+Rules:
+- OpenAI's fields have OpenAI's names, types and nulls. What is ours stands under `meshslm`.
+- The gateway writes stream events by hand (one per token, see `gateway.events`); a test reads them
+  back through these shapes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+# --- shared -------------------------------------------------------------------------------------
+
+
+class PromptTokensDetails(msgspec.Struct, kw_only=True):
+    """Where prompt tokens came from."""
+
+    cached_tokens: int = 0
+
+
+class CompletionUsage(msgspec.Struct, kw_only=True):
+    """Token counts over all choices."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails = msgspec.field(default_factory=PromptTokensDetails)
+
+
+class RouteInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Who answered, why, and where the time went. Durations in milliseconds.
+
+    `queue_ms`, `prefill_ms` and `decode_ms` are the serving node's; `ttft_ms` is from the arrival
+    of the request at the gateway to the first token there.
+    """
+
+    node: str
+    node_name: str
+    model: str
+    profile: str
+    route: str
+    attempts: int
+    ttft_ms: float | None = None
+    queue_ms: float | None = None
+    prefill_ms: float | None = None
+    decode_ms: float | None = None
+
+
+# --- chat ---------------------------------------------------------------------------------------
+class TopTokenLogprob(msgspec.Struct, kw_only=True):
+    """One of the likeliest tokens at a position."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class ChatTokenLogprob(msgspec.Struct, kw_only=True):
+    """The chosen token at a position."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[TopTokenLogprob]
+
+
+class ChatLogprobs(msgspec.Struct, kw_only=True):
+    """Logprobs of a choice, or of the new part of it."""
+
+    content: list[ChatTokenLogprob] | None
+    refusal: None = None
+
+
+class ChatAnswer(msgspec.Struct, kw_only=True):
+    """The message that was generated."""
+
+    role: str
+    content: str | None
+    refusal: str | None = None
+
+
+class ChatChoice(msgspec.Struct, kw_only=True):
+    """One of `n` answers."""
+
+    index: int
+    message: ChatAnswer
+    logprobs: ChatLogprobs | None = None
+    finish_reason: str | None
+
+
+class ChatCompletion(msgspec.Struct, kw_only=True):
+    """A whole answer."""
+
+    id: str
+    object: str = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: CompletionUsage | None = None
+    system_fingerprint: str | None = None
+    meshslm: RouteInfo | None = None
+
+
+class ChatDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What is new in a message."""
+
+    role: str | None = None
+    content: str | None = None
+
+
+class ChatChunkChoice(msgspec.Struct, kw_only=True):
+    """What is new in one of `n` answers."""
+
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class ChatChunk(msgspec.Struct, kw_only=True):
+    """One event of a stream."""
+
+    id: str
+    object: str = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: CompletionUsage | None = None
+    system_fingerprint: str | None = None
+    meshslm: RouteInfo | None = None
+
+
+# --- text completions ---------------------------------------------------------------------------
+class TextLogprobs(msgspec.Struct, kw_only=True):
+    """Logprobs of a choice in the older form: parallel lists."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class TextChoice(msgspec.Struct, kw_only=True):
+    """One of `n` answers, or what is new in it."""
+
+    text: str
+    index: int
+    logprobs: TextLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class TextCompletion(msgspec.Struct, kw_only=True):
+    """A whole answer, or one event of a stream."""
+
+    id: str
+    object: str = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: CompletionUsage | None = None
+    system_fingerprint: str | None = None
+    meshslm: RouteInfo | None = None
+
+
+# --- models -------------------------------------------------------------------------------------
+class ModelHost(msgspec.Struct, kw_only=True):
+    """A node that answers for a model name."""
+
+    node: str
+    node_name: str
+    profile: str
+    model: str
+    ready: bool
+    context: int
+    quantisation: str
+    slots: int
+
+
+class ModelInfo(msgspec.Struct, kw_only=True):
+    """What a name stands for in this mesh."""
+
+    kind: str
+    """`auto`, `domain`, `profile` or `model`."""
+    hosts: list[ModelHost]
+
+
+class Model(msgspec.Struct, kw_only=True):
+    """Something that `model` of a request may be."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str
+    meshslm: ModelInfo | None = None
+
+
+class ModelList(msgspec.Struct, kw_only=True):
+    """Answer of `GET /v1/models`."""
+
+    object: str = "list"
+    data: list[Model]

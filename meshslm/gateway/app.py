@@ -1,0 +1,145 @@
+"""The application: which route is answered by what.
+
+Rules:
+- Every error, whatever its source, has OpenAI's shape.
+- `docs/api.md` lists the routes; a test compares it with `ROUTES`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from meshslm.api.admin import Health, Readiness
+from meshslm.api.openai_responses import Model
+from meshslm.errors import FaultCode, RequestFault
+from meshslm.gateway.completions import Completions
+from meshslm.gateway.guard import Guard, HostPolicy
+from meshslm.gateway.jobs import read_chat, read_completion
+from meshslm.gateway.replies import fault_reply, json_reply, refusal
+from meshslm.gateway.service import NodeService
+from meshslm.gateway.views import model_list, peers_reply, status_reply
+from meshslm.observe.meters import CONTENT_TYPE, Meters
+
+
+def create_app(
+    service: NodeService,
+    *,
+    version: str,
+    host: str = "127.0.0.1",
+    allowed_hosts: tuple[str, ...] = (),
+) -> Starlette:
+    """The HTTP face of the node behind `service`.
+
+    `host` is the address it will be served on: on loopback only requests for a loopback host or
+    one of `allowed_hosts` are heard.
+    """
+    meters = Meters(version=version, status=service.status, peers=service.peers)
+    pages = _Pages(service, meters, created=int(time.time()))
+    routes = [
+        Route("/v1/chat/completions", Completions(service, meters, read_chat), methods=["POST"]),
+        Route("/v1/completions", Completions(service, meters, read_completion), methods=["POST"]),
+        Route("/v1/models", pages.models),
+        Route("/v1/models/{name:path}", pages.model),
+        Route("/healthz", pages.healthz),
+        Route("/readyz", pages.readyz),
+        Route("/metrics", pages.metrics),
+        Route("/mesh/peers", pages.peers),
+        Route("/mesh/status", pages.status),
+    ]
+    guard = Middleware(
+        Guard,
+        hosts=HostPolicy(host, allowed_hosts),
+        meters=meters,
+        route_of=_templates(route.path for route in routes),
+    )
+    return Starlette(
+        routes=routes,
+        middleware=[guard],
+        exception_handlers={HTTPException: _on_http, RequestFault: _on_fault},
+    )
+
+
+class _Pages:
+    """The short routes."""
+
+    def __init__(self, service: NodeService, meters: Meters, *, created: int) -> None:
+        self._service = service
+        self._meters = meters
+        self._created = created
+
+    async def models(self, _request: Request) -> Response:
+        """Everything `model` of a request may name now."""
+        return json_reply(model_list(self._service.peers(), self._created))
+
+    async def model(self, request: Request) -> Response:
+        """One of them; 404 with the known ones otherwise."""
+        name = request.path_params["name"]
+        known = model_list(self._service.peers(), self._created).data
+        found: Model | None = next((model for model in known if model.id == name), None)
+        if found is None:
+            names = ", ".join(model.id for model in known)
+            raise RequestFault(
+                FaultCode.UNKNOWN_MODEL,
+                f"The model '{name}' does not exist in this mesh. Known: {names}.",
+                param="model",
+            )
+        return json_reply(found)
+
+    async def healthz(self, _request: Request) -> Response:
+        """The process is there and its loop turns."""
+        return json_reply(Health())
+
+    async def readyz(self, _request: Request) -> Response:
+        """Whether requests can be answered: 200 or 503."""
+        ready, reason = self._service.ready()
+        return json_reply(Readiness(ready=ready, reason=reason), status=200 if ready else 503)
+
+    async def metrics(self, _request: Request) -> Response:
+        """Meters in Prometheus' text format."""
+        return Response(self._meters.text(), headers={"content-type": CONTENT_TYPE})
+
+    async def peers(self, _request: Request) -> Response:
+        """The nodes this node knows."""
+        return json_reply(peers_reply(self._service.peers()))
+
+    async def status(self, _request: Request) -> Response:
+        """This node about itself."""
+        return json_reply(status_reply(self._service.status()))
+
+
+def _templates(paths: Iterable[str]) -> Callable[[str], str]:
+    """Maps a path to its route's template, so that counters have few labels."""
+    exact = {path for path in paths if "{" not in path}
+
+    def template(path: str) -> str:
+        if path in exact:
+            return path
+        return "/v1/models/{name}" if path.startswith("/v1/models/") else "other"
+
+    return template
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    """Errors of HTTP itself."""
+    assert isinstance(error, HTTPException), error
+    path, method = request.url.path, request.method
+    detail = error.detail
+    if error.status_code == 404:
+        detail = f"There is no {path} here."
+    elif error.status_code == 405:
+        detail = f"{method} is not allowed on {path}."
+    return refusal(error.status_code, detail, error.headers)
+
+
+async def _on_fault(_request: Request, error: Exception) -> Response:
+    """What a client asked for and cannot have."""
+    assert isinstance(error, RequestFault), error
+    return fault_reply(error)

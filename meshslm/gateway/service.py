@@ -1,0 +1,60 @@
+"""What the gateway needs of the node behind it.
+
+Declared here, where it is used: the daemon's service has this form, and so have the fakes of the
+tests.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeAlias
+
+from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
+from meshslm.core.views import PeerView, StatusView
+from meshslm.ids import TaskId
+from meshslm.wire.messages import TaskRequest
+
+TaskItem: TypeAlias = RouteChosen | EmitChunk | FinishTask | FailTask
+
+
+class TaskStream(Protocol):
+    """What becomes of one task.
+
+    `RouteChosen` (again, where it moved before its first token), then `EmitChunk` any number of
+    times, then exactly one `FinishTask` or `FailTask`, then the end. A task may fail before it has
+    a route.
+    """
+
+    @property
+    def task(self) -> TaskId:
+        """The task's id."""
+        ...
+
+    def __aiter__(self) -> TaskStream: ...
+
+    async def __anext__(self) -> TaskItem:
+        """The next item, when it is there."""
+        ...
+
+
+class NodeService(Protocol):
+    """A running node."""
+
+    def submit(self, request: TaskRequest) -> AbstractAsyncContextManager[TaskStream]:
+        """Begin a task; leaving the block before its end cancels it everywhere.
+
+        Entering raises `RequestFault` (overloaded, not ready) where the node takes no tasks.
+        """
+        ...
+
+    def peers(self) -> tuple[PeerView, ...]:
+        """The nodes this node knows, itself among them."""
+        ...
+
+    def status(self) -> StatusView:
+        """This node about itself."""
+        ...
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether it can answer requests, and why not."""
+        ...
