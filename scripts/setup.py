@@ -95,7 +95,7 @@ def build_environment() -> dict[str, str]:
     """Environment for pip: compile on all cores, and leave out what is never used."""
     environment = dict(os.environ)
     environment.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(len(os.sched_getaffinity(0))))
-    # LLAVA is llama.cpp's multimodal part: a third of the build, and nothing here calls it.
+    # LLAVA is llama.cpp's multimodal part: a large share of the build, and nothing here calls it.
     arguments = environment.get("CMAKE_ARGS", "")
     if "LLAVA_BUILD" not in arguments:
         environment["CMAKE_ARGS"] = f"{arguments} -DLLAVA_BUILD=OFF".strip()
