@@ -201,7 +201,7 @@ REDIRECTS: Final = 5
 """Redirects followed from one URL; model hubs use one or two."""
 
 # --- HTTP ---------------------------------------------------------------------------------------
-HTTP_PORT: Final = 8711
+HTTP_PORT: Final = 7416
 """Where a node answers HTTP unless told otherwise: registered for nothing."""
 
 HTTP_BODY_BYTES: Final = 4 * MIB
@@ -214,8 +214,7 @@ HTTP_HEAD_BYTES: Final = 32 * KIB
 """Request line and headers together; browsers and proxies send 2 KiB."""
 
 HTTP_CONNECTIONS: Final = 1024
-"""Open connections; beyond them a client is told 503. Below the usual 1024 open files times two
-of a service manager's soft limit, which the daemon raises."""
+"""Open connections; beyond them a client is told 503. Each holds a file descriptor and some 100 KB."""
 
 HTTP_IDLE_MS: Final = 75_000
 """A kept-open connection without a request: longer than the idle pools of HTTP clients (5-60 s),
@@ -231,9 +230,6 @@ HTTP_LINGER_MS: Final = 2_000
 HTTP_LINGER_BYTES: Final = 32 * MIB
 """How long, and how much of, a refused body is still read after the refusal was sent: closing at
 once would reset the connection, and the client would never see why."""
-
-HTTP_WRITE_AHEAD: Final = 64
-"""Parts of an answer read ahead of a slow client; then the stream waits for it."""
 
 HTTP_PARAM_CHARS: Final = 200
 """Of a client's own words repeated in an error message."""

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from meshslm import limits
 from meshslm.api.admin import Health, Readiness
 from meshslm.api.openai_responses import Model
 from meshslm.errors import FaultCode, RequestFault
@@ -35,17 +36,20 @@ def create_app(
     version: str,
     host: str = "127.0.0.1",
     allowed_hosts: tuple[str, ...] = (),
+    body_bytes: int = limits.HTTP_BODY_BYTES,
 ) -> Starlette:
     """The HTTP face of the node behind `service`.
 
     `host` is the address it will be served on: on loopback only requests for a loopback host or
-    one of `allowed_hosts` are heard.
+    one of `allowed_hosts` are heard. A body has at most `body_bytes`.
     """
     meters = Meters(version=version, status=service.status, peers=service.peers)
     pages = _Pages(service, meters, created=int(time.time()))
+    chat = Completions(service, meters, read_chat, body_bytes=body_bytes)
+    completions = Completions(service, meters, read_completion, body_bytes=body_bytes)
     routes = [
-        Route("/v1/chat/completions", Completions(service, meters, read_chat), methods=["POST"]),
-        Route("/v1/completions", Completions(service, meters, read_completion), methods=["POST"]),
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/completions", completions, methods=["POST"]),
         Route("/v1/models", pages.models),
         Route("/v1/models/{name:path}", pages.model),
         Route("/healthz", pages.healthz),

@@ -12,14 +12,14 @@ from starlette.types import Receive, Scope
 from meshslm import limits
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
+async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
     """The whole body.
 
-    Raises `HTTPException` 413 as soon as it is larger than `limits.HTTP_BODY_BYTES`, 408 where it
-    takes longer than `limits.HTTP_BODY_MS`, and `ClientDisconnect` where the client went away.
+    Raises `HTTPException` 413 as soon as it is larger than `most` bytes, 408 where it takes longer
+    than `limits.HTTP_BODY_MS`, and `ClientDisconnect` where the client went away.
     """
-    if declared_length(scope) > limits.HTTP_BODY_BYTES:
-        raise _too_large()
+    if declared_length(scope) > most:
+        raise _too_large(most)
     parts: list[bytes] = []
     size = 0
     with trio.move_on_after(limits.HTTP_BODY_MS / 1000):
@@ -29,8 +29,8 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
                 raise ClientDisconnect
             part: bytes = message.get("body", b"")
             size += len(part)
-            if size > limits.HTTP_BODY_BYTES:
-                raise _too_large()
+            if size > most:
+                raise _too_large(most)
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
@@ -38,14 +38,12 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 
 
 def declared_length(scope: Scope) -> int:
-    """`Content-Length`, 0 without one. The HTTP parser has refused one that is not a number."""
+    """`Content-Length`; 0 without a sane one, which says nothing about the body's size."""
     for name, value in scope["headers"]:
-        if name == b"content-length":
+        if name == b"content-length" and value.isdigit() and len(value) < 20:
             return int(value)
     return 0
 
 
-def _too_large() -> HTTPException:
-    return HTTPException(
-        413, f"The body is too large; at most {limits.HTTP_BODY_BYTES} bytes are taken."
-    )
+def _too_large(most: int) -> HTTPException:
+    return HTTPException(413, f"The body is too large; at most {most} bytes are taken.")

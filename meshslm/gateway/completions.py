@@ -27,7 +27,7 @@ from meshslm.gateway.body import read_body
 from meshslm.gateway.events import EventWriter, Head
 from meshslm.gateway.jobs import Job
 from meshslm.gateway.replies import fault_reply, json_reply
-from meshslm.gateway.service import NodeService, TaskStream
+from meshslm.gateway.service import NodeService, TaskItem, TaskStream
 from meshslm.gateway.told import Told, usage_shape
 from meshslm.gateway.whole import Transcript
 from meshslm.ids import TaskId
@@ -36,18 +36,26 @@ from meshslm.wire.messages import Chunk
 
 
 class Completions:
-    """An ASGI endpoint; `read` makes a job of a body."""
+    """An ASGI endpoint; `read` makes a job of a body of at most `body_bytes`."""
 
-    def __init__(self, service: NodeService, meters: Meters, read: Callable[[bytes], Job]) -> None:
+    def __init__(
+        self,
+        service: NodeService,
+        meters: Meters,
+        read: Callable[[bytes], Job],
+        *,
+        body_bytes: int,
+    ) -> None:
         self._service = service
         self._meters = meters
         self._read = read
+        self._body_bytes = body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         arrived_s = trio.current_time()
         try:
-            job = self._read(await read_body(scope, receive))
+            job = self._read(await read_body(scope, receive, self._body_bytes))
         except ClientDisconnect:
             return
         kind = _StreamedAnswer if job.stream else _WholeAnswer
@@ -106,36 +114,42 @@ class _Answer:
 
     async def _follow(self, stream: TaskStream) -> RequestFault | None:
         """Tell the client what the task produces; returns why it failed, if it did."""
-        told = self._told
-        choices = self._job.request.choices
-        async for item in stream:
-            match item:
-                case EmitChunk(chunk=chunk):
-                    if chunk.choice >= choices:
-                        return RequestFault(
-                            FaultCode.INTERNAL,
-                            f"Choice {chunk.choice} was produced; {choices} were asked for.",
-                        )
-                    if told.ttft_ms is None:
-                        self._meters.first_token(told.first_token(trio.current_time()))
-                    await self._show(chunk, stream.task)
-                case RouteChosen():
-                    told.chosen(item)
-                case FinishTask():
-                    self._meters.tokens(item.usage)
-                    self.outcome = FINISHED
-                    await self._finish(stream.task, item)
-                    return None
-                case FailTask():
-                    return RequestFault(
-                        item.code, item.detail, retry_after_ms=item.retry_after_ms or None
-                    )
+        async for first in stream:
+            item: TaskItem | None = first
+            while item is not None:
+                match item:
+                    case EmitChunk(chunk=chunk):
+                        if chunk.choice >= self._job.request.choices:
+                            return _surplus(chunk)
+                        self._note_first_token()
+                        self._take(chunk, stream.task)
+                    case RouteChosen():
+                        self._told.chosen(item)
+                    case FinishTask():
+                        self._meters.tokens(item.usage)
+                        self.outcome = FINISHED
+                        await self._finish(stream.task, item)
+                        return None
+                    case FailTask():
+                        return _fault(item)
+                item = stream.take_nowait()
+            await self._flush()
         return RequestFault(FaultCode.INTERNAL, "The task ended without an outcome.")
 
-    async def _show(self, chunk: Chunk, task: TaskId) -> None:
+    def _note_first_token(self) -> None:
+        if self._told.ttft_ms is None:
+            self._meters.first_token(self._told.first_token(trio.current_time()))
+
+    def _take(self, chunk: Chunk, task: TaskId) -> None:
+        """Add a chunk to the answer."""
+        raise NotImplementedError
+
+    async def _flush(self) -> None:
+        """Send what was added, where the answer is told as it comes."""
         raise NotImplementedError
 
     async def _finish(self, task: TaskId, end: FinishTask) -> None:
+        """Send the end of a whole answer."""
         raise NotImplementedError
 
     async def _fail(self, fault: RequestFault) -> None:
@@ -158,8 +172,11 @@ class _WholeAnswer(_Answer):
         super().__init__(job, *rest)
         self._choices = [Transcript() for _ in range(job.request.choices)]
 
-    async def _show(self, chunk: Chunk, _task: TaskId) -> None:
+    def _take(self, chunk: Chunk, _task: TaskId) -> None:
         self._choices[chunk.choice].add(chunk)
+
+    async def _flush(self) -> None:
+        pass
 
     async def _finish(self, task: TaskId, end: FinishTask) -> None:
         info = self._told.info(end.timings)
@@ -170,26 +187,45 @@ class _WholeAnswer(_Answer):
 
 
 class _StreamedAnswer(_Answer):
-    """Told as it comes."""
+    """Told as it comes; what came at the same time goes out in one write."""
 
-    _writer: EventWriter | None = None
+    def __init__(self, job: Job, *rest: Any) -> None:
+        super().__init__(job, *rest)
+        self._writer: EventWriter | None = None
+        self._begun = False
+        self._events: list[bytes] = []
 
-    async def _show(self, chunk: Chunk, task: TaskId) -> None:
-        writer = self._writer or await self._begin(task)
-        if data := writer.chunk(chunk):
+    def _take(self, chunk: Chunk, task: TaskId) -> None:
+        writer = self._writer or self._new_writer(task)
+        self._events.append(writer.chunk(chunk))
+
+    async def _flush(self) -> None:
+        if self._writer is None:
+            return
+        if not self._begun:
+            await self._begin()
+        if data := b"".join(self._events):
+            self._events.clear()
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _finish(self, task: TaskId, end: FinishTask) -> None:
-        writer = self._writer or await self._begin(task)
-        await self._send_last(writer.end(usage_shape(end.usage), self._told.info(end.timings)))
+        writer = self._writer or self._new_writer(task)
+        self._events.append(writer.end(usage_shape(end.usage), self._told.info(end.timings)))
+        await self._send_last()
 
     async def _fail(self, fault: RequestFault) -> None:
-        if self._writer is None:
+        if not self._begun:
             await super()._fail(fault)
         else:
-            await self._send_last(sse.event(envelope(fault)))
+            self._events.append(sse.event(envelope(fault)))
+            await self._send_last()
 
-    async def _begin(self, task: TaskId) -> EventWriter:
+    def _new_writer(self, task: TaskId) -> EventWriter:
+        self._writer = self._job.events(self._head(task), self._job.request.choices)
+        return self._writer
+
+    async def _begin(self) -> None:
+        self._begun = True
         headers = {
             "content-type": "text/event-stream; charset=utf-8",
             "cache-control": "no-store",
@@ -198,9 +234,18 @@ class _StreamedAnswer(_Answer):
         }
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
-        self._writer = self._job.events(self._head(task), self._job.request.choices)
-        return self._writer
 
-    async def _send_last(self, data: bytes) -> None:
+    async def _send_last(self) -> None:
         self._last_sent = True
+        if not self._begun:
+            await self._begin()
+        data = b"".join(self._events)
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def _fault(item: FailTask) -> RequestFault:
+    return RequestFault(item.code, item.detail, retry_after_ms=item.retry_after_ms or None)
+
+
+def _surplus(chunk: Chunk) -> RequestFault:
+    return RequestFault(FaultCode.INTERNAL, f"Choice {chunk.choice} was produced unasked.")

@@ -36,6 +36,10 @@ class TaskStream(Protocol):
         """The next item, when it is there."""
         ...
 
+    def take_nowait(self) -> TaskItem | None:
+        """The next item if it is there already."""
+        ...
+
 
 class NodeService(Protocol):
     """A running node."""
