@@ -43,7 +43,7 @@ def key_rows(kind: type[msgspec.Struct]) -> tuple[KeyRow, ...]:
 
 
 def toml_value(value: Any) -> str:
-    """A value as TOML."""
+    """A value as TOML; empty where it stands for a table that is left out, or for nothing."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -51,14 +51,18 @@ def toml_value(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple | list):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
-    return "" if value is None else str(value)
+    return "" if value is None or isinstance(value, msgspec.Struct) else str(value)
 
 
 def _description(node: inspect.Type) -> str:
-    if not isinstance(node, inspect.Metadata):
-        return ""
-    schema = node.extra_json_schema or {}
-    return str(schema.get("description", "")) or _description(node.type)
+    match node:
+        case inspect.Metadata():
+            written = (node.extra_json_schema or {}).get("description")
+            return str(written) if written else _description(node.type)
+        case inspect.UnionType():
+            return "".join(map(_description, node.types))
+        case _:
+            return ""
 
 
 def _words(node: inspect.Type) -> str:
@@ -89,5 +93,5 @@ def _words(node: inspect.Type) -> str:
 
 def _span(least: float | None, most: float | None) -> str:
     if least is None:
-        return "" if most is None else f", at most {most}"
-    return f" from {least}" if most is None else f", {least} to {most}"
+        return "" if most is None else f", at most {most:g}"
+    return f" from {least:g}" if most is None else f", {least:g} to {most:g}"

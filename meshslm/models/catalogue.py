@@ -14,19 +14,13 @@ from msgspec import Meta
 from meshslm import data
 from meshslm.errors import OurFault
 from meshslm.models.sources import Pin
+from meshslm.profiles import MODEL_NAME
 from meshslm.toml_text import TomlText, nearest
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}\Z"
-"""A model's name is a file name too, and part of a selector such as `name@node`."""
+ModelName = Annotated[str, MODEL_NAME]
+NAME_PATTERN = str(MODEL_NAME.pattern)
 
-ModelName = Annotated[
-    str,
-    Meta(
-        pattern=NAME_PATTERN,
-        extra={"expected": "lower-case letters, digits, '.', '_' and '-', at most 64"},
-    ),
-]
-Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}\Z", extra={"expected": "64 hex digits"})]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", extra={"expected": "64 hex digits"})]
 Size = Annotated[int, Meta(ge=1)]
 
 

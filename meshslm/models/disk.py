@@ -39,19 +39,27 @@ class DiskFull(OurFault):
 class DiskFile:
     """A file that is digested as it is written, and never grows beyond `most` bytes.
 
-    Opening one that exists goes on at its end when `resume` is set, else begins it anew.
+    Where `resume` is given, one that exists is gone on with; `resume` hears how far its part is
+    digested. Else it begins anew.
     """
 
-    def __init__(self, path: Path, *, most: int, resume: bool = False) -> None:
+    def __init__(self, path: Path, *, most: int, resume: Report | None = None) -> None:
         self.path = path
         self.size = 0
         self._most = most
         self._hash = hashlib.sha256()
         with system_faults(path):
             self._file = path.open("r+b" if resume and path.exists() else "w+b")
+        if resume:
+            self._digest_part(resume)
+
+    def _digest_part(self, report: Report) -> None:
+        total = self.path.stat().st_size
+        with system_faults(self.path):
             while chunk := self._file.read(CHUNK_BYTES):
                 self._hash.update(chunk)
                 self.size += len(chunk)
+                report(Progress(Stage.CHECKING, self.size, total))
 
     def write(self, chunk: bytes) -> None:
         """Append. Raises `DiskFull`, or `OurFault` past the bound."""

@@ -68,7 +68,11 @@ def fetch_https(
     try:
         with (
             httpx.Client(transport=transport, timeout=timeout, headers=headers) as client,
-            DiskFile(part.path, most=pin.size or limits.MODEL_BYTES, resume=part.resumable) as file,
+            DiskFile(
+                part.path,
+                most=pin.size or limits.MODEL_BYTES,
+                resume=report if part.resumable else None,
+            ) as file,
         ):
             _attempts(client, part, file, report, sleep)
             return Fetched(part.path, file.digest, file.size)
@@ -159,6 +163,7 @@ def _begin(response: httpx.Response, part: _Part, file: DiskFile) -> None:
     url = part.source.url
     if response.status_code == httpx.codes.PARTIAL_CONTENT:
         start, total = _content_range(response)
+        validator = part.note.validator
         if start != file.size or total != (part.note.total or total):
             raise OurFault(
                 f"{url}: asked for the file from byte {file.size} of {part.note.total}, the server "
@@ -167,6 +172,7 @@ def _begin(response: httpx.Response, part: _Part, file: DiskFile) -> None:
     elif response.status_code == httpx.codes.OK:
         file.begin_anew()
         total = _length(response)
+        validator = _validator(response)
     else:
         raise OurFault(
             f"{url}: the server answered {response.status_code} {response.reason_phrase}"
@@ -179,7 +185,7 @@ def _begin(response: httpx.Response, part: _Part, file: DiskFile) -> None:
             f"{url} has {total} bytes, expected {expected or f'at most {limits.MODEL_BYTES}'}"
         )
     need_space(file.path.parent, (total or expected or 0) - file.size, part.source.file_name)
-    part.remember(_validator(response), total)
+    part.remember(validator, total)
 
 
 @contextmanager

@@ -1,0 +1,173 @@
+"""A specialist, as somebody writes it down: a base model made good at something.
+
+Rules:
+- Pure: a text is handed in, nothing is read here.
+- Sizes are bounded as on the wire, so that what loads can also be announced.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from meshslm import limits
+from meshslm.toml_reference import key_rows
+from meshslm.toml_text import TomlText
+
+_NAME = Meta(
+    pattern=r"^[^\s\x00-\x1f\x7f@:/,]{1,32}\Z",
+    extra={"expected": "1 to 32 characters, without blanks and '@:/,'"},
+)
+"""A name is part of selectors such as `domain:NAME` and `NAME@node`. 32 characters of any script
+fit `limits.NAME_BYTES`."""
+
+MODEL_NAME = Meta(
+    pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z",
+    extra={"expected": "lower-case letters, digits, '.', '_' and '-', at most 64"},
+)
+"""A model's name is a file name in the store, too."""
+
+_TEXT = Meta(
+    min_length=1,
+    max_length=limits.CARD_TEXT_BYTES,
+    extra={"expected": f"a text, at most {limits.CARD_TEXT_BYTES} bytes"},
+)
+
+
+class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a domain is about, so that requests for it are recognised."""
+
+    domain: Annotated[str, _NAME, Meta(description="Name of the domain: what clients select.")]
+    sentence: Annotated[str, _TEXT, Meta(description="What it is about, in one sentence.")]
+    examples: Annotated[
+        tuple[Annotated[str, _TEXT], ...],
+        Meta(
+            max_length=limits.EXAMPLES_PER_CARD,
+            description="Requests that belong to it, as people would write them; a dozen or more, "
+            "with many different words.",
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        for text in (self.sentence, *self.examples):
+            size = len(text.encode())
+            if size > limits.CARD_TEXT_BYTES:
+                raise ValueError(
+                    f"a sentence or example has {size} bytes, at most {limits.CARD_TEXT_BYTES}"
+                )
+
+
+class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How tokens are chosen where the request does not say. What is missing: the engine's own."""
+
+    temperature: (
+        Annotated[
+            float,
+            Meta(ge=0, le=100, description="0 takes the likeliest token; more is more varied."),
+        ]
+        | None
+    ) = None
+    top_p: (
+        Annotated[
+            float, Meta(ge=0, le=1, description="Choose among the likeliest that sum to this.")
+        ]
+        | None
+    ) = None
+    top_k: (
+        Annotated[int, Meta(ge=0, le=2**31, description="Choose among so many; 0 among all.")]
+        | None
+    ) = None
+    min_p: (
+        Annotated[
+            float,
+            Meta(
+                ge=0, le=1, description="Leave out what is less likely than this part of the best."
+            ),
+        ]
+        | None
+    ) = None
+    repeat_penalty: (
+        Annotated[
+            float, Meta(ge=0, le=100, description="Above 1: against repeating recent tokens.")
+        ]
+        | None
+    ) = None
+    frequency_penalty: (
+        Annotated[float, Meta(ge=-2, le=2, description="Against tokens, by how often they came.")]
+        | None
+    ) = None
+    presence_penalty: (
+        Annotated[float, Meta(ge=-2, le=2, description="Against tokens that came at all.")] | None
+    ) = None
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One specialist."""
+
+    name: Annotated[str, _NAME, Meta(description="What it is called in the mesh.")]
+    model: Annotated[
+        str, MODEL_NAME, Meta(description="Base model: its name in the catalogue or the store.")
+    ]
+    system_prompt: Annotated[
+        str,
+        Meta(
+            max_length=limits.SYSTEM_PROMPT_CHARACTERS,
+            description="Put before every conversation that has no system message of its own.",
+        ),
+    ] = ""
+    max_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=limits.MAX_TOKENS,
+            description="Length of an answer where the request does not say; 0: what the context "
+            "has room for.",
+        ),
+    ] = 0
+    price: Annotated[
+        float,
+        Meta(ge=0, le=1e9, description="Of a million tokens, in a unit that the mesh agrees on."),
+    ] = 0.0
+    sampling: Annotated[SamplingDefaults, Meta(description="How tokens are chosen; see below.")] = (
+        SamplingDefaults()
+    )
+    domains: Annotated[
+        tuple[Card, ...],
+        Meta(
+            max_length=limits.DOMAINS_PER_SPECIALIST, description="What it is good at; see below."
+        ),
+    ] = ()
+
+
+def parse_profile(name: str, text: str) -> Profile:
+    """The profile that `text` describes; `name` is what errors call the file.
+
+    Raises `OurFault` that names the file, the line and the key.
+    """
+    source = TomlText(name, text)
+    profile = source.decode(Profile)
+    seen: set[str] = set()
+    for index, card in enumerate(profile.domains):
+        if card.domain in seen:
+            raise source.fault(("domains", index, "domain"), f"domain {card.domain!r} comes twice")
+        seen.add(card.domain)
+    return profile
+
+
+def reference() -> str:
+    """Every key of a profile, as Markdown."""
+    parts: list[str] = []
+    for title, kind in (
+        ("The profile", Profile),
+        ("`[sampling]`", SamplingDefaults),
+        ("`[[domains]]`", Card),
+    ):
+        parts += [f"## {title}", "", kind.__doc__ or "", ""]
+        parts += ["| Key | Value | Default | Meaning |", "|---|---|---|---|"]
+        for row in key_rows(kind):
+            default = f"`{row.default}`" if row.default else ""
+            parts.append(f"| `{row.name}` | {row.kind} | {default} | {row.description} |")
+        parts.append("")
+    return "\n".join(parts)
