@@ -169,6 +169,10 @@ PINGS_PER_SECOND: Final = 8
 EXCHANGE_EVERY: Final = 10
 """Presences between two peer lists sent to a random peer, which heal what a loss left out."""
 
+EXCHANGES_OF_NEWS: Final = 4
+"""Peer lists sent, one a second to a random peer each, after somebody has come: nodes that met the
+same third one at different times find each other. News so spread doubles its reach every second."""
+
 CLASSIFY_BYTES: Final = 2 * KIB
 """Text looked at to find its domain, half from the head and half from the tail."""
 
@@ -246,6 +250,3 @@ STREAM_ITEMS: Final = 65_536
 
 EVENTS_PER_TURN: Final = 32
 """Events handled in one go before other tasks of the loop get a turn: under a millisecond."""
-
-SHUTDOWN_MS: Final = 5_000
-"""Time for goodbyes, closing connections and stopping engines after the first Ctrl-C."""

@@ -1,0 +1,266 @@
+"""The only place that puts the real parts together: settings in, a running node out.
+
+Rules:
+- Everything outside is opened here and handed down; nothing below reads files or the environment.
+- The node is up before its models are: peers and clients can see it load.
+- The first SIGINT or SIGTERM says goodbye and ends within seconds; a second one ends at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+
+import trio
+
+from meshslm import __version__
+from meshslm.adapters.boot_counter import next_boot
+from meshslm.adapters.engine_process import EngineProcess, EngineSpec
+from meshslm.adapters.hardware import detect
+from meshslm.adapters.keyring import DirectoryLock, NodeKey, load_or_create
+from meshslm.adapters.libp2p_link import Libp2pLink
+from meshslm.adapters.mdns import Mdns
+from meshslm.adapters.system_clock import SystemClock
+from meshslm.chance import Chance
+from meshslm.core.config import CoreConfig
+from meshslm.core.events import ShutdownRequested, Started
+from meshslm.core.node import NodeCore
+from meshslm.daemon.executor import Executor
+from meshslm.daemon.hosting import Hosting, Shape
+from meshslm.daemon.pump import Pump
+from meshslm.daemon.service import NodeService
+from meshslm.daemon.timers import Timers
+from meshslm.errors import OurFault
+from meshslm.gateway.app import create_app
+from meshslm.gateway.server import HttpAddress, serve
+from meshslm.models.library import ModelLibrary, ReadyModel
+from meshslm.models.progress import Progress
+from meshslm.observe.log import set_up_logging
+from meshslm.profiles import Profile, parse_profile
+from meshslm.settings import Settings
+
+log = logging.getLogger("meshslm.boot")
+
+GOODBYE_S = 2.0
+"""Time for links to empty their control lanes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A node that listens. Its models may still be loading."""
+
+    node_id: str
+    name: str
+    gateway_url: str
+    addresses: tuple[str, ...]
+    profiles: tuple[str, ...]
+
+
+OnReady = Callable[[Ready], None]
+OnProgress = Callable[[str, Progress], None]
+"""Hears how far the bringing of a model is: its name, and the step."""
+
+
+def packaged_profiles() -> dict[str, str]:
+    """Profiles that come with the program: name -> TOML text."""
+    folder = resources.files("meshslm.data").joinpath("profiles")
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".toml")
+    }
+
+
+def load_profile(reference: str) -> Profile:
+    """A profile by packaged name or by path. Raises `OurFault`."""
+    packaged = packaged_profiles()
+    if reference in packaged:
+        return parse_profile(f"packaged profile {reference}", packaged[reference])
+    path = Path(reference).expanduser()
+    if path.suffix != ".toml":
+        known = ", ".join(packaged)
+        raise OurFault(
+            f"no profile is called {reference!r}: known are {known}, or give the path of a "
+            "`.toml` file"
+        )
+    try:
+        return parse_profile(str(path), path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OurFault(f"cannot read the profile {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise OurFault(f"cannot read the profile {path}: it is not UTF-8 text") from error
+
+
+def load_profiles(references: tuple[str, ...]) -> tuple[Profile, ...]:
+    """Several profiles, each name once. Raises `OurFault`."""
+    profiles = tuple(load_profile(reference) for reference in references)
+    names = [profile.name for profile in profiles]
+    for name in names:
+        if names.count(name) > 1:
+            raise OurFault(f"two profiles are called {name!r}; a node hosts each name once")
+    return profiles
+
+
+def run_daemon(
+    settings: Settings,
+    *,
+    environment: Mapping[str, str],
+    on_ready: OnReady | None = None,
+    on_progress: OnProgress | None = None,
+) -> int:
+    """Run a node until it is told to stop; the exit code, 0 after a clean stop.
+
+    Raises `OurFault` where it cannot start.
+    """
+    set_up_logging(settings.log.level, settings.log.format, sys.stderr)
+    profiles = load_profiles(settings.node.profiles)
+    data = Path(settings.node.data_dir)
+    with DirectoryLock(data):
+        key = load_or_create(data)
+        boot = next_boot(data)
+        node = _Node(settings, profiles, key, environment, on_progress)
+        return trio.run(node.run, boot, on_ready, strict_exception_groups=True)
+
+
+class _Node:
+    """The parts of one node, joined."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        profiles: tuple[Profile, ...],
+        key: NodeKey,
+        environment: Mapping[str, str],
+        on_progress: OnProgress | None,
+    ) -> None:
+        self._settings = settings
+        self._on_progress = on_progress
+        self._library = ModelLibrary(Path(settings.node.models_dir), environment=environment)
+        self.name = settings.node.name or f"node-{key.node_id[-6:]}"
+        self._profiles = profiles
+        clock = SystemClock()
+        chance = Chance(secrets.token_bytes(32))
+        config = CoreConfig(
+            node=key.node_id,
+            name=self.name,
+            mesh=settings.node.mesh,
+            agent=f"meshslm/{__version__}",
+            bootstrap=settings.link.bootstrap,
+            queue_per_engine=settings.limits.queue,
+        )
+        self._core = NodeCore(config, chance.fork("core"))
+        self._pump = Pump(self._core, clock)
+        self._link = Libp2pLink(key, settings.link.listen)
+        self._timers = Timers(clock, self._pump.handle)
+        self._service = NodeService(
+            self._core, self._pump, clock, chance.fork("tasks"), readiness=self._readiness
+        )
+        executor = Executor(self._link, self._timers, self._service, self._pump)
+        self._pump.attach(executor.perform)
+        self._hosting = Hosting(
+            profiles,
+            detect(),
+            self._pump,
+            executor,
+            ensure=self._ensure,
+            make_engine=self._make_engine,
+        )
+
+    async def run(self, boot: int, on_ready: OnReady | None) -> int:
+        """Serve until a signal comes."""
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._timers.run)
+                listening = trio.Event()
+                nursery.start_soon(partial(self._link.run, self._pump.post, started=listening.set))
+                await listening.wait()
+                address = await self._open_gateway(nursery)
+                self._pump.handle(Started(boot, self._link.addresses))
+                log.info("node %s (%s), boot %d", self.name, self._link.node_id, boot)
+                if self._settings.link.mdns:
+                    mdns = Mdns(self._link.addresses, self._settings.node.mesh)
+                    nursery.start_soon(mdns.run, self._pump.post)
+                if self._profiles:
+                    nursery.start_soon(self._hosting.run)
+                if on_ready is not None:
+                    on_ready(self._told(address))
+                await anext(signals)
+                nursery.start_soon(self._end_at_second, signals)
+                await self._leave()
+                nursery.cancel_scope.cancel()
+        return 0
+
+    async def _open_gateway(self, nursery: trio.Nursery) -> HttpAddress:
+        gateway = self._settings.gateway
+        app = create_app(self._service, version=__version__, host=gateway.host)
+        address: HttpAddress = await nursery.start(
+            partial(serve, app, host=gateway.host, port=gateway.port)
+        )
+        return address
+
+    def _told(self, address: HttpAddress) -> Ready:
+        return Ready(
+            self._link.node_id,
+            self.name,
+            address.url,
+            self._link.addresses,
+            tuple(profile.name for profile in self._profiles),
+        )
+
+    async def _leave(self) -> None:
+        """Say goodbye, and give links a moment to carry it."""
+        log.info("leaving")
+        self._pump.handle(ShutdownRequested())
+        with trio.move_on_after(GOODBYE_S):
+            while self._service.status().peers_alive:
+                await trio.sleep(0.02)  # noqa: ASYNC110 - the core has no waiters, and this is rare
+
+    async def _end_at_second(self, signals: object) -> None:
+        """A second signal ends the process at once; engines die with their parent."""
+        async for number in signals:  # type: ignore[attr-defined]  # trio does not name its type
+            os._exit(128 + number)
+
+    def _readiness(self) -> tuple[bool, str]:
+        if self._service.status().leaving:
+            return False, "leaving"
+        if self._profiles:
+            return self._hosting.ready()
+        hosted = any(peer.specialists for peer in self._service.peers() if peer.state == "alive")
+        return hosted, "" if hosted else "no member hosts a model yet"
+
+    # --- hosting --------------------------------------------------------------------------------
+    def _ensure(self, model: str) -> tuple[ReadyModel, Shape]:
+        """Have a model ready; runs in a thread."""
+
+        def report(progress: Progress) -> None:
+            trio.from_thread.check_cancelled()
+            if self._on_progress is not None:
+                self._on_progress(model, progress)
+
+        found = self._library.ensure(model, report)
+        return found, self._shape(found)
+
+    def _shape(self, model: ReadyModel) -> Shape:
+        engine = self._settings.engine
+        trained = model.manifest.context_length
+        context = min(engine.context or trained, trained) if trained else engine.context
+        return Shape(context, engine.slots)
+
+    def _make_engine(self, model: ReadyModel) -> EngineProcess:
+        engine = self._settings.engine
+        spec = EngineSpec(
+            model=model.name,
+            path=model.path,
+            context=self._shape(model).context,
+            slots=engine.slots,
+            threads=engine.threads or None,
+        )
+        return EngineProcess(spec)

@@ -1,0 +1,1 @@
+"""The trio shell around a core: events in, effects out."""

@@ -1,0 +1,94 @@
+"""Performs a core's effects: the one place where decisions become deeds.
+
+Rules:
+- Effects are performed in order and return at once.
+- What goes wrong comes back as an event; nothing raises into the pump.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from meshslm.core.events import (
+    Dial,
+    Disconnect,
+    Effect,
+    EmitChunk,
+    FailTask,
+    FinishTask,
+    RouteChosen,
+    RunFailed,
+    Send,
+    StartRun,
+    StartTimer,
+    StopRun,
+    StopTimer,
+    Tell,
+)
+from meshslm.daemon.defaults import fill
+from meshslm.daemon.pump import Pump
+from meshslm.daemon.service import NodeService
+from meshslm.daemon.timers import Timers
+from meshslm.errors import FaultCode
+from meshslm.ports import Engine, Link
+from meshslm.profiles import Profile
+
+log = logging.getLogger("meshslm.node")
+
+QUIET = frozenset({"peer.unknown-message", "task.moved"})
+"""Topics that are logged for debugging only."""
+
+
+class Executor:
+    """The hands of one node."""
+
+    def __init__(self, link: Link, timers: Timers, service: NodeService, pump: Pump) -> None:
+        self._link = link
+        self._timers = timers
+        self._service = service
+        self._pump = pump
+        self._engines: Mapping[str, Engine] = {}
+        self._profiles: Mapping[str, Profile] = {}
+        self._do: dict[type, Callable[..., None]] = {
+            Send: lambda e: link.send(e.peer, e.lane, e.message),
+            EmitChunk: service.deliver,
+            StartTimer: timers.start,
+            StopTimer: lambda e: timers.stop(e.key),
+            StartRun: self._start_run,
+            StopRun: self._stop_run,
+            RouteChosen: service.deliver,
+            FinishTask: service.deliver,
+            FailTask: service.deliver,
+            Dial: lambda e: link.dial(e.address),
+            Disconnect: lambda e: link.disconnect(e.peer, e.reason),
+            Tell: self._tell,
+        }
+
+    def host(self, engines: Mapping[str, Engine], profiles: Mapping[str, Profile]) -> None:
+        """Engines by model and profiles by name, from now on."""
+        self._engines = engines
+        self._profiles = profiles
+
+    def perform(self, effect: Effect) -> None:
+        """Do it."""
+        self._do[type(effect)](effect)
+
+    def _start_run(self, effect: StartRun) -> None:
+        engine = self._engines.get(effect.model)
+        profile = self._profiles.get(effect.profile)
+        if engine is None or profile is None:
+            gone = f"{effect.profile} on {effect.model} is not hosted here any more"
+            self._pump.handle(RunFailed(effect.run, FaultCode.NOT_READY, gone))
+            return
+        engine.start_run(effect.run, fill(effect.request, profile))
+
+    def _stop_run(self, effect: StopRun) -> None:
+        engine = self._engines.get(effect.model)
+        if engine is not None:
+            engine.stop_run(effect.run)
+
+    def _tell(self, effect: Tell) -> None:
+        level = logging.DEBUG if effect.topic in QUIET else logging.INFO
+        about = effect.peer or effect.task or ""
+        log.log(level, "%s %s %s", effect.topic, about, effect.detail)

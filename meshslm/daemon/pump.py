@@ -1,0 +1,61 @@
+"""The one place where a running node's events meet its core.
+
+Whoever has an event hands it in and it is handled there and then: there is no queue between the
+network and the decision, so no latency and no bound to choose. All of it runs on trio's one
+thread, and an event that comes up while effects are performed waits until they are done.
+
+Rules:
+- Events are handled one at a time, in the order in which they were handed in.
+- A bug in the core ends the node with a trace: a core in an unknown state must not go on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from meshslm import limits
+from meshslm.core.events import Effect, Event
+from meshslm.core.node import NodeCore
+from meshslm.ports import Clock
+
+Perform = Callable[[Effect], None]
+
+
+class Pump:
+    """Events in, effects out."""
+
+    def __init__(self, core: NodeCore, clock: Clock) -> None:
+        self._core = core
+        self._clock = clock
+        self._perform: Perform | None = None
+        self._waiting: deque[Event] = deque()
+        self._busy = False
+        self._turn = 0
+
+    def attach(self, perform: Perform) -> None:
+        """Name the executor; once, before the first event."""
+        self._perform = perform
+
+    def handle(self, event: Event) -> None:
+        """Handle an event and perform what follows."""
+        self._waiting.append(event)
+        if self._busy:
+            return
+        assert self._perform is not None, "no executor is attached"
+        self._busy = True
+        try:
+            while self._waiting:
+                for effect in self._core.handle(self._waiting.popleft(), self._clock.now()):
+                    self._perform(effect)
+        finally:
+            self._busy = False
+
+    async def post(self, event: Event) -> None:
+        """Handle an event, and let other tasks run every few events."""
+        self.handle(event)
+        self._turn += 1
+        if self._turn % limits.EVENTS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,125 @@
+"""What the faces of a node (HTTP, dashboard) may do with it.
+
+Rules:
+- A stream is opened by `submit` and closed by leaving its block; whoever leaves before the end has
+  hung up, and the task is cancelled wherever it runs.
+- A reader so slow that `STREAM_ITEMS` pile up loses its task, not the node its memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from meshslm import limits
+from meshslm.chance import Chance
+from meshslm.core.events import (
+    EmitChunk,
+    FailTask,
+    FinishTask,
+    RouteChosen,
+    TaskArrived,
+    TaskDropped,
+)
+from meshslm.core.node import NodeCore
+from meshslm.core.views import PeerView, StatusView
+from meshslm.daemon.pump import Pump
+from meshslm.errors import FaultCode
+from meshslm.ids import TaskId
+from meshslm.ports import Clock
+from meshslm.wire.messages import TaskRequest
+
+ClientEffect = RouteChosen | EmitChunk | FinishTask | FailTask
+
+
+class TaskStream:
+    """What comes back for one task: the route, chunks, and one end."""
+
+    def __init__(self, task: TaskId) -> None:
+        self.task = task
+        self.ended = False
+        self._items: deque[ClientEffect] = deque()
+        self._more = trio.Event()
+
+    def push(self, effect: ClientEffect) -> bool:
+        """Queue an item; false where the reader is too slow and the task must go."""
+        if self.ended:
+            return True
+        if len(self._items) >= limits.STREAM_ITEMS:
+            slow = FailTask(self.task, FaultCode.CANCELLED, "the client reads too slowly")
+            self._items.append(slow)
+            self.ended = True
+        else:
+            self._items.append(effect)
+            self.ended = isinstance(effect, FinishTask | FailTask)
+        self._more.set()
+        return not self.ended or isinstance(effect, FinishTask | FailTask)
+
+    def take_nowait(self) -> ClientEffect | None:
+        """The next item if it is there already."""
+        return self._items.popleft() if self._items else None
+
+    def __aiter__(self) -> TaskStream:
+        return self
+
+    async def __anext__(self) -> ClientEffect:
+        while not self._items:
+            if self.ended:
+                raise StopAsyncIteration
+            self._more = trio.Event()
+            await self._more.wait()
+        return self._items.popleft()
+
+
+class NodeService:
+    """One node, as its faces see it."""
+
+    def __init__(
+        self,
+        core: NodeCore,
+        pump: Pump,
+        clock: Clock,
+        chance: Chance,
+        *,
+        readiness: Callable[[], tuple[bool, str]],
+    ) -> None:
+        self._core = core
+        self._pump = pump
+        self._clock = clock
+        self._chance = chance
+        self._readiness = readiness
+        self._streams: dict[TaskId, TaskStream] = {}
+
+    @asynccontextmanager
+    async def submit(self, request: TaskRequest) -> AsyncIterator[TaskStream]:
+        """Ask the mesh; the stream yields what comes back."""
+        stream = TaskStream(self._chance.task_id())
+        self._streams[stream.task] = stream
+        try:
+            self._pump.handle(TaskArrived(stream.task, request))
+            yield stream
+        finally:
+            del self._streams[stream.task]
+            if not stream.ended:
+                self._pump.handle(TaskDropped(stream.task))
+
+    def deliver(self, effect: ClientEffect) -> None:
+        """Hand an effect of the core to the stream it is for."""
+        stream = self._streams.get(effect.task)
+        if stream is not None and not stream.push(effect):
+            self._pump.handle(TaskDropped(effect.task))
+
+    def peers(self) -> tuple[PeerView, ...]:
+        """Every node known here, this one first."""
+        return self._core.peers(self._clock.now())
+
+    def status(self) -> StatusView:
+        """This node about itself."""
+        return self._core.status(self._clock.now())
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether this node can answer, and why not."""
+        return self._readiness()
