@@ -93,7 +93,7 @@ WHOLESALE = re.compile(r"#\s*(?:ruff:\s*noqa|flake8:\s*noqa|mypy:\s*ignore-error
 
 
 def bare_excuses(source: Source) -> Iterator[Fault]:
-    """Silencing a checker names the code, and why: behind it or in the comment above."""
+    """Silencing a checker names the code, and why: behind it, or in a comment above the group."""
     lines = source.text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
         if token.type != tokenize.COMMENT:
@@ -104,9 +104,18 @@ def bare_excuses(source: Source) -> Iterator[Fault]:
         elif found := EXCUSE.search(token.string):
             if not (found["noqa"] or found["ignore"]):
                 yield source.fault(line, "a checker is silenced without naming the code")
-            explained = line > 1 and lines[line - 2].lstrip().startswith("#")
-            if not explained and len(found["reason"]) < REASON_CHARACTERS:
+            if len(found["reason"]) < REASON_CHARACTERS and not _comment_above(lines[: line - 1]):
                 yield source.fault(line, "a checker is silenced without a reason")
+
+
+def _comment_above(lines: list[str]) -> bool:
+    """Whether a comment precedes, with only lines between that are excused as well."""
+    for line in reversed(lines):
+        if line.lstrip().startswith("#"):
+            return True
+        if not EXCUSE.search(line):
+            return False
+    return False
 
 
 # --- the outside world --------------------------------------------------------------------------
@@ -153,7 +162,7 @@ LEAKS = {
     ),
     "how the work was organised": re.compile(
         r"\b(?:issue #?[0-9]+|the[ ]lead\b|the[ ]brief\b|the[ ]CEO|steering[ ]repo"
-        r"|before[-]stop|work[-]place)|\.librar[y]",
+        r"|before[-]stop|work[-]place)|/\.librar[y]",
         re.IGNORECASE,
     ),
 }

@@ -21,9 +21,10 @@ SET_OPERATORS = (ast.BitOr, ast.BitAnd, ast.BitXor, ast.Sub)
 VIEWS = {"keys", "items"}
 
 ORDER_FREE = {"sorted", "set", "frozenset", "any", "all", "len", "min", "max"}
-"""Functions whose result does not depend on the order of what they take, without a `key`.
+"""Functions whose result does not depend on the order of what they take.
 
-`sum` is not among them: floating-point addition depends on it.
+`min` and `max` do with a `key`, where it ties; a key for `sorted` must tell all items apart, which
+only a reviewer can see. `sum` is not among them: floating-point addition depends on it.
 """
 ORDERED = {"list", "tuple", "enumerate", "iter", "map", "filter", "zip", "reversed", "dict", "sum"}
 ORDERED_METHODS = {"extend", "join", "fromkeys"}
@@ -177,11 +178,11 @@ class _Finder(ast.NodeVisitor):
             case ast.Name(id=name) if name in ORDERED:
                 for argument in node.args:
                     self.check(argument, f"{name}() of a set")
-            case ast.Name(id=name) if name in ORDER_FREE and not keyed:
-                self.order_free.update(node.args)
-            case ast.Name(id="min" | "max" | "sorted" as name):
+            case ast.Name(id="min" | "max" as name) if keyed:
                 for argument in node.args:
                     self.check(argument, f"{name}() of a set by a key, which may tie")
+            case ast.Name(id=name) if name in ORDER_FREE:
+                self.order_free.update(node.args)
             case ast.Attribute(value=value, attr="pop") if not node.args:
                 self.check(value, "pop() of a set")
             case ast.Attribute(attr=name) if name in ORDERED_METHODS:

@@ -35,12 +35,13 @@ PURE = ("meshslm/core/", "meshslm/state/", "meshslm/wire/")
 
 MAY_READ_ENVIRONMENT: dict[str, str] = {
     "meshslm/cli/": "the command line is where the user's environment enters",
-    "meshslm/boot.py": "puts the real parts together",
 }
 
 MAY_TOUCH_FILES: dict[str, str] = {
     "meshslm/cli/": "reads and writes what the user names",
-    "meshslm/boot.py": "puts the real parts together",
+    "meshslm/data/": "packaged files, which are part of the code",
+    "meshslm/engine/gguf.py": "checks a model file, at a path that is handed in, before it is mapped",
+    "meshslm/sim/scenario.py": "reads the scenario that a person named",
     "meshslm/adapters/": "each wraps one outside thing, at a path that is handed in",
     "meshslm/models/": "keeps model files, in a folder that is handed in",
 }
