@@ -22,7 +22,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from msgspec.structs import replace
+
+from meshslm.adapters.keyring import load_or_create
 from meshslm.errors import OurFault
+from meshslm.settings import GATEWAY_PORT, Settings, render_toml
 
 POLL_SECONDS: Final = 0.05
 """Between two looks at a fact: adds 25 ms on average, and costs nothing to speak of."""
@@ -40,15 +44,18 @@ class NodePlan:
     name: str
     profile: str
     folder: Path
-    port: int
+    """Its data folder."""
     gateway_port: int
-    words: tuple[str, ...]
-    """Options of its `meshslm up`."""
 
     @property
     def url(self) -> str:
         """Base address of its HTTP interface."""
         return f"http://{LOOPBACK}:{self.gateway_port}"
+
+    @property
+    def config(self) -> Path:
+        """Its settings; `meshslm up --config` starts it alone."""
+        return self.folder.parent / f"{self.name}.toml"
 
     @property
     def log(self) -> Path:
@@ -65,7 +72,6 @@ class RunningNode:
 
     def __init__(self, plan: NodePlan) -> None:
         self.plan = plan
-        plan.folder.mkdir(parents=True, exist_ok=True)
         with plan.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and program
                 [
@@ -73,13 +79,15 @@ class RunningNode:
                     "-m",
                     "meshslm",
                     "up",
-                    *plan.words,
+                    "--config",
+                    str(plan.config),
                     "--stop-with-parent",
                     str(os.getpid()),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={k: v for k, v in os.environ.items() if not k.startswith("MESHSLM_")},
                 process_group=0,
             )
 
@@ -197,3 +205,53 @@ def free_ports(count: int, wanted: Sequence[int] = ()) -> list[int]:
                 continue
             ports.append(probe.getsockname()[1])
     return ports
+
+
+PROFILES: Final = (("node-a", "code"), ("node-b", "writing"), ("node-c", "general"))
+"""Name and profile of each node. The question goes to the first, and is one for the second."""
+
+
+def plan_nodes(settings: Settings, home: Path, port: int | None) -> list[NodePlan]:
+    """Three nodes that know each other's addresses, each with a configuration file below `home`.
+
+    Identities are made here, so that all three can start at once: an address holds the identity.
+    What `settings` say of models, engines, logs and limits holds for all. Raises `OurFault`.
+    """
+    wanted = range(GATEWAY_PORT, GATEWAY_PORT + 2 * len(PROFILES)) if port is None else ()
+    gateways = free_ports(len(PROFILES), wanted)
+    if port is not None:
+        gateways = [port + offset for offset in range(len(PROFILES))]
+    addresses = []
+    for (name, _), link_port in zip(PROFILES, free_ports(len(PROFILES)), strict=True):
+        node_id = load_or_create(home / name).node_id
+        addresses.append(f"/ip4/{LOOPBACK}/tcp/{link_port}/p2p/{node_id}")
+    plans = []
+    for (name, profile), gateway_port, address in zip(PROFILES, gateways, addresses, strict=True):
+        plan = NodePlan(name, profile, home / name, gateway_port)
+        others = tuple(other for other in addresses if other != address)
+        _write_settings(settings, plan, address, others)
+        plans.append(plan)
+    return plans
+
+
+def _write_settings(
+    settings: Settings, plan: NodePlan, address: str, others: tuple[str, ...]
+) -> None:
+    mine = replace(
+        settings,
+        node=replace(
+            settings.node,
+            name=plan.name,
+            mesh="demo",
+            data_dir=str(plan.folder),
+            profiles=(plan.profile,),
+        ),
+        link=replace(
+            settings.link,
+            listen=(address.partition("/p2p/")[0],),
+            bootstrap=others,
+            mdns=False,
+        ),
+        gateway=replace(settings.gateway, host=LOOPBACK, port=plan.gateway_port),
+    )
+    plan.config.write_text(render_toml(mine), encoding="utf-8")

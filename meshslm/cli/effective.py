@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from meshslm.cli.failures import fail
+
 if TYPE_CHECKING:
     from meshslm.models.library import ModelLibrary
-    from meshslm.settings import Effective
+    from meshslm.settings import Effective, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,9 +88,21 @@ def load_effective(config: Path | None = None, **options: Any) -> Effective:
     from meshslm.toml_text import TomlText
 
     directories = default_directories(os.environ, Path.home())
-    path = config or Path(directories.config_file)
-    file = TomlText(str(path), path.read_text()) if path.exists() else None
+    path = Path(directories.config_file) if config is None else config
+    file = None
+    if config is not None or path.exists():
+        file = TomlText(str(path), read_text(path))
     return effective(directories, file=file, environment=os.environ, flags=given_flags(options))
+
+
+def read_text(path: Path) -> str:
+    """A text file whole. Raises `OurFault`."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        fail(f"cannot read {path}: {error.strerror}")
+    except UnicodeDecodeError as error:
+        fail(f"cannot read {path}: it is not UTF-8 text (byte {error.start})")
 
 
 def given_flags(options: dict[str, Any]) -> dict[str, Any]:
@@ -106,8 +120,12 @@ def given_flags(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_library(config: Path | None = None, **options: Any) -> ModelLibrary:
-    """The model store that the settings name. Raises `OurFault`."""
+    """The model store that a command's options lead to. Raises `OurFault`."""
+    return library_of(load_effective(config, **options).settings)
+
+
+def library_of(settings: Settings) -> ModelLibrary:
+    """The model store that the settings name."""
     from meshslm.models.library import ModelLibrary
 
-    settings = load_effective(config, **options).settings
     return ModelLibrary(Path(settings.node.models_dir), environment=os.environ)

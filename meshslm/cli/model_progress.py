@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+import click
+
 from meshslm.cli.screen import bytes_text
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 ESTIMATE_AFTER_S: Final = 1.0
 """Before that the rate says nothing about the rest."""
 
+LINE_SECONDS: Final = 5.0
+"""Between two lines of the same stage in a log."""
+
 ROUGHLY: Final = {
     "downloading": "some seconds to minutes, as the network goes",
     "preparing": "about 10 s for 135M parameters on two cores",
@@ -25,31 +30,60 @@ ROUGHLY: Final = {
 
 
 class ModelReport:
-    """Hears of progress and shows it; one for one pull."""
+    """Hears of progress and shows it as the note of a step; one for one pull."""
 
     def __init__(self, steps: Steps, step: Step) -> None:
         self._steps = steps
         self._step = step
-        self._stage = ""
-        self._began = 0.0
-        self._at_start = 0
+        self._stage = StageClock()
 
     def __call__(self, progress: Progress) -> None:
         """Show where the model is now."""
-        if progress.stage != self._stage:
-            self._stage = progress.stage
-            self._began = time.monotonic()
-            self._at_start = progress.done
-            if not self._steps.live:
-                self._steps.say(f"{self._step.title}: {self._stage}{self._expectation()}")
-        elapsed = time.monotonic() - self._began
-        self._step.note = progress_text(progress, self._at_start, elapsed) or (
-            f"{self._stage}{self._expectation()}"
-        )
+        if self._stage.enter(progress) and not self._steps.live:
+            self._steps.say(f"{self._step.title}: {self._stage.text(progress)}")
+        self._step.note = self._stage.text(progress)
 
-    def _expectation(self) -> str:
-        text = ROUGHLY.get(self._stage)
-        return f" ({text})" if text else ""
+
+class ProgressLines:
+    """Hears of progress and writes lines to stderr, among those of a log; one for a process."""
+
+    def __init__(self) -> None:
+        self._stages: dict[str, StageClock] = {}
+        self._told = 0.0
+
+    def __call__(self, model: str, progress: Progress) -> None:
+        """A line when a stage begins, and then every few seconds."""
+        stage = self._stages.setdefault(model, StageClock())
+        now = time.monotonic()
+        if stage.enter(progress) or now - self._told > LINE_SECONDS:
+            self._told = now
+            click.echo(f"model {model}: {stage.text(progress)}", err=True)
+
+
+class StageClock:
+    """When the present stage of one model began, and where."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._began = 0.0
+        self._at_start = 0
+
+    def enter(self, progress: Progress) -> bool:
+        """Note `progress`; whether it is the first of its stage."""
+        if progress.stage == self._name:
+            return False
+        self._name = progress.stage
+        self._began = time.monotonic()
+        self._at_start = progress.done
+        return True
+
+    def text(self, progress: Progress) -> str:
+        """The stage, with the time left as soon as there is a rate to tell it from."""
+        elapsed_s = time.monotonic() - self._began
+        expected = ROUGHLY.get(progress.stage)
+        return progress_text(progress, self._at_start, elapsed_s) or (
+            f"{progress.stage} ({expected})" if expected else str(progress.stage)
+        )
 
 
 def progress_text(progress: Progress, at_start: int, elapsed_s: float) -> str:
@@ -68,4 +102,3 @@ def parameters_text(count: int) -> str:
             shown = f"{count / size:.1f}".removesuffix(".0")
             return f"{shown}{unit}"
     return str(count)
-

@@ -85,7 +85,9 @@ def list_models(available: bool, as_json: bool, **where: Any) -> None:
         print_json([_shown(model) for model in stored])
         return
     if not stored:
-        click.echo(f"no models yet; 'meshslm models pull {library.catalogue.default.name}'", err=True)
+        click.echo(
+            f"no models yet; 'meshslm models pull {library.catalogue.default.name}'", err=True
+        )
     print_table(
         ("name", "state", "parameters", "quantisation", "size", "context"),
         [

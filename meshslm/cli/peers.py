@@ -1,0 +1,49 @@
+"""`meshslm peers`: the nodes that a node knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from meshslm.cli.reach import open_client, short_node, url_option
+from meshslm.cli.screen import duration_text, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from meshslm.api.admin import PeerInfo
+
+
+@click.command()
+@url_option
+@json_option
+def peers(url: str | None, as_json: bool) -> None:
+    """Show the nodes that a node knows, with what they host and how busy they are."""
+    with open_client(url) as client:
+        known = client.peers()
+    if as_json:
+        from msgspec import to_builtins
+
+        print_json(to_builtins(known))
+        return
+    columns = ("name", "state", "node", "hosts", "running", "tokens/s", "round trip", "heard")
+    print_table(columns, map(_row, known), right=("running", "tokens/s", "round trip", "heard"))
+
+
+def _row(peer: PeerInfo) -> tuple[str, ...]:
+    hosts = ", ".join(
+        f"{s.profile} ({', '.join(card.domain for card in s.domains) or 'any'})"
+        for s in peer.specialists
+    )
+    running = sum(load.running for load in peer.loads)
+    slots = running + sum(load.free_slots for load in peer.loads)
+    speeds = [f"{load.decode_tps:.0f}" for load in peer.loads if load.decode_tps]
+    return (
+        peer.name,
+        peer.state,
+        short_node(peer.node),
+        hosts or "-",
+        f"{running} of {slots}" if peer.loads else "-",
+        ", ".join(speeds) or "-",
+        duration_text(peer.rtt_ms),
+        "-" if peer.heard_ms is None else f"{duration_text(peer.heard_ms)} ago",
+    )

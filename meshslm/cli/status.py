@@ -1,0 +1,65 @@
+"""`meshslm status`: how a node is doing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from meshslm.cli.reach import open_client, url_option
+from meshslm.cli.screen import duration_text, json_option, print_fields, print_json, print_table
+
+if TYPE_CHECKING:
+    from meshslm.api.admin import StatusReply
+
+
+@click.command()
+@url_option
+@json_option
+def status(url: str | None, as_json: bool) -> None:
+    """Show how a node is doing: identity, uptime, tasks, engines."""
+    with open_client(url) as client:
+        told = client.status()
+    if as_json:
+        from msgspec import to_builtins
+
+        print_json(to_builtins(told))
+        return
+    print_fields(_fields(told))
+    if told.loads:
+        click.echo()
+        print_table(
+            ("engine", "state", "running", "queued", "free slots", "prefill/s", "tokens/s"),
+            [
+                (
+                    load.model,
+                    "ready" if load.ready else "not ready",
+                    load.running,
+                    load.queued,
+                    load.free_slots,
+                    f"{load.prefill_tps:.0f}" if load.prefill_tps else "-",
+                    f"{load.decode_tps:.0f}" if load.decode_tps else "-",
+                )
+                for load in told.loads
+            ],
+            right=("running", "queued", "free slots", "prefill/s", "tokens/s"),
+        )
+
+
+def _fields(told: StatusReply) -> list[tuple[str, object]]:
+    tasks = told.tasks
+    return [
+        ("name", told.name),
+        ("node", told.node),
+        ("mesh", f"{told.mesh}{' (leaving)' if told.leaving else ''}"),
+        ("version", told.version),
+        ("up", f"{duration_text(told.uptime_ms)}, boot {told.boot}"),
+        ("listens", ", ".join(told.addresses) or "nowhere"),
+        ("peers", f"{told.peers_alive} alive"),
+        (
+            "tasks",
+            f"{tasks.active} active; {tasks.arrived} arrived, {tasks.finished} finished, "
+            f"{tasks.failed} failed, {tasks.cancelled} cancelled, {tasks.retried} retries",
+        ),
+        ("runs", f"{tasks.served} served, {tasks.refused} refused"),
+    ]
