@@ -39,8 +39,9 @@ MAY_READ_ENVIRONMENT: dict[str, str] = {
 
 MAY_TOUCH_FILES: dict[str, str] = {
     "meshslm/cli/": "reads and writes what the user names",
+    "meshslm/boot.py": "puts the real parts together",
     "meshslm/data/": "packaged files, which are part of the code",
-    "meshslm/engine/gguf.py": "checks a model file, at a path that is handed in, before it is mapped",
+    "meshslm/engine/gguf.py": "checks a model file before it is mapped, at a path handed in",
     "meshslm/sim/scenario.py": "reads the scenario that a person named",
     "meshslm/adapters/": "each wraps one outside thing, at a path that is handed in",
     "meshslm/models/": "keeps model files, in a folder that is handed in",
