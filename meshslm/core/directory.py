@@ -34,6 +34,8 @@ class Peer:
     node: NodeId
     state: PeerState = PeerState.CONNECTING
     connected: bool = False
+    incoming: bool = False
+    """It dialled us: it is the one that looks for others."""
     name: str = ""
     agent: str = ""
     address: str = ""

@@ -73,6 +73,8 @@ class Membership:
         self._gone = gone
         self._seq = 0
         self._ticks = 0
+        self._news = 0
+        """Ticks for which a peer list goes out at each, since somebody has come."""
         self._nonce = 0
         self.boot = 0
         self.addresses: tuple[str, ...] = ()
@@ -127,8 +129,9 @@ class Membership:
         every = max(limits.PING_EVERY, -(-len(alive) // limits.PINGS_PER_SECOND))
         for peer in alive[self._ticks % every :: every]:
             self._ping(peer, now)
-        if alive and self._ticks % limits.EXCHANGE_EVERY == 0:
+        if alive and (self._news > 0 or self._ticks % limits.EXCHANGE_EVERY == 0):
             self._send_peers(self._chance.pick(alive))
+        self._news -= 1
 
     # --- links ----------------------------------------------------------------------------------
     def connected(self, node: NodeId, address: str, now: Instant) -> None:
@@ -141,6 +144,7 @@ class Membership:
                 return
             peer = self._directory.peers[node] = Peer(node)
         peer.connected = True
+        peer.incoming = not address
         peer.state = PeerState.CONNECTING
         peer.address = address or peer.address
         peer.heard = now
@@ -200,6 +204,7 @@ class Membership:
         self._dialling.linked(node, peer.address, now)
         self._out.stop_timer(HELLO, node)
         self._directory.cards_version += 1
+        self._news = limits.EXCHANGES_OF_NEWS
         self._out.tell("peer.alive", hello.name, peer=node)
         self._introduce(peer, now)
 
@@ -282,7 +287,8 @@ class Membership:
     def _introduce(self, peer: Peer, now: Instant) -> None:
         self._out.send(peer.node, Lane.CONTROL, self.capability)
         self._out.send_encoded(peer.node, Lane.CONTROL, self._presence(limits.PRESENCE_MS))
-        self._send_peers(peer)
+        if peer.incoming:
+            self._send_peers(peer)
         self._ping(peer, now)
 
     def _presence(self, next_ms: int) -> bytes:
