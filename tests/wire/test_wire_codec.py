@@ -266,7 +266,7 @@ def test_sound_msgpack_with_wrong_content(kind: int, content: dict[int, Any]) ->
 
 
 @pytest.mark.long
-@settings(max_examples=200_000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.binary(max_size=400), message=messages, how=changes, kind=kinds, content=fields)
 def test_hostile_bytes_for_long(
     data: bytes, message: Message, how: list[tuple[int, int, int]], kind: int, content: Any
