@@ -84,3 +84,27 @@ def test_a_failure_of_pip_shows_why(tmp_path: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit, match=r"setup\.log"):
         setup.pip(tmp_path, "--no-index", "/no/such/project")
     assert "/no/such/project" in capsys.readouterr().err
+
+
+def test_root_gets_the_packages_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    apt = tmp_path / "apt-get"
+    apt.write_text('#!/bin/sh\necho "$@" >> "$0.calls"\n', encoding="utf-8")
+    apt.chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: str(apt))
+    monkeypatch.setattr(setup, "missing", lambda: iter(()))
+    setup.provide([setup.Need("the GMP headers (gmp.h)", "libgmp-dev")])
+    calls = (tmp_path / "apt-get.calls").read_text(encoding="utf-8").splitlines()
+    assert calls == ["update -qq", "install -y -qq libgmp-dev"]
+    assert "libgmp-dev" in capsys.readouterr().out
+
+
+def test_what_stays_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    need = setup.Need("the headers of a Python of your own", "python3.11-dev")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/true")
+    monkeypatch.setattr(setup, "missing", lambda: iter([need]))
+    with pytest.raises(SystemExit, match="Still missing: the headers of a Python of your own"):
+        setup.provide([need])
