@@ -1,0 +1,91 @@
+"""`make bench`: measure everything once, print it, and write `docs/performance.md`."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import bench_daemon, bench_engine, bench_hop, bench_run, bench_sim
+from bench.nodes import running_mesh
+from bench.table import Row, markdown
+from meshslm.adapters.hardware import cpu_flags, detect
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+
+
+def in_mesh() -> list[Row]:
+    """What needs a running mesh of three."""
+    with running_mesh() as mesh:
+        rows = bench_run.shared_weights(mesh)
+        return [*bench_hop.measure(mesh), *rows]
+
+
+SECTIONS: dict[str, tuple[str, str, Callable[[], list[Row]]]] = {
+    "engine": (
+        "The engine",
+        "Requests through a worker process, in turn with a bare loop over the same calls.",
+        bench_engine.measure,
+    ),
+    "hop": (
+        "One hop",
+        "The same kind of request at the node that serves it and at its neighbour, in turn.",
+        in_mesh,
+    ),
+    "daemon": ("A daemon", "Weight and start-up.", bench_daemon.measure),
+    "run": ("The main job", "Three daemons as three processes, caches warm.", bench_run.measure),
+    "sim": ("The simulator", "Production cores on one heap, one process.", bench_sim.measure),
+}
+
+
+def machine() -> str:
+    """What it was measured on."""
+    hardware = detect()
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    features = ", ".join(hardware.features) or "no features told"
+    flags = " under a hypervisor" if "hypervisor" in cpu_flags() else ""
+    return (
+        f"{model}{flags}, {hardware.cores} cores, {hardware.memory_mib / 1024:.0f} GiB, "
+        f"{features}; Python {platform.python_version()}"
+    )
+
+
+def main() -> int:
+    """Measure the sections that were asked for; write the page where it was all of them."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="default: all")
+    chosen = parser.parse_args().sections or list(SECTIONS)
+    parts: list[str] = []
+    missed: list[Row] = []
+    for name in chosen:
+        title, about, measure = SECTIONS[name]
+        print(f"\n{title}: {about}", flush=True)
+        rows = measure()
+        table = markdown(rows)
+        print(table, flush=True)
+        missed += [row for row in rows if row.reached is False]
+        parts += [f"## {title}", "", about, "", table, ""]
+    if set(chosen) == set(SECTIONS):
+        head = [
+            "# Performance",
+            "",
+            "Written by `make bench`. Machines differ and this one was shared: trust the ratios.",
+            "",
+            f"Measured on: {machine()}.",
+            "",
+        ]
+        PAGE.write_text("\n".join(head + parts).rstrip() + "\n", encoding="utf-8")
+        print(f"\nwritten: {PAGE.relative_to(Path.cwd())}")
+    for row in missed:
+        print(f"not reached: {row.what}: {row.value}, {row.target}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
