@@ -31,11 +31,21 @@ GATEWAY_PORT = 7416
 LINK_PORT = 7415
 """Two neighbours that no common program uses."""
 
+_NAME_CHARACTERS = r"[^\s\x00-\x1f\x7f@:/,]"
+"""A name is part of selectors such as `model@node`; 32 characters of any script fit the wire."""
+
 Name = Annotated[
     str,
     Meta(
-        pattern=r"^[^\s\x00-\x1f\x7f@:/]{0,32}\Z",
-        extra={"expected": "at most 32 characters, without blanks, '@', ':' and '/'"},
+        pattern=rf"^{_NAME_CHARACTERS}{{1,32}}\Z",
+        extra={"expected": "1 to 32 characters, without blanks and '@:/,'"},
+    ),
+]
+NameOrNone = Annotated[
+    str,
+    Meta(
+        pattern=rf"^{_NAME_CHARACTERS}{{0,32}}\Z",
+        extra={"expected": "at most 32 characters, without blanks and '@:/,'"},
     ),
 ]
 Address = Annotated[
@@ -54,11 +64,11 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Who this node is, and what it hosts."""
 
     name: Annotated[
-        Name, Meta(description="What people call it. Empty: made from its identity.")
+        NameOrNone, Meta(description="What people call it. Empty: made from its identity.")
     ] = ""
-    mesh: Annotated[
-        Name, Meta(min_length=1, description="Name of the mesh; nodes of another are refused.")
-    ] = "meshslm"
+    mesh: Annotated[Name, Meta(description="Name of the mesh; nodes of another are refused.")] = (
+        "meshslm"
+    )
     data_dir: Annotated[
         Directory,
         Meta(description="Identity and journals, of one daemon at a time. `~/`: the home folder."),

@@ -42,9 +42,11 @@ class TomlText:
         try:
             self.data: Mapping[str, Any] = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            problem, found, place = str(error).rpartition(" (at ")
-            where = f", {place.removesuffix(')')}" if found else ""
-            raise OurFault(f"{name}{where}: not valid TOML: {problem or place}") from None
+            problem, _, place = str(error).rpartition(" (at ")
+            where = place.removesuffix(")")
+            if where == "end of document":
+                where = f"line {text.count(chr(10)) + 1}, at the end"
+            raise OurFault(f"{name}, {where}: not valid TOML: {problem}") from None
         except RecursionError:
             raise OurFault(f"{name} is not valid TOML: nested too deeply") from None
 

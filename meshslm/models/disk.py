@@ -50,8 +50,12 @@ class DiskFile:
         self._hash = hashlib.sha256()
         with system_faults(path):
             self._file = path.open("r+b" if resume and path.exists() else "w+b")
-        if resume:
-            self._digest_part(resume)
+        try:
+            if resume:
+                self._digest_part(resume)
+        except BaseException:
+            self._file.close()
+            raise
 
     def _digest_part(self, report: Report) -> None:
         total = self.path.stat().st_size
