@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import msgspec
 
-from meshslm.limits import HTTP_PORT
+from meshslm import limits
 
-DEFAULT_URL = f"http://127.0.0.1:{HTTP_PORT}"
+DEFAULT_URL = f"http://127.0.0.1:{limits.HTTP_PORT}"
 """Where a client finds the node of its own machine."""
+
+LONGEST_MS = limits.DEADLINE_MS
+"""Time for a request that names no deadline, and the longest it may name."""
 
 
 class Card(msgspec.Struct, kw_only=True):

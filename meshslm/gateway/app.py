@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -37,16 +38,20 @@ def create_app(
     host: str = "127.0.0.1",
     allowed_hosts: tuple[str, ...] = (),
     body_bytes: int = limits.HTTP_BODY_BYTES,
+    deadline_ms: int = limits.DEADLINE_MS,
 ) -> Starlette:
     """The HTTP face of the node behind `service`.
 
     `host` is the address it will be served on: on loopback only requests for a loopback host or
-    one of `allowed_hosts` are heard. A body has at most `body_bytes`.
+    one of `allowed_hosts` are heard. A body has at most `body_bytes`; a
+    request that names no deadline gets `deadline_ms`.
     """
     meters = Meters(version=version, status=service.status, peers=service.peers)
     pages = _Pages(service, meters, created=int(time.time()))
-    chat = Completions(service, meters, read_chat, body_bytes=body_bytes)
-    completions = Completions(service, meters, read_completion, body_bytes=body_bytes)
+    chat, completions = (
+        Completions(service, meters, partial(read, deadline_ms=deadline_ms), body_bytes=body_bytes)
+        for read in (read_chat, read_completion)
+    )
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", completions, methods=["POST"]),

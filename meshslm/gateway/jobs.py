@@ -36,12 +36,12 @@ class Job:
     whole: WholeAnswer
 
 
-def read_chat(body: bytes) -> Job:
+def read_chat(body: bytes, *, deadline_ms: int) -> Job:
     """The job of a `POST /v1/chat/completions`; raises `RequestFault` where it makes no sense."""
     asked = decode_body(body, _chat_requests)
     asked.check()
     return Job(
-        request=chat_task(asked),
+        request=chat_task(asked, deadline_ms),
         stream=bool(asked.stream),
         id_prefix="chatcmpl-",
         events=partial(ChatEvents, include_usage=asked.include_usage),
@@ -49,13 +49,13 @@ def read_chat(body: bytes) -> Job:
     )
 
 
-def read_completion(body: bytes) -> Job:
+def read_completion(body: bytes, *, deadline_ms: int) -> Job:
     """The job of a `POST /v1/completions`; raises `RequestFault` where it makes no sense."""
     asked = decode_body(body, _completion_requests)
     asked.check()
     echo = asked.text if asked.echo else ""
     return Job(
-        request=completion_task(asked),
+        request=completion_task(asked, deadline_ms),
         stream=bool(asked.stream),
         id_prefix="cmpl-",
         events=partial(TextEvents, include_usage=asked.include_usage, echo=echo),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -72,10 +72,10 @@ async def serve(
             connections.ending.set()
 
 
-async def _listen(host: str, port: int) -> Sequence[trio.SocketListener]:
+async def _listen(host: str, port: int) -> list[trio.SocketListener]:
     try:
         # Several addresses (localhost) would get different free ports, so port 0 takes the first.
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = list(await trio.open_tcp_listeners(port, host=host))
     except OSError as error:
         raise OurFault(_why_not(host, port, error)) from error
     if port == 0:

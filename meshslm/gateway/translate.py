@@ -7,7 +7,6 @@ Rules:
 
 from __future__ import annotations
 
-from meshslm import limits
 from meshslm.api.openai_requests import (
     COMPLETION_TOKENS,
     ROLES,
@@ -19,8 +18,8 @@ from meshslm.api.openai_requests import (
 from meshslm.wire.messages import ChatMessage, Sampling, TaskRequest, TokenBias
 
 
-def chat_task(asked: ChatRequest) -> TaskRequest:
-    """The task of a chat completion."""
+def chat_task(asked: ChatRequest, deadline_ms: int) -> TaskRequest:
+    """The task of a chat completion; `deadline_ms` where it names none."""
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     return TaskRequest(
         selector=asked.model,
@@ -33,12 +32,12 @@ def chat_task(asked: ChatRequest) -> TaskRequest:
         choices=asked.n or 1,
         sampling=_sampling(asked),
         logprobs=logprobs,
-        deadline_ms=asked.deadline_ms or limits.DEADLINE_MS,
+        deadline_ms=asked.deadline_ms or deadline_ms,
     )
 
 
-def completion_task(asked: CompletionRequest) -> TaskRequest:
-    """The task of a text completion."""
+def completion_task(asked: CompletionRequest, deadline_ms: int) -> TaskRequest:
+    """The task of a text completion; `deadline_ms` where it names none."""
     return TaskRequest(
         selector=asked.model,
         prompt=asked.text,
@@ -47,7 +46,7 @@ def completion_task(asked: CompletionRequest) -> TaskRequest:
         choices=asked.n or 1,
         sampling=_sampling(asked),
         logprobs=asked.logprobs,
-        deadline_ms=asked.deadline_ms or limits.DEADLINE_MS,
+        deadline_ms=asked.deadline_ms or deadline_ms,
     )
 
 

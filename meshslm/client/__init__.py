@@ -1,0 +1,38 @@
+"""Ask a mesh from Python.
+
+    from meshslm.client import Client
+
+    with Client() as mesh:
+        print(mesh.ask("Why is the sky blue?").text)
+
+`Client` blocks; `AsyncClient` has the same methods for asyncio and trio. What goes wrong is raised
+as `RequestFault` (the mesh's answer was no; `code` says why) or `OurFault` (no node could be
+reached, or it is none).
+"""
+
+from meshslm.api.admin import DEFAULT_URL, PeerInfo, StatusReply
+from meshslm.api.openai_responses import CompletionUsage, Model, RouteInfo
+from meshslm.client.answer import Answer
+from meshslm.client.asking import Message, Options
+from meshslm.client.asynchronous import AsyncClient, AsyncTextStream
+from meshslm.client.blocking import Client, TextStream
+from meshslm.errors import FaultCode, OurFault, RequestFault
+
+__all__ = [
+    "DEFAULT_URL",
+    "Answer",
+    "AsyncClient",
+    "AsyncTextStream",
+    "Client",
+    "CompletionUsage",
+    "FaultCode",
+    "Message",
+    "Model",
+    "Options",
+    "OurFault",
+    "PeerInfo",
+    "RequestFault",
+    "RouteInfo",
+    "StatusReply",
+    "TextStream",
+]

@@ -1,0 +1,182 @@
+"""An answer, and how it is put together from what a node sends.
+
+No I/O: both clients feed the same code with the bytes they receive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import msgspec
+
+from meshslm.api.faults import ErrorEnvelope, fault_of
+from meshslm.api.openai_responses import (
+    ChatChunk,
+    ChatCompletion,
+    CompletionUsage,
+    RouteInfo,
+)
+from meshslm.api.sse import DONE, EventDecoder
+from meshslm.errors import FaultCode, OurFault, RequestFault
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the mesh answered, who did, and what it took. Durations in milliseconds."""
+
+    text: str
+    finish_reason: str
+    """`stop`: the model had finished, or met a stop string; `length`: the tokens ran out."""
+    model: str
+    node: str
+    node_name: str
+    profile: str
+    route: str
+    """Why this node and profile were chosen."""
+    attempts: int
+    """Nodes tried, the one that answered included."""
+    ttft_ms: float | None
+    """From the request's arrival at the node that was asked to its first token there."""
+    queue_ms: float | None
+    prefill_ms: float | None
+    decode_ms: float | None
+    usage: CompletionUsage
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens a second while it was generated; None where that was not measured."""
+        if not self.decode_ms:
+            return None
+        return self.usage.completion_tokens / self.decode_ms * 1000
+
+
+def whole_answer(body: bytes) -> Answer:
+    """The answer of a request that did not stream. Raises `OurFault` where it is none."""
+    try:
+        completion = _completions.decode(body)
+        choice = completion.choices[0]
+    except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
+        raise _no_node(error) from None
+    return _answer(
+        choice.message.content or "",
+        choice.finish_reason,
+        completion.meshslm or _nobody(completion.model),
+        completion.usage,
+    )
+
+
+class StreamReader:
+    """Turns the bytes of a stream into text, and at its end into an `Answer`."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.route = _route_of(headers)
+        self._events = EventDecoder()
+        self._texts: list[str] = []
+        self._finish: str | None = None
+        self._usage: CompletionUsage | None = None
+        self._whole = False
+
+    def feed(self, received: bytes) -> list[str]:
+        """The pieces of text that `received` completes.
+
+        Raises `RequestFault` where the stream says that it failed.
+        """
+        try:
+            pieces = [piece for data in self._events.feed(received) for piece in self._read(data)]
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+            raise _no_node(error) from None
+        self._texts += pieces
+        return pieces
+
+    def end(self) -> None:
+        """The stream is over. Raises `RequestFault` where it was cut off."""
+        if not self._whole:
+            raise RequestFault(
+                FaultCode.PEER_LOST, "The node broke off in the middle of an answer."
+            )
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer. Raises `RuntimeError` before the stream's end."""
+        if not self._whole:
+            raise RuntimeError("the answer is there once the stream has been read to its end")
+        return _answer("".join(self._texts), self._finish, self.route, self._usage)
+
+    def _read(self, data: bytes) -> list[str]:
+        if data == DONE:
+            self._whole = True
+            return []
+        if data.startswith(b'{"error"'):
+            raise fault_of(200, _errors.decode(data).error)
+        chunk = _chunks.decode(data)
+        self._usage = chunk.usage or self._usage
+        self.route = chunk.meshslm or self.route
+        pieces = []
+        for choice in chunk.choices:
+            self._finish = choice.finish_reason or self._finish
+            if choice.delta.content:
+                pieces.append(choice.delta.content)
+        return pieces
+
+
+def failure(status: int, headers: Mapping[str, str], body: bytes) -> Exception:
+    """What an answer that is not 2xx says, to be raised."""
+    retry = headers.get("retry-after-ms", "")
+    try:
+        error = _errors.decode(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError) as reason:
+        return _no_node(f"status {status}, {reason}")
+    return fault_of(status, error, retry_after_ms=int(retry) if retry.isdecimal() else None)
+
+
+def _no_node(reason: object) -> OurFault:
+    return OurFault(f"what answers at this address is not a meshslm node, or a newer one: {reason}")
+
+
+def _answer(
+    text: str, finish: str | None, route: RouteInfo, usage: CompletionUsage | None
+) -> Answer:
+    return Answer(
+        text=text,
+        finish_reason=finish or "stop",
+        model=route.model,
+        node=route.node,
+        node_name=route.node_name,
+        profile=route.profile,
+        route=route.route,
+        attempts=route.attempts,
+        ttft_ms=route.ttft_ms,
+        queue_ms=route.queue_ms,
+        prefill_ms=route.prefill_ms,
+        decode_ms=route.decode_ms,
+        usage=usage or CompletionUsage(prompt_tokens=0, completion_tokens=0, total_tokens=0),
+    )
+
+
+def _nobody(model: str) -> RouteInfo:
+    """For servers of the OpenAI API that are no mesh."""
+    return RouteInfo(node="", node_name="", model=model, profile="", route="", attempts=1)
+
+
+def _route_of(headers: Mapping[str, str]) -> RouteInfo:
+    """What is known of a stream before its first token."""
+
+    def told(name: str) -> str:
+        return unquote(headers.get(f"x-meshslm-{name}", ""))
+
+    attempts = told("attempts")
+    return RouteInfo(
+        node=told("node"),
+        node_name=told("node-name"),
+        model=told("model"),
+        profile=told("profile"),
+        route=told("route"),
+        attempts=int(attempts) if attempts.isdecimal() else 1,
+    )
+
+
+_completions = msgspec.json.Decoder(ChatCompletion)
+_chunks = msgspec.json.Decoder(ChatChunk)
+_errors = msgspec.json.Decoder(ErrorEnvelope)

@@ -1,0 +1,178 @@
+"""The client for asyncio and trio: the same methods as `Client`, to be awaited.
+
+It brings no event loop of its own; httpx finds out which one runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar, Unpack
+
+from meshslm.api.admin import DEFAULT_URL, PeerInfo, PeersReply, StatusReply
+from meshslm.api.openai_responses import Model, ModelList, RouteInfo
+from meshslm.client.answer import Answer, StreamReader, failure, whole_answer
+from meshslm.client.asking import Asking, Message, Options, asking
+from meshslm.client.transport import (
+    CHAT_PATH,
+    read_json,
+    run_out,
+    settings_for,
+    timeout_of,
+    told_plainly,
+)
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import httpx
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A connection to one node, and through it to its mesh; for tasks of one event loop.
+
+    Every method raises `RequestFault` where the mesh says no, and `OurFault` where no node can be
+    reached.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL) -> None:
+        """`url` is a node's address, such as `http://127.0.0.1:7416`."""
+        import httpx  # noqa: PLC0415 - see `client.transport`
+
+        self._http = httpx.AsyncClient(**settings_for(url))
+
+    async def ask(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str = "auto",
+        **options: Unpack[Options],
+    ) -> Answer:
+        """The mesh's answer to `prompt`, a text or the messages of a conversation.
+
+        `model` is `auto`, `domain:NAME`, or a model's or profile's name, each with `@NODE` behind
+        it where one node is to answer.
+        """
+        asked = asking(prompt, model, options, stream=False)
+        with told_plainly(self._http.base_url):
+            response = await self._http.post(
+                CHAT_PATH, content=asked.body, timeout=timeout_of(asked)
+            )
+        if not response.is_success:
+            raise failure(response.status_code, response.headers, response.content)
+        return whole_answer(response.content)
+
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str = "auto",
+        **options: Unpack[Options],
+    ) -> AsyncTextStream:
+        """The same, piece by piece; use it in an `async with` block.
+
+        Leaving the block early ends the generation on whatever node it runs.
+        """
+        return AsyncTextStream(self._http, asking(prompt, model, options, stream=True))
+
+    async def peers(self) -> list[PeerInfo]:
+        """The nodes that the asked node knows, itself among them."""
+        return (await self._get("/mesh/peers", PeersReply)).peers
+
+    async def status(self) -> StatusReply:
+        """The asked node about itself."""
+        return await self._get("/mesh/status", StatusReply)
+
+    async def models(self) -> list[Model]:
+        """Everything that `model` may name now, with who answers for it."""
+        return (await self._get("/v1/models", ModelList)).data
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _get(self, path: str, shape: type[T]) -> T:
+        with told_plainly(self._http.base_url):
+            response = await self._http.get(path)
+        return read_json(response, shape)
+
+
+class AsyncTextStream:
+    """An answer under way: iterate over it for its text, then look at `answer`."""
+
+    def __init__(self, http: httpx.AsyncClient, asked: Asking) -> None:
+        self._http = http
+        self._asked = asked
+        self._open = AsyncExitStack()
+        self._reader: StreamReader | None = None
+        self._pieces: deque[str] = deque()
+
+    async def __aenter__(self) -> Self:
+        asked = self._asked
+        async with AsyncExitStack() as opening:
+            with told_plainly(self._http.base_url):
+                response = await opening.enter_async_context(
+                    self._http.stream(
+                        "POST", CHAT_PATH, content=asked.body, timeout=timeout_of(asked)
+                    )
+                )
+                if not response.is_success:
+                    await response.aread()
+                    raise failure(response.status_code, response.headers, response.content)
+            self._reader = StreamReader(response.headers)
+            self._received = response.aiter_raw()
+            self._open = opening.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._open.aclose()
+        await run_out(self._received)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        reader = self._opened()
+        while not self._pieces:
+            with told_plainly(self._http.base_url):
+                received = await anext(self._received, None)
+            if received is None:
+                reader.end()
+                raise StopAsyncIteration
+            self._pieces.extend(reader.feed(received))
+        return self._pieces.popleft()
+
+    @property
+    def route(self) -> RouteInfo:
+        """Who is answering and why; known from the first token on."""
+        return self._opened().route
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, once the stream was read to its end."""
+        return self._opened().answer
+
+    def _opened(self) -> StreamReader:
+        if self._reader is None:
+            raise RuntimeError("use the stream in an `async with` block")
+        return self._reader

@@ -1,0 +1,165 @@
+"""The client for programs without an event loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar, Unpack
+
+from meshslm.api.admin import DEFAULT_URL, PeerInfo, PeersReply, StatusReply
+from meshslm.api.openai_responses import Model, ModelList, RouteInfo
+from meshslm.client.answer import Answer, StreamReader, failure, whole_answer
+from meshslm.client.asking import Asking, Message, Options, asking
+from meshslm.client.transport import CHAT_PATH, read_json, settings_for, timeout_of, told_plainly
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import httpx
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to one node, and through it to its mesh. Safe to share between threads.
+
+    Every method raises `RequestFault` where the mesh says no, and `OurFault` where no node can be
+    reached.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL) -> None:
+        """`url` is a node's address, such as `http://127.0.0.1:7416`."""
+        import httpx  # noqa: PLC0415 - see `client.transport`
+
+        self._http = httpx.Client(**settings_for(url))
+
+    def ask(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str = "auto",
+        **options: Unpack[Options],
+    ) -> Answer:
+        """The mesh's answer to `prompt`, a text or the messages of a conversation.
+
+        `model` is `auto`, `domain:NAME`, or a model's or profile's name, each with `@NODE` behind
+        it where one node is to answer.
+        """
+        asked = asking(prompt, model, options, stream=False)
+        with told_plainly(self._http.base_url):
+            response = self._http.post(CHAT_PATH, content=asked.body, timeout=timeout_of(asked))
+        if not response.is_success:
+            raise failure(response.status_code, response.headers, response.content)
+        return whole_answer(response.content)
+
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str = "auto",
+        **options: Unpack[Options],
+    ) -> TextStream:
+        """The same, piece by piece; use it in a `with` block.
+
+        Leaving the block early ends the generation on whatever node it runs.
+        """
+        return TextStream(self._http, asking(prompt, model, options, stream=True))
+
+    def peers(self) -> list[PeerInfo]:
+        """The nodes that the asked node knows, itself among them."""
+        return self._get("/mesh/peers", PeersReply).peers
+
+    def status(self) -> StatusReply:
+        """The asked node about itself."""
+        return self._get("/mesh/status", StatusReply)
+
+    def models(self) -> list[Model]:
+        """Everything that `model` may name now, with who answers for it."""
+        return self._get("/v1/models", ModelList).data
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _get(self, path: str, shape: type[T]) -> T:
+        with told_plainly(self._http.base_url):
+            response = self._http.get(path)
+        return read_json(response, shape)
+
+
+class TextStream:
+    """An answer under way: iterate over it for its text, then look at `answer`."""
+
+    def __init__(self, http: httpx.Client, asked: Asking) -> None:
+        self._http = http
+        self._asked = asked
+        self._open = ExitStack()
+        self._reader: StreamReader | None = None
+        self._pieces: deque[str] = deque()
+
+    def __enter__(self) -> Self:
+        asked = self._asked
+        with ExitStack() as opening:
+            with told_plainly(self._http.base_url):
+                response = opening.enter_context(
+                    self._http.stream(
+                        "POST", CHAT_PATH, content=asked.body, timeout=timeout_of(asked)
+                    )
+                )
+                if not response.is_success:
+                    response.read()
+                    raise failure(response.status_code, response.headers, response.content)
+            self._reader = StreamReader(response.headers)
+            self._received = response.iter_raw()
+            self._open = opening.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        reader = self._opened()
+        while not self._pieces:
+            with told_plainly(self._http.base_url):
+                received = next(self._received, None)
+            if received is None:
+                reader.end()
+                raise StopIteration
+            self._pieces.extend(reader.feed(received))
+        return self._pieces.popleft()
+
+    @property
+    def route(self) -> RouteInfo:
+        """Who is answering and why; known from the first token on."""
+        return self._opened().route
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, once the stream was read to its end."""
+        return self._opened().answer
+
+    def _opened(self) -> StreamReader:
+        if self._reader is None:
+            raise RuntimeError("use the stream in a `with` block")
+        return self._reader

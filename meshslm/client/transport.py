@@ -1,0 +1,99 @@
+"""HTTP for both clients: how httpx is set up, and what its errors mean here.
+
+httpx is imported when a client is made: it takes 0.2 s and pulls in whatever terminal libraries
+are installed, which programs that only import types from here should not pay for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from meshslm import __version__
+from meshslm.client.answer import failure
+from meshslm.client.asking import CONNECT_S, Asking
+from meshslm.errors import FaultCode, OurFault, RequestFault
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+CHAT_PATH = "/v1/chat/completions"
+_SHORT_S = 10.0
+"""For requests that a node answers from memory."""
+
+
+def settings_for(url: str) -> dict[str, Any]:
+    """Arguments for an httpx client that talks to the node at `url`."""
+    base = url.rstrip("/").removesuffix("/v1")
+    if not base.startswith(("http://", "https://")):
+        raise OurFault(f"{url!r} is no address of a node; it looks like http://127.0.0.1:7416")
+    return {
+        "base_url": base,
+        "headers": {"user-agent": f"meshslm/{__version__}", "content-type": "application/json"},
+        # A proxy of the environment is for the wide world, not for a node on loopback.
+        "trust_env": False,
+        # Loading certificates takes longer than a question to a local node.
+        "verify": base.startswith("https"),
+        "timeout": _SHORT_S,
+    }
+
+
+def timeout_of(asked: Asking) -> httpx.Timeout:
+    """Connecting fails fast; answering takes as long as the request allows."""
+    import httpx  # noqa: PLC0415 - see the module's docstring
+
+    return httpx.Timeout(asked.silence_s, connect=CONNECT_S)
+
+
+@contextmanager
+def told_plainly(url: object) -> Iterator[None]:
+    """Raise httpx's errors as this program's."""
+    import httpx  # noqa: PLC0415 - see the module's docstring
+
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise OurFault(
+            f"no node answers at {url} ({str(error) or 'timed out'}); start one with `meshslm up`, "
+            "or say where one is"
+        ) from error
+    except httpx.TimeoutException as error:
+        raise RequestFault(
+            FaultCode.DEADLINE, f"The node at {url} did not answer in time."
+        ) from error
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise OurFault(f"{url} is no address of a node: {error}") from error
+    except httpx.TransportError as error:
+        raise RequestFault(
+            FaultCode.PEER_LOST, f"The node at {url} broke the connection off: {error}"
+        ) from error
+
+
+async def run_out(received: AsyncIterator[bytes]) -> None:
+    """Let an iterator over the body of a closed response come to its end.
+
+    It stands on a stack of generators in httpx and httpcore. Left in the middle, trio complains of
+    each when it is collected; asked on, they find the connection closed and end at once.
+    """
+    import httpx  # noqa: PLC0415 - see the module's docstring
+
+    try:
+        async for _ in received:
+            pass
+    except (httpx.TransportError, httpx.StreamError):
+        pass  # this is the end that was looked for
+
+
+def read_json(response: httpx.Response, shape: type[T]) -> T:
+    """The body of a response that was read, as `shape`; raises what it says if it is not 2xx."""
+    if not response.is_success:
+        raise failure(response.status_code, response.headers, response.content)
+    try:
+        return msgspec.json.decode(response.content, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise OurFault(f"{response.url} is not answered by a meshslm node: {error}") from None
