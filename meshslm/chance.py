@@ -61,6 +61,10 @@ class Chance:
         self._random.shuffle(drawn)
         return drawn
 
+    def some(self, items: Sequence[T], count: int) -> list[T]:
+        """`count` different ones of `items`, which must be at least as many, in a drawn order."""
+        return self._random.sample(items, count)
+
     def normal(self, mean: float, deviation: float) -> float:
         """Normally distributed."""
         return self._random.gauss(mean, deviation)

@@ -56,7 +56,11 @@ PEERS: Final = 1024
 """Peers in the table of one node."""
 
 PEERS_PER_EXCHANGE: Final = 64
-"""Addresses handed to a newcomer in one message."""
+"""Peers told of in one message, with their addresses: about 5 KiB."""
+
+PEERS_PER_INTRODUCTION: Final = 16
+"""Peers told of to each that dials, in a mesh so large that presences take turns: a newcomer to a
+mesh of n hears of n times as many."""
 
 ADDRESSES_PER_PEER: Final = 8
 """Addresses remembered of one peer: a few interfaces in two families."""

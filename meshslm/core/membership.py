@@ -73,6 +73,7 @@ class Membership:
         self._gone = gone
         self._seq = 0
         self._ticks = 0
+        self._turn = 0
         self._news = 0
         """Ticks for which a peer list goes out at each, since somebody has come."""
         self._nonce = 0
@@ -117,20 +118,21 @@ class Membership:
         self._out.start_timer(TICK, "", limits.PRESENCE_MS)
         self._ticks += 1
         alive = []
+        interval = self._interval_ms()
         for peer in self._directory.alive():
-            if ms_between(peer.heard, now) > limits.PEER_EXPIRY_PRESENCES * peer.next_ms:
+            # A mesh that has just grown slows its presences down: what was promised no longer holds.
+            promised = max(peer.next_ms, interval)
+            if ms_between(peer.heard, now) > limits.PEER_EXPIRY_PRESENCES * promised:
                 self.drop(peer, f"silent for {ms_between(peer.heard, now) / 1000:.1f} s", now)
             else:
                 alive.append(peer)
-        rounds = max(1, -(-len(alive) // limits.PRESENCE_PER_SECOND))
-        presence = self._presence(rounds * limits.PRESENCE_MS)
-        for peer in alive[self._ticks % rounds :: rounds]:
-            self._out.send_encoded(peer.node, Lane.CONTROL, presence)
+        if alive:
+            self._tell_presence(alive)
         every = max(limits.PING_EVERY, -(-len(alive) // limits.PINGS_PER_SECOND))
         for peer in alive[self._ticks % every :: every]:
             self._ping(peer, now)
         if alive and (self._news > 0 or self._ticks % limits.EXCHANGE_EVERY == 0):
-            self._send_peers(self._chance.pick(alive))
+            self._send_peers(self._chance.pick(alive), limits.PEERS_PER_EXCHANGE)
         self._news -= 1
 
     # --- links ----------------------------------------------------------------------------------
@@ -265,6 +267,19 @@ class Membership:
                 self._dialling.want(address, now)
 
     # --- steps ----------------------------------------------------------------------------------
+    def _interval_ms(self) -> int:
+        """Time between two presences to the same peer in a mesh of this size."""
+        rounds = -(-len(self._directory.alive()) // limits.PRESENCE_PER_SECOND)
+        return max(1, rounds) * limits.PRESENCE_MS
+
+    def _tell_presence(self, alive: list[Peer]) -> None:
+        """Tell as many as may be told in one go, beginning with whose turn it is."""
+        presence = self._presence()
+        share = min(len(alive), limits.PRESENCE_PER_SECOND)
+        for place in range(self._turn, self._turn + share):
+            self._out.send_encoded(alive[place % len(alive)].node, Lane.CONTROL, presence)
+        self._turn = (self._turn + share) % len(alive)
+
     def _say_hello(self, peer: Peer, now: Instant) -> None:
         peer.hello_sent = now
         config = self._config
@@ -286,26 +301,27 @@ class Membership:
 
     def _introduce(self, peer: Peer, now: Instant) -> None:
         self._out.send(peer.node, Lane.CONTROL, self.capability)
-        self._out.send_encoded(peer.node, Lane.CONTROL, self._presence(limits.PRESENCE_MS))
+        self._out.send_encoded(peer.node, Lane.CONTROL, self._presence())
         if peer.incoming:
-            self._send_peers(peer)
+            small = self._interval_ms() == limits.PRESENCE_MS
+            most = limits.PEERS_PER_EXCHANGE if small else limits.PEERS_PER_INTRODUCTION
+            self._send_peers(peer, most)
         self._ping(peer, now)
 
-    def _presence(self, next_ms: int) -> bytes:
+    def _presence(self) -> bytes:
         self._seq += 1
-        return encode(
-            Presence(self.boot, self._seq, self._loads(), next_ms, self.capability.revision)
-        )
+        next_ms, revision = self._interval_ms(), self.capability.revision
+        return encode(Presence(self.boot, self._seq, self._loads(), next_ms, revision))
 
     def _ping(self, peer: Peer, now: Instant) -> None:
         self._nonce += 1
         peer.ping_nonce, peer.ping_sent = self._nonce, now
         self._out.send(peer.node, Lane.CONTROL, Ping(self._nonce))
 
-    def _send_peers(self, to: Peer) -> None:
+    def _send_peers(self, to: Peer, most: int) -> None:
         others = [p for p in self._directory.alive() if p.node != to.node and p.addresses]
-        if len(others) > limits.PEERS_PER_EXCHANGE:
-            others = self._chance.shuffled(others)[: limits.PEERS_PER_EXCHANGE]
+        if len(others) > most:
+            others = self._chance.some(others, most)
         if others:
             entries = tuple(PeerAddress(p.node, p.addresses) for p in others)
             self._out.send(to.node, Lane.CONTROL, Peers(entries))
