@@ -68,7 +68,7 @@ class MuxedStream:
     def __init__(self, connection: Connection, number: int) -> None:
         self.number = number
         self._connection = connection
-        self._received: deque[bytes] = deque()
+        self._received = bytearray()  # one piece: a peer may send its window byte by byte
         self._news = trio.Event()
         self._ended = False
         self._negotiation_left: int | None = NEGOTIATION_BYTES
@@ -84,10 +84,8 @@ class MuxedStream:
                 return b""
             self._news = trio.Event()
             await self._news.wait()
-        data = self._received.popleft()
-        if n is not None and len(data) > n:
-            self._received.appendleft(data[n:])
-            data = data[:n]
+        data = bytes(self._received[:n])
+        del self._received[:n]
         if self._negotiation_left is not None:
             self._negotiation_left -= len(data)
             if self._negotiation_left < 0:
@@ -110,7 +108,7 @@ class MuxedStream:
 
     def feed(self, data: bytes) -> None:
         """Take in what the peer sent."""
-        self._received.append(data)
+        self._received += data
         self._news.set()
 
     def feed_end(self) -> None:
