@@ -97,8 +97,13 @@ class NodeCore:
             loads=self._serving.loads,
             gone=self._peer_gone,
         )
-        # Keyed by class, each handler takes exactly that class: what `Any` cannot say.
-        self._handlers: dict[type, Callable[[Any, Instant], None]] = {
+        self._handlers = self._event_handlers()
+        self._timers = self._timer_handlers()
+        self._member_messages = self._message_handlers()
+
+    def _event_handlers(self) -> dict[type, Callable[[Any, Instant], None]]:
+        """Keyed by class, each handler takes exactly that class: what `Any` cannot say."""
+        return {
             Started: self._on_started,
             TimerFired: self._on_timer,
             BytesReceived: self._on_bytes,
@@ -119,7 +124,10 @@ class NodeCore:
             RunEnded: self._serving.ended,
             RunFailed: self._serving.failed,
         }
-        self._timers: dict[str, Callable[[str, Instant], None]] = {
+
+    def _timer_handlers(self) -> dict[str, Callable[[str, Instant], None]]:
+        """By kind of timer; each takes the timer's subject."""
+        return {
             membership.TICK: lambda _, now: self._on_tick(now),
             membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
             dialling.TIMER: self._dialling.timer,
@@ -129,8 +137,11 @@ class NodeCore:
             origin.GAP: lambda s, _: self._origin.gap(TaskId(s)),
             origin.RETRY: lambda s, now: self._origin.retry(TaskId(s), now),
         }
+
+    def _message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
+        """What a member may send once its hello was heard."""
         member = self._membership
-        self._member_messages: dict[type, Callable[[Peer, Any, Instant], None]] = {
+        return {
             Presence: lambda p, m, _: member.on_presence(p, m),
             Ping: lambda p, m, _: member.on_ping(p, m),
             Pong: member.on_pong,

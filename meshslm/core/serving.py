@@ -199,10 +199,10 @@ class Serving:
             gone = f"task {ask.task} is not known here"
             self._reply(origin, TaskRefused(ask.task, ask.attempt, FaultCode.PEER_LOST, gone), now)
             return
+        # First how many there are: an item that is lost again is then missed within `GAP_MS`.
+        self._send(origin, self._accepted(run))
         for item in run.log[ask.seq : ask.seq + limits.RESEND_ITEMS]:
             self._out.send_encoded(origin, Lane.INTERACTIVE, item)
-        if ask.seq >= len(run.log):
-            self._send(origin, self._accepted(run))
 
     def done(self, origin: NodeId, done: TaskDone) -> None:
         """The origin has everything."""

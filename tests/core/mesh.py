@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import (
@@ -32,6 +34,8 @@ from meshslm.wire.codec import decode, encode
 from meshslm.wire.messages import DomainCard, Hardware, Message, Specialist
 
 SLOTS = 2
+E = TypeVar("E")
+Damage = Callable[[NodeId, NodeId, Message], Iterable[Message] | None]
 
 
 def address_of(node: str) -> str:
@@ -64,19 +68,22 @@ class Mesh:
         self.links: set[frozenset[str]] = set()
         self.queue: deque[tuple[NodeId, Event]] = deque()
         self.cut: set[frozenset[str]] = set()
-        self.filter: Callable[[NodeId, NodeId, Message], Iterable[Message] | None] = (
-            lambda _from, _to, _message: None
-        )
+        self.filter: Damage = lambda _from, _to, _message: None
         """Given a message, what arrives instead; None: the message itself."""
-        self.seen: dict[tuple[NodeId, NodeId], list[Message]] = defaultdict(list)
+        self.seen: dict[tuple[str, str], list[Message]] = defaultdict(list)
 
-    def add(self, name: str, *specialists: Specialist, bootstrap: tuple[str, ...] = (), **config):
+    def add(
+        self,
+        name: str,
+        *specialists: Specialist,
+        bootstrap: tuple[str, ...] = (),
+        queue_per_engine: int = limits.QUEUE_PER_ENGINE,
+    ) -> NodeCore:
         """A node that starts now; its engines are ready."""
         node = NodeId(name)
         addresses = tuple(address_of(b) for b in bootstrap)
-        core = NodeCore(
-            CoreConfig(node, name, bootstrap=addresses, **config), Chance.from_int(len(self.boxes))
-        )
+        config = CoreConfig(node, name, bootstrap=addresses, queue_per_engine=queue_per_engine)
+        core = NodeCore(config, Chance.from_int(len(self.boxes)))
         self.boxes[node] = Box(core)
         self.give(name, Started(1, (address_of(name),)))
         if specialists:
@@ -94,7 +101,7 @@ class Mesh:
             self._handle(*self.queue.popleft())
         return box.done[start:]
 
-    def effects(self, name: str, kind: type) -> list:
+    def effects(self, name: str, kind: type[E]) -> list[E]:
         """Effects of one kind that a node has asked for so far."""
         return [e for e in self.boxes[NodeId(name)].done if isinstance(e, kind)]
 

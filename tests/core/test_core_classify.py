@@ -54,9 +54,25 @@ def test_a_sample_keeps_head_and_tail(text: str, most: int) -> None:
     assert text.endswith(shown[len(shown) - min(most // 2, len(text)) :])
 
 
-def candidate(node: str, *, rtt: float = 1.0, **load) -> Candidate:
-    tiny = EngineLoad("tiny", load.pop("ready", True), free_slots=load.pop("free", 2), **load)
-    return Candidate(NodeId(node), node, specialist("coder", "code"), tiny, rtt)
+def candidate(
+    node: str,
+    *,
+    rtt: float = 1.0,
+    ready: bool = True,
+    free: int = 2,
+    queued: int = 0,
+    prefill_tps: float = 0.0,
+    decode_tps: float = 0.0,
+) -> Candidate:
+    load = EngineLoad(
+        "tiny",
+        ready,
+        queued=queued,
+        free_slots=free,
+        prefill_tps=prefill_tps,
+        decode_tps=decode_tps,
+    )
+    return Candidate(NodeId(node), node, specialist("coder", "code"), load, rtt)
 
 
 REQUEST = TaskRequest("coder", (ChatMessage("user", "x" * 400),), max_tokens=50)

@@ -30,6 +30,7 @@ from meshslm.wire.messages import (
     Goodbye,
     Hardware,
     Hello,
+    Message,
     PeerAddress,
     Peers,
     Ping,
@@ -81,7 +82,9 @@ def test_nothing_is_heard_before_hello(mesh: Mesh) -> None:
         (Hello(1, 1, "elsewhere", 1), "another mesh"),
     ],
 )
-def test_a_peer_of_another_kind_is_told_so_and_dropped(mesh: Mesh, hello, reason: str) -> None:
+def test_a_peer_of_another_kind_is_told_so_and_dropped(
+    mesh: Mesh, hello: Hello, reason: str
+) -> None:
     mesh.add("a")
     mesh.give("a", PeerConnected(NodeId("x"), ""))
     mesh.links.add(frozenset(("a", "x")))
@@ -102,9 +105,9 @@ def test_a_peer_that_never_says_hello_is_dropped(mesh: Mesh) -> None:
 
 
 def test_a_lost_hello_is_said_again(mesh: Mesh) -> None:
-    lost = []
+    lost: list[Message] = []
 
-    def lose_first(_from, _to, message):
+    def lose_first(_from: NodeId, _to: NodeId, message: Message) -> list[Message] | None:
         if isinstance(message, Hello) and len(lost) < 2:
             lost.append(message)
             return []
@@ -119,9 +122,9 @@ def test_a_lost_hello_is_said_again(mesh: Mesh) -> None:
 
 
 def test_one_lost_hello_is_repaired_by_the_one_that_misses_it(mesh: Mesh) -> None:
-    lost = []
+    lost: list[Message] = []
 
-    def lose_one(sender, _to, message):
+    def lose_one(sender: NodeId, _to: NodeId, message: Message) -> list[Message] | None:
         if isinstance(message, Hello) and sender == "a" and not lost:
             lost.append(message)
             return []
@@ -223,7 +226,9 @@ def test_presence_is_spread_over_more_seconds_in_a_large_mesh(mesh: Mesh) -> Non
     assert {m.next_ms for m in sent} == {3 * limits.PRESENCE_MS}
 
 
-def test_a_full_peer_table_refuses_and_forgets_the_longest_gone(mesh: Mesh, monkeypatch) -> None:
+def test_a_full_peer_table_refuses_and_forgets_the_longest_gone(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "PEERS", 2)
     mesh.add("a")
     for name in "xy":

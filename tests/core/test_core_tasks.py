@@ -14,6 +14,7 @@ from meshslm.core.events import (
     EmitChunk,
     EngineLost,
     EngineReady,
+    Event,
     FailTask,
     FinishTask,
     RouteChosen,
@@ -37,6 +38,7 @@ from meshslm.wire.messages import (
     TaskChunk,
     TaskDone,
     TaskEnded,
+    TaskRefused,
     TaskRequest,
     TaskResend,
     TaskSubmit,
@@ -45,12 +47,17 @@ from meshslm.wire.messages import (
 )
 from tests.core.mesh import SLOTS, Mesh, specialist
 
-ENDS = (FinishTask, FailTask)
 
-
-def ask(mesh: Mesh, name: str, selector: str = "auto", text: str = "hello", task: str = "t1", **kw):
-    request = TaskRequest(selector, (ChatMessage("user", text),), **kw)
-    return mesh.give(name, TaskArrived(TaskId(task), request))
+def ask(
+    mesh: Mesh,
+    name: str,
+    selector: str = "auto",
+    text: str = "hello",
+    task: str = "t1",
+    deadline_ms: int = limits.DEADLINE_MS,
+) -> None:
+    request = TaskRequest(selector, (ChatMessage("user", text),), deadline_ms=deadline_ms)
+    mesh.give(name, TaskArrived(TaskId(task), request))
 
 
 def runs(mesh: Mesh, name: str) -> list[StartRun]:
@@ -71,8 +78,16 @@ def text(mesh: Mesh, name: str = "a", task: str = "t1") -> str:
     return "".join(e.chunk.text for e in mesh.effects(name, EmitChunk) if e.task == task)
 
 
-def ends(mesh: Mesh, name: str = "a", task: str = "t1") -> list:
-    return [e for e in mesh.boxes[NodeId(name)].done if isinstance(e, ENDS) and e.task == task]
+def ends(mesh: Mesh, name: str = "a", task: str = "t1") -> list[FinishTask | FailTask]:
+    done = mesh.boxes[NodeId(name)].done
+    return [e for e in done if isinstance(e, FinishTask | FailTask) and e.task == task]
+
+
+def fault(mesh: Mesh, name: str = "a", task: str = "t1") -> FailTask:
+    """The one fault that a task ended with."""
+    (end,) = ends(mesh, name, task)
+    assert isinstance(end, FailTask)
+    return end
 
 
 @pytest.fixture
@@ -112,7 +127,9 @@ def test_a_remote_specialist_answers(pair: Mesh) -> None:
     produce(pair, "b", "wor", "ld")
     end(pair, "b")
     assert text(pair) == "world"
-    assert ends(pair)[0].usage == Usage(3, 4)
+    finish = ends(pair)[0]
+    assert isinstance(finish, FinishTask)
+    assert finish.usage == Usage(3, 4)
     assert pair.boxes[NodeId("a")].core.status(pair.now).tasks.finished == 1
     assert any(isinstance(m, TaskDone) for m in pair.seen["a", "b"])
 
@@ -135,10 +152,9 @@ def test_selectors(pair: Mesh, selector: str, node: str) -> None:
 @pytest.mark.parametrize("selector", ["nope", "domain:cooking", "coder@nowhere"])
 def test_an_unknown_model_names_the_known_ones(pair: Mesh, selector: str) -> None:
     ask(pair, "a", selector)
-    fault = ends(pair)[0]
-    assert fault.code is FaultCode.UNKNOWN_MODEL
+    assert fault(pair).code is FaultCode.UNKNOWN_MODEL
     for known in ("auto", "coder", "tiny", "domain:code"):
-        assert known in fault.detail
+        assert known in fault(pair).detail
 
 
 def test_auto_follows_the_words_and_knows_when_it_does_not_know(mesh: Mesh) -> None:
@@ -184,18 +200,19 @@ def test_runs_wait_in_a_bounded_queue_and_are_refused_past_it(mesh: Mesh) -> Non
         ask(mesh, "a", task=f"t{number}")
     assert len(runs(mesh, "a")) == given_to_engine
     ask(mesh, "a", task="late")
-    fault = ends(mesh, task="late")[0]
-    assert fault.code is FaultCode.OVERLOADED
-    assert fault.retry_after_ms > 0
+    assert fault(mesh, task="late").code is FaultCode.OVERLOADED
+    assert fault(mesh, task="late").retry_after_ms > 0
     end(mesh, "a", run=1)
     assert len(runs(mesh, "a")) == given_to_engine + 1
 
 
-def test_one_peer_cannot_take_a_node_for_itself(pair: Mesh, monkeypatch) -> None:
+def test_one_peer_cannot_take_a_node_for_itself(
+    pair: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "TASKS_PER_PEER", 2)
     for number in range(3):
         ask(pair, "a", "coder", task=f"t{number}")
-    assert ends(pair, task="t2")[0].code is FaultCode.OVERLOADED
+    assert fault(pair, task="t2").code is FaultCode.OVERLOADED
 
 
 # --- a link that damages ------------------------------------------------------------------------
@@ -242,9 +259,9 @@ def test_every_item_arrives_once_and_in_order_whatever_the_link_does(
 
 
 def test_a_lost_submit_is_sent_again_and_runs_once(pair: Mesh) -> None:
-    lost = []
+    lost: list[Message] = []
 
-    def lose(_from, _to, message):
+    def lose(_from: NodeId, _to: NodeId, message: Message) -> list[Message] | None:
         if isinstance(message, TaskSubmit) and not lost:
             lost.append(message)
             return []
@@ -282,7 +299,7 @@ def test_chunks_of_a_choice_nobody_asked_for_end_the_link(pair: Mesh) -> None:
         "a", BytesReceived(NodeId("b"), encode(TaskChunk(TaskId("t1"), 1, 0, Chunk(7, (1,), "x"))))
     )
     assert text(pair) == ""
-    assert isinstance(ends(pair)[0], FailTask)
+    assert fault(pair).code is FaultCode.PEER_LOST
 
 
 # --- moving on ----------------------------------------------------------------------------------
@@ -304,7 +321,7 @@ def test_death_after_the_first_item_is_told_to_the_client(trio_of: Mesh) -> None
     first = trio_of.effects("a", RouteChosen)[0].node
     produce(trio_of, first, "half")
     trio_of.break_link("a", first)
-    assert [e.code for e in ends(trio_of)] == [FaultCode.PEER_LOST]
+    assert fault(trio_of).code is FaultCode.PEER_LOST
     assert len(trio_of.effects("a", RouteChosen)) == 1
 
 
@@ -321,8 +338,8 @@ def test_a_fault_that_every_node_would_find_is_not_retried(trio_of: Mesh) -> Non
     ask(trio_of, "a", "coder")
     node = trio_of.effects("a", RouteChosen)[0].node
     trio_of.give(node, RunFailed(RunId(1), FaultCode.CONTEXT_OVERFLOW, "9000 tokens, not 2048"))
-    assert [e.code for e in ends(trio_of)] == [FaultCode.CONTEXT_OVERFLOW]
-    assert "9000" in ends(trio_of)[0].detail
+    assert fault(trio_of).code is FaultCode.CONTEXT_OVERFLOW
+    assert "9000" in fault(trio_of).detail
 
 
 def test_a_crashed_engine_that_comes_back_answers_after_all(mesh: Mesh) -> None:
@@ -341,7 +358,7 @@ def test_a_node_that_never_answers_is_given_up(trio_of: Mesh) -> None:
     trio_of.filter = lambda _f, to, m: [] if isinstance(m, TaskSubmit) and to == "b" else None
     ask(trio_of, "a", "coder@b")
     trio_of.pass_time(limits.DEADLINE_MS)
-    assert [e.code for e in ends(trio_of)] == [FaultCode.PEER_LOST]
+    assert fault(trio_of).code is FaultCode.PEER_LOST
 
 
 def test_a_stalled_stream_is_probed_and_goes_on(pair: Mesh) -> None:
@@ -365,7 +382,7 @@ def test_a_node_that_forgot_the_task_is_left(pair: Mesh) -> None:
 def test_the_deadline_ends_it_everywhere(pair: Mesh) -> None:
     ask(pair, "a", "coder", deadline_ms=700)
     pair.pass_time(701)
-    assert [e.code for e in ends(pair)] == [FaultCode.DEADLINE]
+    assert fault(pair).code is FaultCode.DEADLINE
     assert len(pair.effects("b", StopRun)) == 1
 
 
@@ -389,11 +406,11 @@ def test_shutting_down_ends_local_tasks_and_hands_back_those_of_peers(trio_of: M
     first = trio_of.effects("a", RouteChosen)[0].node
     ask(trio_of, first, "coder", task="own")
     trio_of.give(first, ShutdownRequested())
-    assert ends(trio_of, first, "own")[0].code is FaultCode.NOT_READY
+    assert fault(trio_of, first, "own").code is FaultCode.NOT_READY
     assert trio_of.effects("a", RouteChosen)[-1].node != first
     assert ends(trio_of) == []
     ask(trio_of, first, "coder", task="after")
-    assert ends(trio_of, first, "after")[0].code is FaultCode.NOT_READY
+    assert fault(trio_of, first, "after").code is FaultCode.NOT_READY
 
 
 def test_finished_runs_are_forgotten_in_time(pair: Mesh) -> None:
@@ -403,7 +420,9 @@ def test_finished_runs_are_forgotten_in_time(pair: Mesh) -> None:
     pair.pass_time(limits.LINGER_MS + 2 * limits.PRESENCE_MS)
     pair.seen.clear()
     pair.give("b", BytesReceived(NodeId("a"), encode(TaskResend(TaskId("t1"), 1, 0))))
-    assert "not known" in pair.seen["b", "a"][0].detail
+    (refused,) = pair.seen["b", "a"]
+    assert isinstance(refused, TaskRefused)
+    assert "not known" in refused.detail
 
 
 @given(
@@ -423,7 +442,7 @@ def test_every_task_ends_at_most_once_and_none_is_forgotten(steps: list[str]) ->
     dropped: set[str] = set()
     for step in steps:
         live = [r.run for r in runs(mesh, "b")]
-        happenings = {
+        happenings: dict[str, list[Event]] = {
             "produce": [RunProduced(live[-1], Chunk(0, (1,), "x"))] if live else [],
             "end": [RunEnded(live[-1], Usage(), Timings())] if live else [],
             "fail": [RunFailed(live[-1], FaultCode.INTERNAL, "x")] if live else [],
