@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from meshslm.cli.effective import config_option, load_effective, models_dir_option
-from meshslm.cli.screen import json_option, print_json
+from meshslm.cli.answers import Shown, answer_fields, show_stream, tell_answered, write_text
+from meshslm.cli.effective import config_option, library_of, load_effective, models_dir_option
+from meshslm.cli.failures import fail
+from meshslm.cli.model_progress import ModelReport
+from meshslm.cli.reach import curl_line, is_ready
+from meshslm.cli.screen import bytes_text, json_option, print_json
 from meshslm.cli.steps import Step, Steps
 
 if TYPE_CHECKING:
-    from meshslm.cli.answers import Answer
-    from meshslm.cli.demo_nodes import RunningNodes
+    from meshslm.cli.demo_nodes import NodePlan, RunningNodes
+    from meshslm.client import Answer
+    from meshslm.settings import Settings
 
 PROMPT: Final = "Write a short poem about a lighthouse in winter."
 """A writing task, asked of the node that hosts `code`."""
@@ -66,17 +71,150 @@ def demo(
         with Steps(quiet=as_json) as steps:
             _have_models(settings, steps)
             with steps.step("start three nodes"):
-                nodes.start(plan_nodes(settings, home, port))
-            with steps.step("nodes ready") as step:
-                nodes.wait_until("nodes ready", _ready(nodes, step), READY_SECONDS)
+                nodes.start(plan_nodes(settings, home.absolute(), port))
+            with steps.step("models loaded") as step:
+                nodes.wait_until("models loaded", _ready(nodes, step), READY_SECONDS)
             with steps.step("nodes know each other") as step:
                 nodes.wait_until("nodes know each other", _acquainted(nodes, step), MEET_SECONDS)
-        up_ms = (time.monotonic() - began) * 1000
-        answer = _ask(nodes, prompt, quiet=as_json)
-        total_ms = (answer.first_text_at - began) * 1000
+        up_s = time.monotonic() - began
+        shown = _ask(nodes, prompt, quiet=as_json)
+        times = {"mesh_up_s": round(up_s, 3), "first_text_s": round(shown.first_text_at - began, 3)}
         if as_json:
-            print_json(_summary(nodes, prompt, answer, up_ms, total_ms))
+            print_json(_summary(nodes, prompt, shown.answer, times))
         else:
-            _tell(nodes, answer, total_ms)
+            _tell(nodes, shown.answer, times)
         if keep:
             _keep_up(nodes, quiet=as_json)
+
+
+def _have_models(settings: Settings, steps: Steps) -> None:
+    """Pull and prepare what the three profiles run on, once and for all three."""
+    from meshslm.cli.demo_nodes import PROFILES
+    from meshslm.cli.profiles import packaged_profiles
+
+    library = library_of(settings)
+    profiles = packaged_profiles()
+    for model in sorted({profiles[profile].model for _, profile in PROFILES}):
+        with steps.step(f"model {model}") as step:
+            ready = library.ensure(model, ModelReport(steps, step))
+            step.note = f"{ready.quantisation}, {bytes_text(ready.manifest.used.size)}"
+
+
+def _ready(nodes: RunningNodes, step: Step) -> Callable[[], bool]:
+    """Whether every node says at /readyz that its model is loaded."""
+    waiting = [node.plan for node in nodes.nodes]
+
+    def fact() -> bool:
+        waiting[:] = [plan for plan in waiting if not is_ready(plan.url)]
+        step.note = f"{len(nodes.nodes) - len(waiting)} of {len(nodes.nodes)}"
+        return not waiting
+
+    return fact
+
+
+def _acquainted(nodes: RunningNodes, step: Step) -> Callable[[], bool]:
+    """Whether every node sees every other alive, with its specialist announced and loaded."""
+    from meshslm.client import Client
+
+    profiles = {node.plan.name: node.plan.profile for node in nodes.nodes}
+    waiting = [node.plan for node in nodes.nodes]
+
+    def knows_all(plan: NodePlan) -> bool:
+        with Client(plan.url) as client:
+            known = {
+                peer.name: {specialist.profile for specialist in peer.specialists}
+                for peer in client.peers()
+                if peer.state in {"alive", "self"} and any(load.ready for load in peer.loads)
+            }
+        return all(profile in known.get(name, ()) for name, profile in profiles.items())
+
+    def fact() -> bool:
+        waiting[:] = [plan for plan in waiting if not knows_all(plan)]
+        step.note = f"{len(nodes.nodes) - len(waiting)} of {len(nodes.nodes)}"
+        return not waiting
+
+    return fact
+
+
+def _ask(nodes: RunningNodes, prompt: str, *, quiet: bool) -> Shown:
+    from meshslm.client import Client
+
+    asked = nodes.nodes[0].plan
+    if not quiet:
+        click.echo(f"\nasking {asked.name} (which hosts {asked.profile}): {prompt}\n", err=True)
+    with (
+        Client(asked.url) as client,
+        client.stream(prompt, model="auto", max_tokens=ANSWER_TOKENS) as stream,
+    ):
+        return show_stream(stream, (lambda _: None) if quiet else write_text)
+
+
+def _summary(
+    nodes: RunningNodes, prompt: str, answer: Answer, times: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "asked": nodes.nodes[0].plan.name,
+        "answer": answer_fields(answer),
+        **times,
+        "nodes": [
+            {
+                "name": node.plan.name,
+                "profile": node.plan.profile,
+                "url": node.plan.url,
+                "pid": node.pid,
+                "config": str(node.plan.config),
+                "log": str(node.plan.log),
+            }
+            for node in nodes.nodes
+        ],
+    }
+
+
+def _tell(nodes: RunningNodes, answer: Answer, times: dict[str, float]) -> None:
+    click.echo()
+    tell_answered(answer)
+    click.echo(
+        f"\nthe mesh was up after {times['mesh_up_s']:.1f} s, "
+        f"its first token came after {times['first_text_s']:.1f} s",
+        err=True,
+    )
+    for node in nodes.nodes:
+        plan = node.plan
+        click.echo(f"  {plan.name}  {plan.url}/v1  {plan.profile:<8}  log {plan.log}", err=True)
+    click.echo(f"try:\n  {curl_line(nodes.nodes[0].plan.url)}", err=True)
+
+
+def _keep_up(nodes: RunningNodes, *, quiet: bool) -> None:
+    """Leave the mesh up until Ctrl-C; tell of nodes that end meanwhile."""
+    if not quiet:
+        click.echo("the mesh stays up; Ctrl-C stops it", err=True)
+    from meshslm.errors import OurFault
+
+    running = list(nodes.nodes)
+    try:
+        while running:
+            for node in list(running):
+                try:
+                    node.check_alive()
+                except OurFault as died:
+                    running.remove(node)
+                    click.echo(f"meshslm: {died}", err=True)
+            time.sleep(LOOK_SECONDS)
+    except KeyboardInterrupt:
+        if not quiet:
+            click.echo("stopping", err=True)
+        return
+    fail("every node has ended")
+
+
+@contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the demonstration as Ctrl-C does: with its nodes."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -149,7 +149,7 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
     return []
 
 
-def check_folder(folder: Path) -> Finding:
+def check_folder(what: str, folder: Path, option: str) -> Finding:
     """Whether `folder`, or the nearest one above it that exists, can be written to."""
     there = folder
     while not there.exists() and there != there.parent:
@@ -158,10 +158,10 @@ def check_folder(folder: Path) -> Finding:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        advice = f"give it to the user who runs meshslm, or choose another with --data-dir: {there}"
-        return Finding("data folder", Verdict.FAIL, f"{folder}: {error.strerror}", advice)
+        advice = f"give {there} to the user who runs meshslm, or choose another with {option}"
+        return Finding(what, Verdict.FAIL, f"{folder}: {error.strerror}", advice)
     state = "" if folder.exists() else " (will be made)"
-    return Finding("data folder", Verdict.OK, f"{folder} is writable{state}")
+    return Finding(what, Verdict.OK, f"{folder} is writable{state}")
 
 
 def check_disk(folder: Path) -> Finding:

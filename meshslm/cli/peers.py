@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @url_option
 @json_option
 def peers(url: str | None, as_json: bool) -> None:
-    """Show the nodes that a node knows, with what they host and how busy they are."""
+    """Show the nodes that a node knows, what they host and how busy they are."""
     with open_client(url) as client:
         known = client.peers()
     if as_json:

@@ -93,6 +93,11 @@ def packaged_profiles() -> dict[str, Profile]:
     return {name: _parse(name, text) for name, text in data.profile_texts().items()}
 
 
+def load_profile(reference: str) -> Profile:
+    """A packaged profile by name, or one's own by path. Raises `OurFault`."""
+    return _parse(*profile_text(reference))
+
+
 def profile_text(reference: str) -> tuple[str, str]:
     """Name for errors, and text, of a packaged profile or a file. Raises `OurFault`."""
     from meshslm import data

@@ -1,4 +1,6 @@
-"""Writes `docs/cli.md` from the commands themselves: `python -m meshslm.cli.reference > docs/cli.md`.
+"""Writes the reference of the command line from the commands themselves.
+
+    python -m meshslm.cli.reference > docs/cli.md
 
 A test compares the two, so that the document cannot tell of options that do not exist.
 """
@@ -50,7 +52,7 @@ def _contexts(command: click.Command, parent: click.Context | None) -> Iterator[
         parent=parent,
         terminal_width=WIDTH,
         max_content_width=WIDTH,
-        **({} if parent else {"help_option_names": ["-h", "--help"]}),
+        help_option_names=["-h", "--help"],
     )
     yield context
     if isinstance(command, click.Group):

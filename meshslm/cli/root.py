@@ -18,8 +18,13 @@ COMMANDS = {
     "up": LazyCommand("meshslm.cli.up:up", "Run a node until it is stopped."),
     "ask": LazyCommand("meshslm.cli.ask:ask", "Ask the mesh one thing and stream the answer."),
     "chat": LazyCommand("meshslm.cli.chat:chat", "Talk with the mesh, turn by turn."),
-    "peers": LazyCommand("meshslm.cli.peers:peers", "Show the nodes that a node knows."),
-    "status": LazyCommand("meshslm.cli.status:status", "Show how a node is doing."),
+    "peers": LazyCommand(
+        "meshslm.cli.peers:peers",
+        "Show the nodes that a node knows, what they host and how busy they are.",
+    ),
+    "status": LazyCommand(
+        "meshslm.cli.status:status", "Show how a node is doing: identity, uptime, tasks, engines."
+    ),
     "models": LazyCommand("meshslm.cli.models:models", "Fetch, list and check models."),
     "profiles": LazyCommand("meshslm.cli.profiles:profiles", "List and check specialist profiles."),
     "config": LazyCommand("meshslm.cli.config:config", "Show the settings in effect."),

@@ -58,8 +58,10 @@ def _fields(told: StatusReply) -> list[tuple[str, object]]:
         ("peers", f"{told.peers_alive} alive"),
         (
             "tasks",
-            f"{tasks.active} active; {tasks.arrived} arrived, {tasks.finished} finished, "
-            f"{tasks.failed} failed, {tasks.cancelled} cancelled, {tasks.retried} retries",
+            (
+                f"{tasks.active} active; {tasks.arrived} arrived, {tasks.finished} finished, "
+                f"{tasks.failed} failed, {tasks.cancelled} cancelled, {tasks.retried} retries"
+            ),
         ),
         ("runs", f"{tasks.served} served, {tasks.refused} refused"),
     ]

@@ -9,6 +9,7 @@ import click
 
 from meshslm.cli.effective import load_effective, setting_options
 from meshslm.cli.model_progress import ProgressLines
+from meshslm.cli.reach import curl_line
 
 if TYPE_CHECKING:
     from meshslm.boot import Ready
@@ -54,9 +55,3 @@ def _greet(settings: Settings, ready: Ready) -> None:
         f"  try       {curl_line(ready.gateway_url)}",
     ]
     click.echo("\n".join(lines))
-
-
-def curl_line(url: str) -> str:
-    """A command to paste that asks the node at `url`."""
-    body = '{"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}'
-    return f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"

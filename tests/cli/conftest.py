@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Run:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Runs a command line in a home of its own and returns exit code, stdout and stderr."""
     for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
@@ -43,3 +45,31 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Outcome(code, captured.out, captured.err)
 
     return run_line
+
+
+def tiny_gguf(name: str = "tiny") -> bytes:
+    """A well-formed GGUF file of one small F32 tensor: enough for the store, not for an engine."""
+    pairs = (
+        text("general.architecture")
+        + struct.pack("<I", 8)
+        + text("llama")
+        + text("general.name")
+        + struct.pack("<I", 8)
+        + text(name)
+        + text("llama.context_length")
+        + struct.pack("<II", 4, 512)
+    )
+    tensor = text("output.weight") + struct.pack("<IQQIQ", 2, 32, 2, 0, 0)
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, 3) + pairs + tensor
+    return head + b"\0" * (-len(head) % 32) + b"\0" * (32 * 2 * 4)
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+@pytest.fixture
+def gguf_file(tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(tiny_gguf())
+    return file

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from meshslm.cli.effective import SETTING_OPTIONS
 from meshslm.settings import KEYS
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
 
 SETTING_NAMES = set(KEYS)
 
@@ -21,7 +25,7 @@ def config_file(tmp_path: Path) -> Path:
 
 
 def test_flags_win_over_environment_over_file_over_default(
-    run, config_file: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MESHSLM_GATEWAY_PORT", "9002")
     monkeypatch.setenv("MESHSLM_NODE_MESH", "from-environment")
@@ -34,7 +38,7 @@ def test_flags_win_over_environment_over_file_over_default(
     assert set(told) == SETTING_NAMES
 
 
-def test_every_option_sets_its_setting(run) -> None:
+def test_every_option_sets_its_setting(run: Run) -> None:
     given = {
         "name": "n",
         "mesh": "m",
@@ -58,13 +62,13 @@ def test_every_option_sets_its_setting(run) -> None:
         assert changed == {SETTING_OPTIONS[parameter]}
 
 
-def test_options_that_may_come_twice(run) -> None:
+def test_options_that_may_come_twice(run: Run) -> None:
     told = run("config", "--json", "--profile", "code", "--profile", "writing", "--no-mdns").json
     assert told["node.profiles"]["value"] == ["code", "writing"]
     assert told["link.mdns"] == {"value": False, "source": "flag"}
 
 
-def test_no_profiles(run) -> None:
+def test_no_profiles(run: Run) -> None:
     assert run("config", "--json", "--no-profiles").json["node.profiles"]["value"] == []
     both = run("config", "--no-profiles", "--profile", "code")
     assert both.code == 2
@@ -72,20 +76,20 @@ def test_no_profiles(run) -> None:
 
 
 def test_the_config_file_may_come_from_the_environment(
-    run, config_file: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MESHSLM_CONFIG", str(config_file))
     assert run("config", "--json").json["gateway.port"]["value"] == 9001
 
 
-def test_the_default_place_is_read(run, tmp_path: Path) -> None:
+def test_the_default_place_is_read(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "xdg_config_home" / "meshslm"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text('[node]\nname = "here"\n')
     assert run("config", "--json").json["node.name"]["value"] == "here"
 
 
-def test_toml_says_the_same(run, tmp_path: Path) -> None:
+def test_toml_says_the_same(run: Run, tmp_path: Path) -> None:
     first = run("config", "--toml", "--gateway-port", "1234", "--profile", "code").out
     assert tomllib.loads(first)["gateway"]["port"] == 1234
     file = tmp_path / "again.toml"
@@ -95,7 +99,7 @@ def test_toml_says_the_same(run, tmp_path: Path) -> None:
     assert told["node.profiles"]["value"] == ["code"]
 
 
-def test_a_table_for_people(run) -> None:
+def test_a_table_for_people(run: Run) -> None:
     shown = run("config", "--name", "me")
     assert shown.code == 0
     rows = {line.split()[0]: line.split() for line in shown.out.splitlines()}
@@ -103,11 +107,11 @@ def test_a_table_for_people(run) -> None:
     assert rows["link.bootstrap"][1] == "none"
 
 
-def test_toml_and_json_exclude_each_other(run) -> None:
+def test_toml_and_json_exclude_each_other(run: Run) -> None:
     assert run("config", "--toml", "--json").code == 2
 
 
-def test_a_missing_config_file(run, tmp_path: Path) -> None:
+def test_a_missing_config_file(run: Run, tmp_path: Path) -> None:
     shown = run("config", "--config", str(tmp_path / "none.toml"))
     assert shown.code == 1
     assert "none.toml" in shown.err
@@ -122,7 +126,9 @@ def test_a_missing_config_file(run, tmp_path: Path) -> None:
         ("[gate]\nport = 1\n", ["line 1", "gate"]),
     ],
 )
-def test_a_bad_config_names_line_and_key(run, tmp_path: Path, text: str, told: list[str]) -> None:
+def test_a_bad_config_names_line_and_key(
+    run: Run, tmp_path: Path, text: str, told: list[str]
+) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(text)
     shown = run("config", "--config", str(file))
@@ -133,7 +139,7 @@ def test_a_bad_config_names_line_and_key(run, tmp_path: Path, text: str, told: l
     assert "Traceback" not in shown.err
 
 
-def test_a_config_that_is_no_text(run, tmp_path: Path) -> None:
+def test_a_config_that_is_no_text(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
     file.write_bytes(b"\xff\xfe\x00")
     shown = run("config", "--config", str(file))
@@ -141,7 +147,7 @@ def test_a_config_that_is_no_text(run, tmp_path: Path) -> None:
     assert "bad.toml" in shown.err
 
 
-def test_a_bad_flag_and_a_bad_variable(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_flag_and_a_bad_variable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = run("config", "--gateway-port", "70000")
     assert shown.code == 1
     assert "gateway.port" in shown.err

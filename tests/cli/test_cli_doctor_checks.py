@@ -36,7 +36,7 @@ def test_this_python_is_new_enough() -> None:
 
 
 def test_an_old_python_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_checks.sys, "version_info", (3, 9, 1, "final", 0))
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1, "final", 0))
     finding = check_python()
     assert finding.verdict is Verdict.FAIL
     assert "3.11" in finding.advice
@@ -100,7 +100,7 @@ def test_cpu_flags_of_both_families(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
-    finding = check_folder(tmp_path / "a" / "b")
+    finding = check_folder("folder", tmp_path / "a" / "b", "--data-dir")
     assert finding.verdict is Verdict.OK
     assert "will be made" in finding.detail
     assert not (tmp_path / "a").exists()
@@ -108,7 +108,7 @@ def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
 
 def test_a_folder_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    finding = check_folder(tmp_path / "file")
+    finding = check_folder("folder", tmp_path / "file", "--data-dir")
     assert finding.verdict is Verdict.FAIL
     assert finding.advice
 
@@ -116,7 +116,7 @@ def test_a_folder_below_a_file(tmp_path: Path) -> None:
 @not_root
 def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert check_folder(tmp_path / "a").verdict is Verdict.FAIL
+    assert check_folder("folder", tmp_path / "a", "--data-dir").verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -13,6 +14,9 @@ from meshslm import __version__
 from meshslm.cli.failures import run_command
 from meshslm.cli.root import COMMANDS, root
 from meshslm.errors import FaultCode, OurFault, RequestFault
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
 
 HEAVY = {
     "cryptography",
@@ -65,7 +69,7 @@ def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
     assert len(modules) < BUDGET, sorted(modules)
 
 
-def test_help_lists_every_command_with_its_own_summary(run) -> None:
+def test_help_lists_every_command_with_its_own_summary(run: Run) -> None:
     shown = run("--help")
     assert shown.code == 0
     with click.Context(root) as ctx:
@@ -77,7 +81,7 @@ def test_help_lists_every_command_with_its_own_summary(run) -> None:
             assert name in shown.out
 
 
-def test_every_command_has_help(run) -> None:
+def test_every_command_has_help(run: Run) -> None:
     for path in walk(root):
         shown = run(*path, "--help")
         assert shown.code == 0, path
@@ -85,17 +89,17 @@ def test_every_command_has_help(run) -> None:
         assert run(*path, "-h").out == shown.out
 
 
-def test_version(run) -> None:
+def test_version(run: Run) -> None:
     assert run("--version").out == f"meshslm {__version__}\n"
 
 
-def test_no_command_shows_help_and_is_wrong_usage(run) -> None:
+def test_no_command_shows_help_and_is_wrong_usage(run: Run) -> None:
     shown = run()
     assert shown.code == 2
     assert shown.err.startswith("Usage: meshslm")
 
 
-def test_a_typing_error_names_the_nearest_command(run) -> None:
+def test_a_typing_error_names_the_nearest_command(run: Run) -> None:
     shown = run("statsu")
     assert shown.code == 2
     assert shown.err == (
@@ -103,7 +107,7 @@ def test_a_typing_error_names_the_nearest_command(run) -> None:
     )
 
 
-def test_an_unknown_option_points_at_the_command_that_has_none(run) -> None:
+def test_an_unknown_option_points_at_the_command_that_has_none(run: Run) -> None:
     shown = run("peers", "--colour")
     assert shown.code == 2
     assert "--colour" in shown.err

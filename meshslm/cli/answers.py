@@ -1,0 +1,83 @@
+"""Asking through the client library, for every command that asks: show the text, then who did it.
+
+Rules:
+- Text of a model is a stranger's: on a terminal its control characters are left out, so that no
+  peer can move the cursor or set the title of whoever asks.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from meshslm.cli.screen import duration_text
+
+if TYPE_CHECKING:
+    from meshslm.client import Answer, TextStream
+
+_UNSEEN: Final = {
+    code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
+"""C0 and C1 control characters, without those that lay text out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An answer that was shown as it came."""
+
+    answer: Answer
+    first_text_at: float
+    """On `time.monotonic`'s clock."""
+
+
+def show_stream(stream: TextStream, write: Callable[[str], None]) -> Shown:
+    """Hand the text of an entered stream to `write` as it comes."""
+    first_text_at = None
+    for piece in stream:
+        if first_text_at is None:
+            first_text_at = time.monotonic()
+        write(piece)
+    return Shown(stream.answer, first_text_at or time.monotonic())
+
+
+def write_text(text: str) -> None:
+    """Show a piece of a model's text on stdout at once."""
+    if sys.stdout.isatty():
+        text = text.translate(_UNSEEN)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def answered_by(answer: Answer) -> str:
+    """Who answered and why, and how fast, in two lines."""
+    who = f"{answer.profile} on {answer.node_name or answer.node}" if answer.profile else "a server"
+    why = f" because {answer.route}" if answer.route else ""
+    moved = f", after {answer.attempts} attempts" if answer.attempts > 1 else ""
+    speed = answer.tokens_per_s
+    figures = [
+        f"first token {duration_text(answer.ttft_ms)}",
+        *([f"{speed:.1f} tokens/s"] if speed is not None else []),
+        f"{answer.usage.completion_tokens} tokens",
+        *(["cut at the token limit"] if answer.finish_reason == "length" else []),
+    ]
+    return f"{who} ({answer.model}) answered{why}{moved}\n{', '.join(figures)}"
+
+
+def tell_answered(answer: Answer) -> None:
+    """Say on stderr who answered."""
+    for line in answered_by(answer).translate(_UNSEEN).splitlines():
+        click.secho(f"-- {line}", err=True, dim=True)
+
+
+def answer_fields(answer: Answer) -> dict[str, Any]:
+    """An answer for `--json`."""
+    from msgspec import to_builtins
+
+    speed = answer.tokens_per_s
+    fields: dict[str, Any] = to_builtins(answer)
+    return {**fields, "tokens_per_s": None if speed is None else round(speed, 3)}

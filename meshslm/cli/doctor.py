@@ -1,0 +1,115 @@
+"""`meshslm doctor`: whether this machine can run a node, and what to do where it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from meshslm.cli.effective import library_of, load_effective, setting_options
+from meshslm.cli.failures import DONE, FAILED
+from meshslm.cli.reach import gateway_url, is_ready
+from meshslm.cli.screen import json_option, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from meshslm.cli.doctor_checks import Finding
+    from meshslm.settings import Settings
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@setting_options
+@json_option
+def doctor(as_json: bool, **options: Any) -> int:
+    """Check this machine and say what to do.
+
+    Takes the same options as 'meshslm up' and looks at what that would use: Python, llama.cpp and
+    the CPU, folders, disk, memory, identity, ports, models, and whether a node runs already.
+    Ends with 1 where a check fails.
+    """
+    from meshslm.cli.doctor_checks import Verdict, worst
+
+    settings = load_effective(**options).settings
+    findings = []
+    for finding in examine(settings):
+        findings.append(finding)
+        if not as_json:
+            _tell(finding)
+    verdict = worst(findings)
+    if as_json:
+        checks = [
+            {"check": f.check, "verdict": f.verdict, "detail": f.detail, "advice": f.advice}
+            for f in findings
+        ]
+        print_json({"verdict": verdict, "checks": checks})
+    return FAILED if verdict is Verdict.FAIL else DONE
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Every check, in the order in which a node needs the things."""
+    from meshslm.adapters.keyring import KEY_FILE
+    from meshslm.cli import doctor_checks as checks
+
+    data, models = Path(settings.node.data_dir), Path(settings.node.models_dir)
+    yield checks.check_python()
+    yield from checks.check_llama(checks.cpu_flags())
+    yield checks.check_memory()
+    yield checks.check_folder("data folder", data, "--data-dir")
+    yield checks.check_folder("models folder", models, "--models-dir")
+    yield checks.check_disk(models)
+    yield checks.check_key(data / KEY_FILE)
+    yield from _check_models(settings)
+    yield from _check_node(settings)
+
+
+def _check_models(settings: Settings) -> Iterator[Finding]:
+    """Whether the models of the settings' profiles are here; the default one without profiles."""
+    from meshslm.cli.doctor_checks import Finding, Verdict
+    from meshslm.cli.profiles import load_profile
+    from meshslm.errors import OurFault
+
+    library = library_of(settings)
+    names = {library.catalogue.default.name}
+    for reference in settings.node.profiles:
+        try:
+            names.add(load_profile(reference).model)
+        except OurFault as fault:
+            yield Finding("profile", Verdict.FAIL, str(fault), "correct it, or host another")
+    for name in sorted(names):
+        try:
+            ready = library.ready(name)
+        except OurFault as fault:
+            yield Finding("model", Verdict.FAIL, str(fault), f"meshslm models rm {name}")
+            continue
+        if ready is None:
+            advice = f"meshslm models pull {name}; a node that hosts it does so when it starts"
+            yield Finding("model", Verdict.WARN, f"{name} is not here, or not prepared", advice)
+        else:
+            yield Finding("model", Verdict.OK, f"{name}, {ready.quantisation}")
+
+
+def _check_node(settings: Settings) -> Iterator[Finding]:
+    """Whether a node runs; where none does, whether its ports are free."""
+    from meshslm.cli.doctor_checks import Finding, Verdict, check_port
+
+    url = gateway_url(settings)
+    if is_ready(url):
+        yield Finding("node", Verdict.OK, f"one is up and ready at {url}")
+        return
+    yield Finding("node", Verdict.WARN, f"none is ready at {url}", "start one with 'meshslm up'")
+    yield check_port("API", settings.gateway.host, settings.gateway.port)
+    for address in settings.link.listen:
+        parts = address.split("/")
+        if parts[1] in {"ip4", "ip6"} and parts[3:4] == ["tcp"] and parts[4].isdecimal():
+            yield check_port("peer", parts[2], int(parts[4]))
+
+
+def _tell(finding: Finding) -> None:
+    mark = click.style(f"{finding.verdict:<4}", fg=COLOURS[finding.verdict], bold=True)
+    click.echo(f"{mark}  {finding.check:<14} {finding.detail}")
+    if finding.advice:
+        click.echo(f"      {'':<14} -> {finding.advice}")
