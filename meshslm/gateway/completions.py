@@ -66,8 +66,7 @@ class Completions:
                 await answer.run(self._service)
                 nursery.cancel_scope.cancel()
         finally:
-            duration_ms = (trio.current_time() - arrived_s) * 1000
-            self._meters.task_ended(answer.outcome, duration_ms)
+            answer.settle(FaultCode.CANCELLED.value)
 
 
 class _Answer:
@@ -82,22 +81,28 @@ class _Answer:
         receive: Receive,
         send: Send,
     ) -> None:
-        self.outcome: str = FaultCode.CANCELLED.value
+        self._settled = False
         self._job = job
         self._meters = meters
         self._told = Told(arrived_s)
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._last_sent = False
 
     async def leave_when_gone(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` when the client hangs up before it has its whole answer."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
         # The server says "disconnect" after a whole answer too.
-        if not self._last_sent:
+        if not self._settled:
             scope.cancel()
+
+    def settle(self, outcome: str) -> None:
+        """Count how the task ended, once: before the client is told, or when it has left."""
+        if not self._settled:
+            self._settled = True
+            duration_ms = (trio.current_time() - self._told.arrived_s) * 1000
+            self._meters.task_ended(outcome, duration_ms)
 
     async def run(self, service: NodeService) -> None:
         """Run the task to its end, and tell the client."""
@@ -108,8 +113,7 @@ class _Answer:
         except RequestFault as refused:
             fault = refused
         if fault is not None:
-            self.outcome = fault.code.value
-            self._last_sent = True
+            self.settle(fault.code.value)
             await self._fail(fault)
 
     async def _follow(self, stream: TaskStream) -> RequestFault | None:
@@ -127,7 +131,7 @@ class _Answer:
                         self._told.chosen(item)
                     case FinishTask():
                         self._meters.tokens(item.usage)
-                        self.outcome = FINISHED
+                        self.settle(FINISHED)
                         await self._finish(stream.task, item)
                         return None
                     case FailTask():
@@ -182,7 +186,6 @@ class _WholeAnswer(_Answer):
         info = self._told.info(end.timings)
         body = self._job.whole(self._head(task), self._choices, usage_shape(end.usage), info)
         reply = json_reply(body, headers=self._told.headers(end.timings))
-        self._last_sent = True
         await reply(self._scope, self._receive, self._send)
 
 
@@ -236,7 +239,6 @@ class _StreamedAnswer(_Answer):
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
 
     async def _send_last(self) -> None:
-        self._last_sent = True
         if not self._begun:
             await self._begin()
         data = b"".join(self._events)

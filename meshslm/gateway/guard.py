@@ -103,12 +103,12 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
-        exchange = _Exchange(scope, receive, send, request_id(scope) or next(self._ids))
+        name = request_id(scope) or next(self._ids)
+        exchange = _Exchange(scope, receive, send, name, self._note)
         try:
             await self._pass_on(exchange)
         finally:
-            self._note(exchange, (time.perf_counter() - began) * 1000)
+            exchange.note()
 
     async def _pass_on(self, exchange: _Exchange) -> None:
         scope = exchange.scope
@@ -124,14 +124,15 @@ class Guard:
                 reply = refusal(500, f"A bug in the node; its log has the trace ({exchange.id}).")
                 await reply(scope, exchange.receive, exchange.send)
 
-    def _note(self, exchange: _Exchange, took_ms: float) -> None:
+    def _note(self, exchange: _Exchange) -> None:
         route = self._route_of(exchange.scope["path"])
         # 499 is what nginx logs for a client that left before its answer began.
         status = exchange.status or 499
         self._meters.request_answered(route, status)
         level = logging.INFO if exchange.scope["method"] == "POST" else logging.DEBUG
         if _log.isEnabledFor(level):
-            facts = {"route": route, "status": status, "ms": round(took_ms, 1), "id": exchange.id}
+            took_ms = round((time.perf_counter() - exchange.began) * 1000, 1)
+            facts = {"route": route, "status": status, "ms": took_ms, "id": exchange.id}
             _log.log(level, "answered", extra={"facts": facts})
 
 
@@ -147,13 +148,29 @@ def request_id(scope: Scope) -> str | None:
 class _Exchange:
     """One request and its answer, with the body seen to its end."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        name: str,
+        note: Callable[[_Exchange], None],
+    ) -> None:
+        self.began = time.perf_counter()
         self.scope = scope
-        self.id = request_id
+        self.id = name
         self.status = 0
+        self._noted = False
+        self._note = note
         self._receive = receive
         self._send = send
         self._body_read = False
+
+    def note(self) -> None:
+        """Count and log it, once."""
+        if not self._noted:
+            self._noted = True
+            self._note(self)
 
     async def receive(self) -> Message:
         """The next message from the client."""
@@ -164,14 +181,18 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a part of the answer on. Not interrupted: the server below would lose its place."""
-        if message["type"] == "http.response.start":
+        starts = message["type"] == "http.response.start"
+        if starts:
             self.status = message["status"]
             self._add_headers(message)
+        last = not starts and not message.get("more_body", False)
+        if last:
+            self.note()  # before the client can ask how often it asked
         with trio.CancelScope(shield=True):
-            if message.get("more_body", True) or self._body_read:
-                await self._send(message)
-            else:
+            if last and not self._body_read:
                 await self._send_last(message)
+            else:
+                await self._send(message)
 
     def _add_headers(self, message: Message) -> None:
         headers = [*message["headers"], (b"x-request-id", self.id.encode())]
