@@ -202,8 +202,9 @@ PULL_ATTEMPTS: Final = 5
 PULL_BACKOFF_MS: Final = 500
 """Wait after the first such try; doubles."""
 
-PULL_IDLE_MS: Final = 60_000
-"""A download that brings nothing for so long is tried again."""
+PULL_IDLE_MS: Final = 10_000
+"""A download that brings nothing for so long is tried again; it goes on where it was, so this may
+be short, and it is the longest that stopping a download takes."""
 
 REDIRECTS: Final = 5
 """Redirects followed from one URL; model hubs use one or two."""

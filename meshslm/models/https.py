@@ -29,8 +29,6 @@ from meshslm.models.disk import DiskFile, DiskFull, need_space, write_whole
 from meshslm.models.progress import TICK_S, Progress, Report, Stage
 from meshslm.models.sources import Fetched, HttpsSource, Pin
 
-CHUNK_BYTES = 256 * 1024
-
 Sleep = Callable[[float], None]
 
 
@@ -149,7 +147,7 @@ def _attempt(client: httpx.Client, part: _Part, file: DiskFile, report: Report) 
             raise _Broken("the server does not have the rest of the file")
         _begin(response, part, file)
         try:
-            for chunk in response.iter_raw(CHUNK_BYTES):
+            for chunk in response.iter_raw():  # as it comes: what is buffered would be lost
                 file.write(chunk)
                 report(Progress(Stage.DOWNLOADING, file.size, part.note.total))
         except httpx.TransportError as error:

@@ -2,7 +2,7 @@
 
 Rules:
 - Every loop of this floor that can take longer than a moment calls its `Report` at least five
-  times a second.
+  times a second. Only a silent network may take longer, up to `limits.PULL_IDLE_MS`.
 - An exception that a report raises stops the work at once and leaves what can be resumed: that is
   how a thread is cancelled.
 """
