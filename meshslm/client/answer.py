@@ -77,21 +77,33 @@ class StreamReader:
         self._finish: str | None = None
         self._usage: CompletionUsage | None = None
         self._whole = False
+        self._fault: RequestFault | None = None
 
     def feed(self, received: bytes) -> list[str]:
         """The pieces of text that `received` completes.
 
-        Raises `RequestFault` where the stream says that it failed.
+        Raises `RequestFault` where the stream says that it failed; text that came together with
+        such an end is returned first, and the fault raised by the next call.
         """
+        if self._fault is not None:
+            raise self._fault
+        pieces: list[str] = []
         try:
-            pieces = [piece for data in self._events.feed(received) for piece in self._read(data)]
+            for data in self._events.feed(received):
+                pieces += self._read(data)
+        except RequestFault as fault:
+            if not pieces:
+                raise
+            self._fault = fault
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             raise _no_node(error) from None
         self._texts += pieces
         return pieces
 
     def end(self) -> None:
-        """The stream is over. Raises `RequestFault` where it was cut off."""
+        """The stream is over. Raises `RequestFault` where it failed or was cut off."""
+        if self._fault is not None:
+            raise self._fault
         if not self._whole:
             raise RequestFault(
                 FaultCode.PEER_LOST, "The node broke off in the middle of an answer."
