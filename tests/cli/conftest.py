@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,3 +74,10 @@ def gguf_file(tmp_path: Path) -> Path:
     file = tmp_path / "tiny.gguf"
     file.write_bytes(tiny_gguf())
     return file
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port: int = held.getsockname()[1]
+        return port

@@ -1,0 +1,319 @@
+"""`meshslm ask`, `chat`, `peers` and `status` against a node that says what the test wants."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from meshslm.cli import answers
+from meshslm.errors import FaultCode, RequestFault
+from tests.cli.stand_in_node import NODE, StandIn, stand_in_node
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
+
+ABOUT = (
+    "-- writing on node-b (smollm2-135m-instruct) answered because classified as writing (0.81), "
+    "after 2 attempts\n"
+    "-- first token 42 ms, 40.0 tokens/s, 8 tokens\n"
+)
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    with stand_in_node() as told:
+        monkeypatch.setenv("MESHSLM_URL", told.url)
+        yield told
+
+
+# --- ask ----------------------------------------------------------------------------------------
+def test_the_answer_goes_to_stdout_and_what_is_about_it_to_stderr(run: Run, node: StandIn) -> None:
+    shown = run("ask", "Write", "a poem")
+    assert shown.code == 0
+    assert shown.out == "Snow on the lamp.\n"
+    assert shown.err == ABOUT
+    assert node.asked == [
+        {
+            "model": "auto",
+            "messages": [{"role": "user", "content": "Write a poem"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ]
+
+
+def test_options_reach_the_node(run: Run, node: StandIn) -> None:
+    words = ("--max-tokens", "7", "--temperature", "0", "--seed", "5", "--system", "Be brief.")
+    assert run("ask", "--model", "domain:writing", *words, "Hi").code == 0
+    asked = node.asked[0]
+    assert asked["model"] == "domain:writing"
+    assert (asked["max_tokens"], asked["temperature"], asked["seed"]) == (7, 0, 5)
+    assert asked["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
+def test_without_streaming(run: Run, node: StandIn) -> None:
+    shown = run("ask", "--no-stream", "Hi")
+    assert shown.out == "Snow on the lamp.\n"
+    assert shown.err == ABOUT
+    assert "stream" not in node.asked[0]
+
+
+def test_json(run: Run, node: StandIn) -> None:
+    shown = run("ask", "--json", "Hi")
+    assert shown.err == ""
+    assert shown.json == {
+        "text": "Snow on the lamp.",
+        "finish_reason": "stop",
+        "model": "smollm2-135m-instruct",
+        "node": NODE,
+        "node_name": "node-b",
+        "profile": "writing",
+        "route": "classified as writing (0.81)",
+        "attempts": 2,
+        "ttft_ms": 42.5,
+        "queue_ms": 1.0,
+        "prefill_ms": 30.0,
+        "decode_ms": 200.0,
+        "tokens_per_s": 40.0,
+        "usage": {
+            "prompt_tokens": 12,
+            "completion_tokens": 8,
+            "total_tokens": 20,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        },
+    }
+
+
+def test_the_question_from_stdin(run: Run, node: StandIn) -> None:
+    assert run("ask", "-", stdin="Grüße\nund mehr").code == 0
+    assert node.asked[0]["messages"][0]["content"] == "Grüße\nund mehr"
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin"), [(("ask", " "), None), (("ask", "-"), ""), (("ask",), None)]
+)
+def test_an_empty_question(
+    run: Run, node: StandIn, words: tuple[str, ...], stdin: str | None
+) -> None:
+    assert run(*words, stdin=stdin).code == 2
+    assert node.asked == []
+
+
+def test_a_question_that_is_no_text(
+    run: Run, node: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe")))
+    shown = run("ask", "-")
+    assert shown.code == 1
+    assert "UTF-8" in shown.err
+
+
+@pytest.mark.parametrize("words", [(), ("--no-stream",), ("--json",)])
+def test_a_refusal_is_told_in_the_nodes_words(
+    run: Run, node: StandIn, words: tuple[str, ...]
+) -> None:
+    node.pieces = []
+    node.fault = RequestFault(FaultCode.UNKNOWN_MODEL, "nobody hosts x; there are auto and writing")
+    shown = run("ask", "--model", "x", *words, "Hi")
+    assert shown.code == 1
+    assert shown.out == ""
+    assert shown.err == "meshslm: error: nobody hosts x; there are auto and writing\n"
+
+
+def test_a_fault_in_the_middle_of_an_answer(run: Run, node: StandIn) -> None:
+    node.fault = RequestFault(FaultCode.PEER_LOST, "node-b is gone")
+    shown = run("ask", "Hi")
+    assert shown.code == 1
+    assert shown.out == "Snow on the lamp."
+    assert shown.err == "meshslm: error: node-b is gone\n"
+
+
+def test_an_answer_that_breaks_off(run: Run, node: StandIn) -> None:
+    node.breaks_off = True
+    shown = run("ask", "Hi")
+    assert shown.code == 1
+    assert "broke off" in shown.err
+
+
+def test_a_terminal_is_safe_from_control_characters(
+    node: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "\x1b]0;owned\x07 \x9b31m line\n\tend\r"
+    answers.write_text(hostile)
+    assert capsys.readouterr().out == hostile
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    answers.write_text(hostile)
+    assert capsys.readouterr().out == "]0;owned 31m line\n\tend"
+
+
+# --- reaching a node ----------------------------------------------------------------------------
+@pytest.mark.parametrize("words", [("ask", "Hi"), ("peers",), ("status",), ("chat",)])
+def test_no_node_there(run: Run, words: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+    shown = run(words[0], "--url", url, *words[1:])
+    assert shown.code == 1
+    assert url in shown.err
+    assert "meshslm up" in shown.err
+    assert "hint: --url" in shown.err
+
+
+def test_something_else_is_there(run: Run, node: StandIn) -> None:
+    shown = run("peers", "--url", f"{node.url}/elsewhere")
+    assert shown.code == 1
+    assert "meshslm" in shown.err
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:7416", "ftp://x", "http://"])
+def test_a_bad_address_is_wrong_usage(run: Run, url: str) -> None:
+    assert run("peers", "--url", url).code == 2
+
+
+def test_the_address_of_the_api_will_do(run: Run, node: StandIn) -> None:
+    assert run("status", "--url", f"{node.url}/v1/").code == 0
+
+
+def test_settings_tell_where_the_node_is(
+    run: Run, node: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MESHSLM_URL")
+    monkeypatch.setenv("MESHSLM_GATEWAY_HOST", "0.0.0.0")
+    monkeypatch.setenv("MESHSLM_GATEWAY_PORT", node.url.rpartition(":")[2])
+    assert run("status").code == 0
+
+
+# --- peers and status ---------------------------------------------------------------------------
+def test_peers(run: Run, node: StandIn) -> None:
+    shown = run("peers")
+    assert shown.code == 0
+    head, first, second = shown.out.splitlines()
+    assert head.split()[:3] == ["name", "state", "node"]
+    assert first.split()[:2] == ["node-a", "self"]
+    assert "writing (writing, poetry)" in second
+    assert "1 of 8" in second
+    assert "310 ms ago" in second
+    assert "88" in second
+
+
+def test_peers_as_json(run: Run, node: StandIn) -> None:
+    first, second = run("peers", "--json").json
+    assert first["state"] == "self"
+    assert second["specialists"][0]["profile"] == "writing"
+    assert second["loads"][0]["decode_tps"] == 88.4
+    assert set(first) == {
+        "node",
+        "name",
+        "state",
+        "agent",
+        "address",
+        "rtt_ms",
+        "heard_ms",
+        "specialists",
+        "hardware",
+        "loads",
+    }
+
+
+def test_status(run: Run, node: StandIn) -> None:
+    shown = run("status").out
+    for part in (NODE, "2 min 05 s, boot 3", "1 active; 9 arrived", "4 served", "88", "demo"):
+        assert part in shown
+
+
+def test_status_as_json(run: Run, node: StandIn) -> None:
+    told = run("status", "--json").json
+    assert told["node"] == NODE
+    assert told["tasks"]["retried"] == 2
+
+
+# --- chat ---------------------------------------------------------------------------------------
+def test_a_conversation_keeps_its_turns(run: Run, node: StandIn) -> None:
+    shown = run("chat", "--system", "Be brief.", stdin="Hi\n\nAnd then?\n")
+    assert shown.code == 0
+    assert shown.out == "Snow on the lamp.\n" * 2
+    assert shown.err == ABOUT * 2
+    assert node.asked[1]["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Snow on the lamp."},
+        {"role": "user", "content": "And then?"},
+    ]
+
+
+def test_commands_of_a_conversation(run: Run, node: StandIn) -> None:
+    shown = run("chat", stdin="Hi\n/model code\n/model\n/reset\nAgain\n/help\n/what\n/quit\nno\n")
+    assert shown.code == 0
+    assert [asked["model"] for asked in node.asked] == ["auto", "code"]
+    assert len(node.asked[1]["messages"]) == 1
+    assert "asking code from now on" in shown.err
+    assert "there is no command /what" in shown.err
+    assert shown.err.count("/reset        forget") == 2
+
+
+def test_a_conversation_survives_a_refusal(run: Run, node: StandIn) -> None:
+    node.pieces = []
+    node.fault = RequestFault(FaultCode.OVERLOADED, "queues are full")
+    shown = run("chat", stdin="Hi\nHi again\n")
+    assert shown.code == 0
+    assert shown.err == "meshslm: error: queues are full\n" * 2
+    assert [len(asked["messages"]) for asked in node.asked] == [1, 1]
+
+
+def test_a_broken_answer_stays_in_the_conversation(run: Run, node: StandIn) -> None:
+    node.fault = RequestFault(FaultCode.PEER_LOST, "node-b is gone")
+    shown = run("chat", stdin="Hi\nGo on\n")
+    assert shown.out == "Snow on the lamp.\n" * 2
+    assert node.asked[1]["messages"][1]["content"] == "Snow on the lamp."
+
+
+# --- doctor -------------------------------------------------------------------------------------
+def test_the_doctor_sees_a_node(run: Run, node: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    from meshslm.cli import doctor_checks
+
+    monkeypatch.setattr(doctor_checks, "check_llama", lambda flags: [])
+    port = node.url.rpartition(":")[2]
+    told = run("doctor", "--json", "--gateway-port", port).json
+    checks = {check["check"]: check for check in told["checks"]}
+    assert checks["node"]["verdict"] == "ok"
+    assert "API port" not in checks
+    node.ready = False
+    again = run("doctor", "--json", "--gateway-port", port)
+    checks = {check["check"]: check for check in again.json["checks"]}
+    assert checks["node"]["verdict"] == "warn"
+    assert checks["API port"]["verdict"] == "fail"
+    assert again.json["verdict"] == "fail"
+    assert again.code == 1
+
+
+def test_the_doctor_tells_people_what_to_do(
+    run: Run, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    from meshslm.cli import doctor_checks
+
+    monkeypatch.setattr(doctor_checks, "check_llama", lambda flags: [])
+    words = ("--gateway-port", str(free_port), "--listen", "/ip4/127.0.0.1/tcp/0")
+    shown = run("doctor", *words)
+    assert shown.code == 0
+    assert "ok    python" in shown.out
+    assert "-> meshslm models pull smollm2-135m-instruct" in shown.out
+    assert "-> start one with 'meshslm up'" in shown.out
+    told = run("doctor", "--json", *words, "--profile", "cde").json
+    assert told["verdict"] == "fail"
+    assert {check["check"] for check in told["checks"]} == {
+        "python",
+        "memory",
+        "data folder",
+        "models folder",
+        "disk",
+        "identity",
+        "profile",
+        "model",
+        "node",
+        "API port",
+        "peer port",
+    }
