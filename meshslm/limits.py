@@ -173,7 +173,7 @@ PINGS_PER_SECOND: Final = 8
 EXCHANGE_EVERY: Final = 10
 """Presences between two peer lists sent to a random peer, which heal what a loss left out."""
 
-EXCHANGES_OF_NEWS: Final = 4
+EXCHANGES_OF_NEWS: Final = 10
 """Peer lists sent, one a second to a random peer each, after somebody has come: nodes that met the
 same third one at different times find each other. News so spread doubles its reach every second."""
 

@@ -73,6 +73,8 @@ class Membership:
         self._gone = gone
         self._seq = 0
         self._ticks = 0
+        self._interval_ms = limits.PRESENCE_MS
+        """Time between two presences to the same peer in a mesh of this size."""
         self._turn = 0
         self._news = 0
         """Ticks for which a peer list goes out at each, since somebody has come."""
@@ -80,6 +82,7 @@ class Membership:
         self.boot = 0
         self.addresses: tuple[str, ...] = ()
         self.capability = Capability(boot=0, revision=0, roles=config.roles)
+        self._encoded = encode(self.capability)
         self.leaving = False
 
     # --- this node ------------------------------------------------------------------------------
@@ -88,6 +91,7 @@ class Membership:
         self.boot = boot
         self.addresses = addresses[: limits.ADDRESSES_PER_PEER]
         self.capability = Capability(boot, 0, roles=self._config.roles)
+        self._encoded = encode(self.capability)
         for address in self._config.bootstrap:
             self._dialling.want(address, now, configured=True)
         self._out.start_timer(TICK, "", self._chance.between(0, limits.PRESENCE_MS))
@@ -98,10 +102,10 @@ class Membership:
         self.capability = Capability(
             self.boot, revision, specialists[: limits.SPECIALISTS], hardware, self._config.roles
         )
+        self._encoded = encode(self.capability)
         self._directory.cards_version += 1
-        message = encode(self.capability)
         for peer in self._directory.alive():
-            self._out.send_encoded(peer.node, Lane.CONTROL, message)
+            self._out.send_encoded(peer.node, Lane.CONTROL, self._encoded)
 
     def leave(self) -> None:
         """Say goodbye to everybody."""
@@ -118,10 +122,12 @@ class Membership:
         self._out.start_timer(TICK, "", limits.PRESENCE_MS)
         self._ticks += 1
         alive = []
-        interval = self._interval_ms()
-        for peer in self._directory.alive():
+        present = self._directory.alive()
+        rounds = -(-len(present) // limits.PRESENCE_PER_SECOND)
+        self._interval_ms = max(1, rounds) * limits.PRESENCE_MS
+        for peer in present:
             # A mesh that has just grown slows its presences down: what was promised no longer holds.
-            promised = max(peer.next_ms, interval)
+            promised = max(peer.next_ms, self._interval_ms)
             if ms_between(peer.heard, now) > limits.PEER_EXPIRY_PRESENCES * promised:
                 self.drop(peer, f"silent for {ms_between(peer.heard, now) / 1000:.1f} s", now)
             else:
@@ -238,7 +244,7 @@ class Membership:
 
     def on_capability_wanted(self, peer: Peer) -> None:
         """The peer has missed what we can do."""
-        self._out.send(peer.node, Lane.CONTROL, self.capability)
+        self._out.send_encoded(peer.node, Lane.CONTROL, self._encoded)
 
     def on_ping(self, peer: Peer, ping: Ping) -> None:
         """The peer measures the round trip."""
@@ -267,11 +273,6 @@ class Membership:
                 self._dialling.want(address, now)
 
     # --- steps ----------------------------------------------------------------------------------
-    def _interval_ms(self) -> int:
-        """Time between two presences to the same peer in a mesh of this size."""
-        rounds = -(-len(self._directory.alive()) // limits.PRESENCE_PER_SECOND)
-        return max(1, rounds) * limits.PRESENCE_MS
-
     def _tell_presence(self, alive: list[Peer]) -> None:
         """Tell as many as may be told in one go, beginning with whose turn it is."""
         presence = self._presence()
@@ -300,18 +301,18 @@ class Membership:
             self._out.start_timer(HELLO, peer.node, limits.HELLO_RESEND_MS)
 
     def _introduce(self, peer: Peer, now: Instant) -> None:
-        self._out.send(peer.node, Lane.CONTROL, self.capability)
+        self._out.send_encoded(peer.node, Lane.CONTROL, self._encoded)
         self._out.send_encoded(peer.node, Lane.CONTROL, self._presence())
         if peer.incoming:
-            small = self._interval_ms() == limits.PRESENCE_MS
+            small = self._interval_ms == limits.PRESENCE_MS
             most = limits.PEERS_PER_EXCHANGE if small else limits.PEERS_PER_INTRODUCTION
             self._send_peers(peer, most)
         self._ping(peer, now)
 
     def _presence(self) -> bytes:
         self._seq += 1
-        next_ms, revision = self._interval_ms(), self.capability.revision
-        return encode(Presence(self.boot, self._seq, self._loads(), next_ms, revision))
+        revision = self.capability.revision
+        return encode(Presence(self.boot, self._seq, self._loads(), self._interval_ms, revision))
 
     def _ping(self, peer: Peer, now: Instant) -> None:
         self._nonce += 1
