@@ -125,7 +125,7 @@ class RunningNode:
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it and whatever it started, at once."""
+        """End it and whatever it started, at once, unless it has ended."""
         if self.exit_code is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -164,15 +164,21 @@ class RunningNodes:
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> list[str]:
-        """Stop all; returns the names of those that had to be killed."""
+        """Stop all; returns the names of those that had to be killed.
+
+        An interrupt (a second Ctrl-C) kills the rest at once.
+        """
         for node in self.nodes:
             node.terminate()
         deadline = time.monotonic() + STOP_SECONDS
         killed = []
-        for node in self.nodes:
-            if not node.wait(deadline - time.monotonic()):
+        try:
+            for node in self.nodes:
+                if not node.wait(deadline - time.monotonic()):
+                    killed.append(node.plan.name)
+        finally:
+            for node in self.nodes:
                 node.kill()
-                killed.append(node.plan.name)
         return killed
 
     def __enter__(self) -> Self:

@@ -64,7 +64,7 @@ def node_url(url: str | None) -> str:
 def gateway_url(settings: Settings) -> str:
     """Where the gateway of these settings is reached from this machine."""
     gateway = settings.gateway
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host)  # noqa: S104
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host)  # noqa: S104 - compared, not listened at
     return f"http://[{host}]:{gateway.port}" if ":" in host else f"http://{host}:{gateway.port}"
 
 
