@@ -40,7 +40,11 @@ log = logging.getLogger("meshslm.link")
 
 
 class _DialError(MeshslmError):
-    """Dialling came to nothing; the message is for a person."""
+    """Dialling came to nothing; the message is for a person. `peer` is who answered."""
+
+    def __init__(self, reason: str, peer: NodeId | None = None) -> None:
+        super().__init__(reason)
+        self.peer = peer
 
 
 class Libp2pLink:
@@ -181,7 +185,7 @@ class Libp2pLink:
         try:
             await self._connect(text)
         except _DialError as error:
-            await self._post(DialFailed(text, str(error)))
+            await self._post(DialFailed(text, str(error), error.peer))
         except Exception:
             log.exception("a connection to %s was dropped: a bug in serving it", text)
             await self._post(DialFailed(text, "a bug; the log has the trace"))
@@ -194,7 +198,7 @@ class Libp2pLink:
         if address.peer == self.node_id:
             raise _DialError("that is this node itself")
         if address.peer in self._links:
-            raise _DialError("already connected")
+            raise _DialError("already connected", address.peer)
         if self._connections >= limits.CONNECTIONS:
             raise _DialError(f"{limits.CONNECTIONS} connections are open already")
         self._connections += 1
@@ -238,9 +242,9 @@ class Libp2pLink:
                 failure = await self._propose(connection)
             if failure:
                 connection.abort(failure)
-        # A connection that lost to another one of the same peer has reached its aim all the same.
-        if failure and connection.peer not in self._links:
-            raise _DialError(failure)
+        if failure:
+            linked = connection.peer in self._links
+            raise _DialError("already connected" if linked else failure, connection.peer)
 
     async def _propose(self, connection: Connection) -> str:
         """Agree on the kept stream; returns why that failed, or nothing."""

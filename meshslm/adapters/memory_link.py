@@ -184,16 +184,15 @@ class MemoryLink:
 
     async def _dial(self, address: str) -> None:
         assert self._post is not None
-        known = set(self._ends)
         await trio.lowlevel.checkpoint()  # a real dial takes time, in which the peer may dial too
         found = self._network.find(address)
         if isinstance(found, str):
             await self._post(DialFailed(address, found))
         elif found is self:
             await self._post(DialFailed(address, "that is this node itself"))
-        elif found.node_id in known:
-            await self._post(DialFailed(address, "already connected"))
-        elif found.node_id not in self._ends:
+        elif found.node_id in self._ends:
+            await self._post(DialFailed(address, "already connected", found.node_id))
+        else:
             there, back = _Pipe(), _Pipe()
             self.attach(_End(found.node_id, address, back, there))
             found.attach(_End(self.node_id, "", there, back))

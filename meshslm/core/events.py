@@ -59,10 +59,12 @@ class PeerDisconnected:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
-    """No link came of dialling `address`."""
+    """No new link came of dialling `address`."""
 
     address: str
     reason: str
+    peer: NodeId | None = None
+    """Who listens there, where that was proven: a peer that is linked already, by another dial."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ input is then dialled, and one frame sent there.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import trio
 from libp2p import new_host
@@ -15,16 +16,16 @@ from libp2p.crypto.x25519 import create_new_key_pair as create_noise_pair
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport
-from multiaddr import Multiaddr  # type: ignore[import-untyped]
+from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
 
 PROTOCOL = "/meshslm/1.0.0"
 MESSAGE = b"from the stock host"
 
 
-async def echo(stream: object) -> None:
+async def echo(stream: Any) -> None:
     try:
-        while data := await stream.read(65536):  # type: ignore[attr-defined]
-            await stream.write(data)  # type: ignore[attr-defined]
+        while data := await stream.read(65536):
+            await stream.write(data)
     except Exception:  # noqa: BLE001 - the library raises many things at the end of a stream
         return  # the peer hung up
 

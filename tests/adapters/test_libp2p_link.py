@@ -131,7 +131,7 @@ async def test_a_bootstrap_address_needs_no_id(start_libp2p: StartLibp2p) -> Non
     one.link.dial(address)
     assert await one.expect(PeerConnected) == PeerConnected(two.id, address)
     one.link.dial(address)
-    await trio.testing.wait_all_tasks_blocked(0.2)
+    assert await one.expect(DialFailed) == DialFailed(address, "already connected", two.id)
     one.link.send(two.id, Lane.CONTROL, b"still one link")
     await two.expect(PeerConnected)
     assert await two.receive() == b"still one link"
