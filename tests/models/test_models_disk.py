@@ -128,9 +128,9 @@ def test_a_lock_excludes_threads_and_can_be_waited_for(tmp_path: Path) -> None:
 
 
 def test_waiting_for_a_lock_can_be_stopped(tmp_path: Path) -> None:
-    with exclusive(tmp_path / "a", Reports()), pytest.raises(KeyboardInterrupt):  # noqa: SIM117
-        with exclusive(tmp_path / "a", Reports("waiting")):
-            pass
+    second = exclusive(tmp_path / "a", Reports("waiting"))
+    with exclusive(tmp_path / "a", Reports()), pytest.raises(KeyboardInterrupt), second:
+        pytest.fail("two hold the same lock")
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:

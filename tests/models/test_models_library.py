@@ -358,7 +358,7 @@ def quantise_with(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 
     def run(argv: list[str], **options: object) -> None:
         at = argv.index("meshslm.engine.quantise") + 1
-        run_child([sys.executable, "-c", program, *argv[at:]], **options)  # type: ignore[arg-type]
+        run_child([sys.executable, "-c", program, *argv[at:]], **options)  # type: ignore[arg-type]  # what it took
 
     monkeypatch.setattr("meshslm.models.prepare.run_child", run)
 

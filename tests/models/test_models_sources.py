@@ -42,7 +42,7 @@ def test_a_source_and_the_name_of_its_model(text: str, source: Source | None, na
     ("text", "error"),
     [
         ("pypi:a", "not of the form"),
-        ("pypi:--index-url=x/y", "not of the form"),
+        ("pypi:--pre=x/y", "not of the form"),
         ("pypi:a @ https==1/y", "not of the form"),
         ("pypi:a==1 --pre/y", "not of the form"),
         ("http://h/f.gguf", "not encrypted"),
