@@ -192,14 +192,8 @@ class ModelLibrary:
                 source = FileSource(source.path.absolute())
                 wanted = f"file:{source.path}"
             order = _Order(name or name_of(source), wanted, Pin())
-        elif (stored := self.store.find(wanted)) is not None and name in (None, wanted):
-            pin = Pin(sha256=stored.original.sha256, size=stored.original.size)
-            order = _Order(wanted, stored.source, pin, stored.licence, stored.description)
         else:
-            entry = self.catalogue.find(wanted)
-            order = _Order(
-                name or entry.name, entry.source, entry.pin, entry.licence, entry.description
-            )
+            order = self._order_by_name(wanted, name)
         if not re.fullmatch(NAME_PATTERN, order.name):
             raise OurFault(
                 f"{order.name!r} cannot be a model's name: lower-case letters, digits, '.', '_' "
@@ -210,6 +204,16 @@ class ModelLibrary:
                 raise OurFault(f"{sha256!r} is no SHA-256 digest: it has 64 hex digits")
             order = replace(order, pin=replace(order.pin, sha256=sha256.lower()))
         return order
+
+    def _order_by_name(self, wanted: str, name: str | None) -> _Order:
+        """What is stored by that name again, or else what the catalogue has."""
+        entry = self.catalogue.find(wanted) if wanted in self.catalogue.names else None
+        stored = self.store.find(wanted) if name in (None, wanted) else None
+        if stored is not None and (entry is None or stored.source != entry.source):
+            pin = Pin(sha256=stored.original.sha256, size=stored.original.size)
+            return _Order(wanted, stored.source, pin, stored.licence, stored.description)
+        entry = entry or self.catalogue.find(wanted)  # which says what there is
+        return _Order(name or wanted, entry.source, entry.pin, entry.licence, entry.description)
 
     def _pull_original(self, order: _Order, wanted: str, report: Report) -> Manifest:
         stage = self.store.stage(order.name)
