@@ -18,7 +18,7 @@ from meshslm.cli.answers import Shown, answer_fields, show_stream, tell_answered
 from meshslm.cli.effective import config_option, library_of, load_effective, models_dir_option
 from meshslm.cli.failures import fail
 from meshslm.cli.model_progress import ModelReport
-from meshslm.cli.reach import curl_line, is_ready
+from meshslm.cli.reach import curl_line, readiness
 from meshslm.cli.screen import bytes_text, json_option, print_json
 from meshslm.cli.steps import Step, Steps
 
@@ -105,8 +105,11 @@ def _ready(nodes: RunningNodes, step: Step) -> Callable[[], bool]:
     waiting = [node.plan for node in nodes.nodes]
 
     def fact() -> bool:
-        waiting[:] = [plan for plan in waiting if not is_ready(plan.url)]
-        step.note = f"{len(nodes.nodes) - len(waiting)} of {len(nodes.nodes)}"
+        told = [(plan, *readiness(plan.url)) for plan in waiting]
+        waiting[:] = [plan for plan, ready, _ in told if not ready]
+        reasons = "; ".join(f"{plan.name} {reason}" for plan, ready, reason in told if not ready)
+        done = f"{len(nodes.nodes) - len(waiting)} of {len(nodes.nodes)}"
+        step.note = f"{done}; {reasons}" if reasons else done
         return not waiting
 
     return fact

@@ -171,15 +171,13 @@ class RunningNodes:
         for node in self.nodes:
             node.terminate()
         deadline = time.monotonic() + STOP_SECONDS
-        killed = []
         try:
-            for node in self.nodes:
-                if not node.wait(deadline - time.monotonic()):
-                    killed.append(node.plan.name)
+            return [
+                node.plan.name for node in self.nodes if not node.wait(deadline - time.monotonic())
+            ]
         finally:
             for node in self.nodes:
                 node.kill()
-        return killed
 
     def __enter__(self) -> Self:
         return self

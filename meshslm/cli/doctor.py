@@ -9,7 +9,7 @@ import click
 
 from meshslm.cli.effective import library_of, load_effective, setting_options
 from meshslm.cli.failures import DONE, FAILED
-from meshslm.cli.reach import gateway_url, is_ready
+from meshslm.cli.reach import gateway_url, readiness
 from meshslm.cli.screen import json_option, print_json
 
 if TYPE_CHECKING:
@@ -97,10 +97,12 @@ def _check_node(settings: Settings) -> Iterator[Finding]:
     from meshslm.cli.doctor_checks import Finding, Verdict, check_port
 
     url = gateway_url(settings)
-    if is_ready(url):
+    ready, reason = readiness(url)
+    if ready:
         yield Finding("node", Verdict.OK, f"one is up and ready at {url}")
         return
-    yield Finding("node", Verdict.WARN, f"none is ready at {url}", "start one with 'meshslm up'")
+    advice = "start one with 'meshslm up', or wait for the one that starts"
+    yield Finding("node", Verdict.WARN, f"none is ready at {url}: {reason}", advice)
     yield check_port("API", settings.gateway.host, settings.gateway.port)
     for address in settings.link.listen:
         parts = address.split("/")

@@ -45,6 +45,8 @@ def tell_failure(failure: BaseException, *, debug: bool) -> int:
     """Say on stderr what went wrong, and return the exit code that goes with it."""
     from meshslm.errors import MeshslmError
 
+    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
+        failure = failure.exceptions[0]  # a task group wraps even the one thing that went wrong
     if isinstance(failure, SystemExit):
         return failure.code if isinstance(failure.code, int) else FAILED
     if isinstance(failure, click.exceptions.Exit):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S: Final = 5.0
 """A node answers this from memory; more than this and its loop is stuck."""
+
+READY_BYTES: Final = 64 * 1024
+"""More than any node says; what else listens there may say more."""
 
 url_option = click.option(
     "--url",
@@ -79,15 +83,17 @@ def curl_line(url: str) -> str:
     return f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
 
 
-def is_ready(url: str) -> bool:
-    """Whether the node at `url` (http://HOST:PORT) says that it takes requests."""
+def readiness(url: str) -> tuple[bool, str]:
+    """Whether the node at `url` (http://HOST:PORT) takes requests, and why not."""
     from http.client import HTTPConnection, HTTPException
 
     connection = HTTPConnection(url.removeprefix("http://"), timeout=READY_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
+        response = connection.getresponse()
+        told = json.loads(response.read(READY_BYTES))
+        return response.status == 200, str(told.get("reason", ""))
+    except (OSError, HTTPException, ValueError, AttributeError):
+        return False, "does not answer yet"
     finally:
         connection.close()

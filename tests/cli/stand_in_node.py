@@ -155,7 +155,7 @@ def stand_in_node() -> Iterator[StandIn]:
             elif self.path == "/mesh/status":
                 self.whole(200, msgspec.json.encode(STATUS))
             elif self.path == "/readyz":
-                self.whole(200 if told.ready else 503, b"{}")
+                self.whole(200 if told.ready else 503, b'{"ready": false, "reason": "loads"}')
             else:
                 self.whole(404, b"{}")
 

@@ -301,7 +301,7 @@ def test_the_doctor_tells_people_what_to_do(
     assert shown.code == 0
     assert "ok    python" in shown.out
     assert "-> meshslm models pull smollm2-135m-instruct" in shown.out
-    assert "-> start one with 'meshslm up'" in shown.out
+    assert "-> start one with 'meshslm up', or wait" in shown.out
     told = run("doctor", "--json", *words, "--profile", "cde").json
     assert told["verdict"] == "fail"
     assert {check["check"] for check in told["checks"]} == {

@@ -146,6 +146,11 @@ def noted(failure: Exception, note: str) -> Exception:
     [
         (OurFault("disk full"), 1, "meshslm: error: disk full\n"),
         (noted(OurFault("no model"), "pull it"), 1, "meshslm: error: no model\nhint: pull it\n"),
+        (
+            ExceptionGroup("tasks", [ExceptionGroup("more", [OurFault("port in use")])]),
+            1,
+            "meshslm: error: port in use\n",
+        ),
         (RequestFault(FaultCode.BAD_REQUEST, "no text"), 1, "meshslm: error: no text\n"),
         (click.ClickException("no"), 1, "meshslm: error: no\n"),
         (KeyboardInterrupt(), 130, "\n"),
