@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -145,7 +149,35 @@ def test_lock_files_pin_everything_by_hash_and_name_no_index() -> None:
         assert not [line for line in lines if "://" in line or line.startswith("-")]
 
 
-def test_client_dependencies_are_light() -> None:
+def declared(extra: str | None) -> set[str]:
+    """Names of the distributions that the base, or an extra, asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = sorted(requirement.split(">")[0] for requirement in project["dependencies"])
-    assert names == ["httpx", "msgspec"]
+    wanted = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return {re.split(r"[^A-Za-z0-9-]", requirement)[0] for requirement in wanted}
+
+
+def test_client_dependencies_are_light() -> None:
+    assert declared(None) == {"httpx", "msgspec"}
+
+
+def test_what_is_imported_is_declared(sources: list[Source]) -> None:
+    known = declared(None) | declared("node") | declared("engine")
+    owners = packages_distributions()
+    undeclared = {
+        f"{source.path}: {name}"
+        for source in sources
+        if source.path.startswith(PROGRAM)
+        for name in imported_roots(source.tree)
+        if name not in {PROGRAM, *sys.stdlib_module_names}
+        and not known & {owner.lower().replace("_", "-") for owner in owners.get(name, [name])}
+    }
+    assert not undeclared
+
+
+def imported_roots(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name.partition(".")[0] for alias in names)
+            case ast.ImportFrom(module=str(module)):
+                yield module.partition(".")[0]
