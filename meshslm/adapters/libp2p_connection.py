@@ -319,6 +319,8 @@ class Connection:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.reason = self.reason or "connection lost"
             self._scope.cancel()
+        except PeerFault as fault:
+            self.abort(f"dropped: {fault}")
 
     def _next_bytes(self) -> bytes:
         """Control frames first, then as many frames as the window and one write take."""

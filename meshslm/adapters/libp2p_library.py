@@ -45,6 +45,7 @@ def _open() -> None:
         package.__path__ = [str(root.joinpath(*name.split(".")[1:]))]
         sys.modules[name] = package
     quic = ModuleType("libp2p.transport.quic.stream")
+    # A module takes any attribute; the type checker knows only those of all modules.
     quic.QUICStream = type("QUICStream", (), {})  # type: ignore[attr-defined]
     sys.modules[quic.__name__] = quic
     # It logs what peers do at error level; who may fill our log is for this program to decide.
@@ -53,6 +54,7 @@ def _open() -> None:
 
 _open()
 
+# Only now: the packages had to be prepared.
 from libp2p.crypto.ed25519 import Ed25519PrivateKey  # noqa: E402
 from libp2p.crypto.keys import KeyPair  # noqa: E402
 from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair  # noqa: E402

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import socket as stdlib_socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from weakref import WeakValueDictionary
@@ -69,7 +70,8 @@ class Libp2pLink:
         """As `_links`, and those whose end is still being told."""
         self._decisions: WeakValueDictionary[NodeId, trio.Lock] = WeakValueDictionary()
         self._connections = 0
-        self._handshakes = 0
+        self._handshakes: deque[trio.CancelScope] = deque()
+        """Of accepted sockets, the oldest first."""
         self._nursery: trio.Nursery | None = None
         self._post: Post | None = None
         self._multiselect = library.Multiselect({library.TProtocol(PROTOCOL_ID): None})
@@ -135,29 +137,39 @@ class Libp2pLink:
                 log.warning("accepting a connection failed: %s", error)
                 await trio.sleep(0.1)  # out of file descriptors or memory: let some be freed
                 continue
-            if self._connections >= limits.CONNECTIONS or self._handshakes >= limits.HANDSHAKES:
+            if self._connections >= limits.CONNECTIONS:
                 socket.close()
                 continue
+            if len(self._handshakes) >= limits.HANDSHAKES:
+                # An honest handshake takes milliseconds, so the oldest one is the likeliest to be
+                # somebody's who only wants to keep others out.
+                self._handshakes.popleft().cancel()
+            self._connections += 1
             self._nursery.start_soon(self._serve_accepted, trio.SocketStream(socket))
 
     async def _serve_accepted(self, socket: trio.SocketStream) -> None:
-        self._connections += 1
-        self._handshakes += 1
         try:
-            try:
-                with trio.fail_after(self._timings.handshake):
-                    channel = await self._handshaker.accept(socket)
-            finally:
-                self._handshakes -= 1
-            if channel.peer != self.node_id:
+            channel = await self._authenticate(socket)
+            if channel is not None and channel.peer != self.node_id:
                 await self._serve_unclaimed(self._connection(socket, channel, address=""))
-        except (HandshakeError, trio.TooSlowError) as error:
-            log.debug("an inbound connection was refused: %s", error)
         except Exception:
             log.exception("an inbound connection was dropped: a bug in serving it")
         finally:
             self._connections -= 1
             socket.socket.close()
+
+    async def _authenticate(self, socket: trio.SocketStream) -> NoiseChannel | None:
+        scope = trio.CancelScope(deadline=trio.current_time() + self._timings.handshake)
+        self._handshakes.append(scope)
+        try:
+            with scope:
+                return await self._handshaker.accept(socket)
+        except HandshakeError as error:
+            log.debug("an inbound connection was refused: %s", error)
+        finally:
+            if scope in self._handshakes:
+                self._handshakes.remove(scope)
+        return None
 
     async def _serve_unclaimed(self, connection: Connection) -> None:
         """Serve an inbound connection, which must become the peer's link before long."""

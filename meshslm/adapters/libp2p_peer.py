@@ -67,8 +67,12 @@ class PeerLink:
             if self._closing:
                 with trio.move_on_after(self._timings.close):
                     await self.connection.ended.wait()
+        except PeerFault as fault:
+            log.warning("peer=%s dropped: %s", self.connection.peer, fault)
+            self.connection.abort(f"dropped: {fault}")
         except Exception:
             log.exception("peer=%s dropped: a bug in serving it", self.connection.peer)
+            self.connection.abort("dropped: a bug; the log has the trace")
         self.connection.abort("closed by the peer")
         await self.connection.ended.wait()
 
@@ -85,12 +89,7 @@ class PeerLink:
                 return
             if not data:
                 return
-            try:
-                messages = self._reader.feed(data)
-            except PeerFault as fault:
-                log.warning("peer=%s dropped: %s", self.connection.peer, fault)
-                self.connection.abort(f"dropped: {fault}")
-                return
+            messages = self._reader.feed(data)
             for _, message in messages:
                 await post(BytesReceived(self.connection.peer, message))
             progress += len(data)

@@ -62,7 +62,7 @@ class Address:
         found = await trio.socket.getaddrinfo(
             self.host, self.port, self.family, socket.SOCK_STREAM, socket.IPPROTO_TCP
         )
-        return [(int(family), sockaddr) for family, _, _, _, sockaddr in found]  # type: ignore[misc]
+        return [(int(family), (str(at[0]), int(at[1]))) for family, _, _, _, at in found]
 
 
 def parse(text: str) -> Address:
