@@ -39,12 +39,14 @@ PURE = ("meshslm/core/", "meshslm/state/", "meshslm/wire/")
 
 MAY_READ_ENVIRONMENT: dict[str, str] = {
     "meshslm/cli/": "the command line is where the user's environment enters",
+    "meshslm/engine/worker.py": "sets what OpenMP reads from it when llama.cpp is loaded",
 }
 
 MAY_TOUCH_FILES: dict[str, str] = {
     "meshslm/cli/": "reads and writes what the user names",
     "meshslm/boot.py": "puts the real parts together",
     "meshslm/data/": "packaged files, which are part of the code",
+    "meshslm/engine/cores.py": "reads the kernel's load figures, at a path that can be handed in",
     "meshslm/engine/gguf.py": "checks a model file before it is mapped, at a path handed in",
     "meshslm/sim/scenario.py": "reads the scenario that a person named",
     "meshslm/adapters/": "each wraps one outside thing, at a path that is handed in",
