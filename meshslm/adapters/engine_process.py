@@ -1,0 +1,352 @@
+"""A base model in a worker process: starts it, talks to it, and starts it again.
+
+Rules:
+- It posts `EngineReady` and `EngineLost` in turns; whatever ran when a worker died is dead.
+- A crash is followed by a wait that doubles, and is forgotten once the worker is ready. A worker
+  that dies `LOADING_CRASHES` times in a row while loading, or says that its model cannot be
+  loaded, is given up, loudly.
+- A worker that computes nothing for `HANG_S` while runs are active is killed.
+- Nothing heavy is imported here: the daemon must stay small.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from meshslm.core.events import (
+    EngineLost,
+    EngineMeasured,
+    EngineReady,
+    Event,
+    RunEnded,
+    RunFailed,
+    RunProduced,
+)
+from meshslm.engine.protocol import (
+    Beat,
+    Command,
+    Ended,
+    Failed,
+    FrameReader,
+    Load,
+    Loading,
+    Measured,
+    Produced,
+    Ready,
+    Report,
+    Shutdown,
+    Start,
+    Stop,
+    Unusable,
+    decode_reports,
+    encode,
+)
+from meshslm.errors import FaultCode, OurFault
+from meshslm.ids import RunId
+from meshslm.ports import Post
+from meshslm.wire.messages import TaskRequest
+
+log = logging.getLogger("meshslm.engine")
+
+BACKOFF_S: Final = 0.2
+BACKOFF_MOST_S: Final = 10.0
+LOADING_CRASHES: Final = 5
+"""Five crashes take about six seconds: enough for a passing lack of memory."""
+HANG_S: Final = 30.0
+"""The longest step is a call of 512 rows; of an 8B model on two cores that takes about 15 s."""
+GOODBYE_S: Final = 0.5
+"""Time for a worker to leave by itself."""
+READ_BYTES: Final = 256 * 1024
+COMMANDS: Final = 4096
+"""Commands waiting for a worker that does not read; the runs beyond fail."""
+LAST_WORDS: Final = 4096
+"""Bytes of the worker's standard error that are kept to explain its death."""
+
+OnProgress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Which model to run, and how."""
+
+    model: str
+    """Name of the base model, as in `StartRun.model`."""
+    path: Path
+    context: int = 2048
+    """Tokens of one sequence, prompt and answer."""
+    slots: int = 8
+    """Sequences that are generated at the same time. KV memory grows with this times `context`."""
+    threads: int | None = None
+    """None: chosen from free cores."""
+    batch: int = 512
+    """Rows of one call."""
+
+
+class EngineProcess:
+    """The `Engine` port over a worker process."""
+
+    def __init__(self, spec: EngineSpec, *, on_progress: OnProgress | None = None) -> None:
+        self._spec = spec
+        self._on_progress = on_progress
+        self._worker: _Worker | None = None
+        self._ready: Ready | None = None
+        self._given_up = ""
+        self._active: set[int] = set()
+        self._refused: deque[RunFailed] = deque()
+        self._refusal = trio.Event()
+
+    @property
+    def model(self) -> str:
+        """Name of the base model."""
+        return self._spec.model
+
+    @property
+    def ready(self) -> Ready | None:
+        """What the loaded worker said of itself; None while it loads."""
+        return self._ready
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker, while there is one."""
+        return self._worker.process.pid if self._worker is not None else None
+
+    def start_run(self, run: RunId, request: TaskRequest) -> None:
+        """Begin a run."""
+        if self._worker is None or self._ready is None:
+            why = self._given_up or f"the model {self.model} is still loading"
+            self._refuse(RunFailed(run, FaultCode.NOT_READY, why))
+        elif not self._worker.tell(Start(run, request)):
+            self._refuse(RunFailed(run, FaultCode.OVERLOADED, "the engine does not keep up"))
+        else:
+            self._active.add(run)
+
+    def stop_run(self, run: RunId) -> None:
+        """Stop a run within one step; unknown ones are ignored."""
+        if run in self._active:
+            self._active.discard(run)
+            if self._worker is not None:
+                self._worker.tell(Stop(run), always=True)
+
+    async def run(self, post: Post) -> None:
+        """Load, serve, and restart after a crash, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._post_refusals, post)
+            wait = BACKOFF_S
+            crashes = 0
+            while True:
+                loaded, reason, final = await self._live(post)
+                crashes = 0 if loaded else crashes + 1
+                if crashes >= LOADING_CRASHES:
+                    final = True
+                    reason = f"{reason}; it died {crashes} times while loading and is given up"
+                self._given_up = reason if final else ""
+                log.error("engine %s: %s", self.model, reason)
+                await post(EngineLost(self.model, reason))
+                if final:
+                    return
+                wait = BACKOFF_S if loaded else min(wait * 2, BACKOFF_MOST_S)
+                await trio.sleep(wait)
+
+    # --- one life of a worker ---------------------------------------------------------------------
+    async def _live(self, post: Post) -> tuple[bool, str, bool]:
+        """From start to death of a worker: whether it loaded, why it died, and for good."""
+        spec = self._spec
+        worker = _Worker()
+        self._worker = worker
+        worker.tell(Load(str(spec.path), spec.context, spec.slots, spec.batch, spec.threads))
+        unusable = ""
+        reason = ""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.write)
+                nursery.start_soon(worker.listen)
+                try:
+                    unusable, reason = await self._read(worker, post)
+                finally:
+                    nursery.cancel_scope.cancel()
+        finally:
+            loaded = self._ready is not None
+            self._worker = self._ready = None
+            self._active.clear()
+            with trio.CancelScope(shield=True):
+                code = await worker.end()
+        if unusable:
+            return False, unusable, True
+        return loaded, reason or worker.death(code), False
+
+    async def _read(self, worker: _Worker, post: Post) -> tuple[str, str]:
+        """Post what the worker reports, until it ends: why it is unusable, or else was killed."""
+        reader = FrameReader()
+        try:
+            while True:
+                with trio.move_on_after(HANG_S) as silence:
+                    data = await worker.receive()
+                    if not data:
+                        return "", ""
+                if silence.cancelled_caught:
+                    if self._active and trio.current_time() - worker.told_at >= HANG_S:
+                        return "", f"it computed nothing for {HANG_S:.0f} s and was killed"
+                    continue
+                for body in reader.feed(data):
+                    for report in decode_reports(body):
+                        if isinstance(report, Unusable):
+                            return report.detail, ""
+                        event = self._event(report)
+                        if event is not None:
+                            await post(event)
+        except OurFault as fault:
+            return "", str(fault)
+
+    def _event(self, report: Report) -> Event | None:
+        """What a report means to the core; None for what it does not need."""
+        match report:
+            case Produced(run, chunk):
+                return RunProduced(RunId(run), chunk) if run in self._active else None
+            case Ended(run, usage, timings):
+                return RunEnded(RunId(run), usage, timings) if self._over(run) else None
+            case Failed(run, code, detail):
+                if not self._over(run):
+                    return None
+                return RunFailed(RunId(run), code, detail)
+            case Measured(prefill, decode):
+                return EngineMeasured(self.model, prefill, decode)
+            case Ready():
+                self._ready = report
+                return EngineReady(self.model, report.slots)
+            case Loading(fraction):
+                if self._on_progress is not None:
+                    self._on_progress(fraction)
+                return None
+            case Beat() | Unusable():
+                return None
+
+    def _over(self, run: int) -> bool:
+        """Forget a run; whether it was still wanted."""
+        if run not in self._active:
+            return False
+        self._active.discard(run)
+        return True
+
+    # --- runs that never began --------------------------------------------------------------------
+    def _refuse(self, event: RunFailed) -> None:
+        self._refused.append(event)
+        self._refusal.set()
+
+    async def _post_refusals(self, post: Post) -> None:
+        while True:
+            await self._refusal.wait()
+            self._refusal = trio.Event()
+            while self._refused:
+                await post(self._refused.popleft())
+
+
+class _Worker:
+    """One worker process and the pipe to it."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # Started from the main thread: Linux ends a child when the thread that made it ends.
+            self.process = subprocess.Popen(  # noqa: S603 - no argument comes from outside
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "meshslm.engine.worker",
+                    "--fd",
+                    str(theirs.fileno()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(theirs.fileno(),),
+            )
+        ours.settimeout(0)
+        self._socket = trio.socket.from_stdlib_socket(ours)
+        assert self.process.stderr is not None
+        self._stderr = trio.lowlevel.FdStream(os.dup(self.process.stderr.fileno()))
+        self.process.stderr.close()
+        self._words = b""
+        self._commands: deque[Command] = deque()
+        self._told = trio.Event()
+        self.told_at = 0.0
+        """When it was last told something, on trio's clock."""
+
+    def tell(self, command: Command, *, always: bool = False) -> bool:
+        """Queue a command; False where too many wait."""
+        if len(self._commands) >= COMMANDS and not always:
+            return False
+        self._commands.append(command)
+        self.told_at = trio.current_time()
+        self._told.set()
+        return True
+
+    async def write(self) -> None:
+        """Send what is queued, all that waits in one frame each time."""
+        while True:
+            await self._told.wait()
+            self._told = trio.Event()
+            commands, self._commands = list(self._commands), deque()
+            try:
+                await self._send(encode(commands))
+            except OSError:
+                return  # the reader notices the death
+
+    async def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[await self._socket.send(view) :]
+
+    async def receive(self) -> bytes:
+        """Some bytes; none where it is dead."""
+        try:
+            return await self._socket.recv(READ_BYTES)
+        except OSError:
+            return b""
+
+    async def listen(self) -> None:
+        """Keep its last words, and log them."""
+        async for data in self._stderr:
+            self._words = (self._words + bytes(data))[-LAST_WORDS:]
+            for line in bytes(data).decode(errors="replace").splitlines():
+                log.warning("worker %d: %s", self.process.pid, line)
+
+    async def end(self) -> int:
+        """Ask it to leave, then make it; its exit code."""
+        try:
+            with trio.move_on_after(GOODBYE_S):
+                await self._send(encode([Shutdown()]))
+        except OSError:
+            pass
+        with trio.move_on_after(GOODBYE_S):
+            await self._exited()
+        if self.process.poll() is None:
+            self.process.kill()
+        code = await self._exited()
+        self._socket.close()
+        await trio.aclose_forcefully(self._stderr)
+        return code
+
+    async def _exited(self) -> int:
+        while self.process.poll() is None:  # noqa: ASYNC110 - it ends within milliseconds
+            await trio.sleep(0.005)
+        code = self.process.poll()
+        assert code is not None
+        return code
+
+    def death(self, code: int) -> str:
+        """Why it died, as far as can be told."""
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        words = self._words.decode(errors="replace").strip().splitlines()
+        return f"the worker ended {how}" + (f": {words[-1]}" if words else "")

@@ -1,0 +1,302 @@
+"""llama.cpp through its low-level bindings: a model, its vocabulary, and calls of many rows.
+
+The only file that imports llama_cpp. Nothing here knows of runs or requests.
+
+Rules:
+- Weights are mapped, never copied: several processes share one copy in memory. That is why the
+  repacking of weights (`use_extra_bufts`) stays off; see docs/decisions.
+- Each sequence has a KV stream of its own, and flash attention is on. With both, the rows of a
+  sequence do not depend on what else is computed or resident, as long as the caller keeps rows of
+  `schedule.TILE` and more apart from fewer.
+- Logits are views of llama.cpp's own memory, valid until the next call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import llama_cpp as llama
+import numpy as np
+import numpy.typing as npt
+
+from meshslm.errors import OurFault
+
+log = logging.getLogger("meshslm.engine.llama")
+
+SPLIT_KEYS: Final = 256
+"""Above so many tokens a lone row is attended to in one part per thread, which rounds otherwise."""
+
+_LEVELS: Final = {
+    2: logging.DEBUG,
+    3: logging.WARNING,
+    4: logging.ERROR,
+}
+_BATCH_TYPES: Final = {field[0]: field[1] for field in llama.llama_batch._fields_}
+_TOKEN_CONTROL: Final = int(llama.LLAMA_TOKEN_ATTR_CONTROL) | int(llama.LLAMA_TOKEN_ATTR_UNKNOWN)
+
+
+class DecodeFailed(OurFault):
+    """llama.cpp could not compute a call."""
+
+
+def _on_log(level: int, text: bytes, _: object) -> None:
+    number = _LEVELS.get(level)
+    if number is not None:
+        line = text.decode(errors="replace").rstrip()
+        if line:
+            log.log(number, "%s", line)
+
+
+_log_callback = llama.llama_log_callback(_on_log)
+llama.llama_log_set(_log_callback, ctypes.c_void_p(0))
+llama.llama_backend_init()
+
+
+class Vocabulary:
+    """Tokens of one model."""
+
+    def __init__(self, handle: object) -> None:
+        self._handle = handle
+        self.size: int = llama.llama_vocab_n_tokens(handle)
+        self._pieces: dict[int, bytes] = {}
+        self._ends = frozenset(
+            token for token in range(self.size) if llama.llama_vocab_is_eog(handle, token)
+        )
+        self.adds_bos: bool = llama.llama_vocab_get_add_bos(handle)
+        self.bos: int = llama.llama_vocab_bos(handle)
+        self.eos: int = llama.llama_vocab_eos(handle)
+
+    def tokens(self, text: str, *, special: bool, begins: bool = False) -> list[int]:
+        """The tokens of `text`.
+
+        `special`: texts of control tokens become those tokens; never for what a user wrote.
+        `begins`: it is the beginning of a prompt, so the vocabulary may add its own begin token.
+        """
+        raw = text.encode()
+        room = len(raw) + 16
+        while True:
+            buffer = (llama.llama_token * room)()
+            count = llama.llama_tokenize(self._handle, raw, len(raw), buffer, room, begins, special)
+            if count >= 0:
+                return buffer[:count]
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that `token` stands for; empty for control tokens."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._read_piece(token, special=False)
+        return known
+
+    def _read_piece(self, token: int, *, special: bool) -> bytes:
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = llama.llama_token_to_piece(self._handle, token, buffer, room, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
+
+    def ends(self, token: int) -> bool:
+        """`token` ends a generation."""
+        return token in self._ends
+
+    def text_of(self, token: int) -> str:
+        """How templates write a token, control tokens too; empty for none."""
+        return self._read_piece(token, special=True).decode(errors="replace") if token >= 0 else ""
+
+    def control_texts(self) -> tuple[str, ...]:
+        """Texts that tokenising with `special` turns into control tokens."""
+        found = []
+        for token in range(self.size):
+            if int(llama.llama_vocab_get_attr(self._handle, token)) & _TOKEN_CONTROL:
+                text = llama.llama_vocab_get_text(self._handle, token)
+                found.append(text.decode(errors="replace"))
+        return tuple(text for text in found if text)
+
+
+class Model:
+    """A loaded model with a context of `slots` sequences."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        slots: int,
+        batch: int,
+        threads: int,
+        on_progress: Callable[[float], None],
+    ) -> None:
+        """Load it. Raises `OurFault` where llama.cpp cannot."""
+        self._threads = threads
+        self._model = _load(path, on_progress)
+        self._context = _make_context(self._model, context, slots, batch, threads)
+        self._memory = llama.llama_get_memory(self._context)
+        self.vocabulary = Vocabulary(llama.llama_model_get_vocab(self._model))
+        self._removes_rows = not (
+            llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
+        )
+        self._rows = _Rows(batch + 1)
+
+    @property
+    def trained_context(self) -> int:
+        """Longest context it was trained for, in tokens."""
+        return int(llama.llama_model_n_ctx_train(self._model))
+
+    @property
+    def parameters(self) -> int:
+        """Its weights."""
+        return int(llama.llama_model_n_params(self._model))
+
+    @property
+    def description(self) -> str:
+        """llama.cpp's name for its kind."""
+        buffer = ctypes.create_string_buffer(128)
+        llama.llama_model_desc(self._model, buffer, 128)
+        return buffer.value.decode(errors="replace")
+
+    @property
+    def threads(self) -> int:
+        """Threads that compute."""
+        return self._threads
+
+    def set_threads(self, threads: int) -> None:
+        """Compute with so many threads from the next call on."""
+        if threads != self._threads:
+            self._threads = threads
+            llama.llama_set_n_threads(self._context, threads, threads)
+
+    def clear(self, slot: int) -> None:
+        """Forget a sequence."""
+        llama.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def copy(self, source: int, target: int) -> None:
+        """Make the sequence `target` equal to `source`."""
+        llama.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def begin(self) -> None:
+        """Begin a new call."""
+        self._rows.count = 0
+
+    def add(self, slot: int, start: int, tokens: Sequence[int], *, wanted: bool) -> None:
+        """Add rows of one sequence; `wanted`: logits of the last one."""
+        self._rows.add(slot, start, tokens, wanted=wanted)
+
+    def compute(self) -> None:
+        """Compute the call. Raises `DecodeFailed`."""
+        rows = self._rows
+        lone = rows.count == 1 and self._threads > 1 and self._removes_rows
+        slot, place = int(rows.slots[0]), int(rows.places[0])
+        lone = lone and place >= SPLIT_KEYS
+        if lone:
+            # A second row, taken back afterwards, has a lone row computed as in a batch.
+            rows.add(slot, place + 1, (int(rows.tokens[0]),), wanted=False)
+        result = llama.llama_decode(self._context, rows.batch())
+        if lone:
+            llama.llama_memory_seq_rm(self._memory, slot, place + 1, -1)
+        if result != 0:
+            why = {1: "no room in the KV cache", 2: "it was aborted", -1: "the call was invalid"}
+            raise DecodeFailed(f"llama.cpp: {why.get(result, 'it failed')} (code {result})")
+
+    def logits(self, count: int) -> npt.NDArray[np.float32]:
+        """Logits of the `count` rows that were wanted, in the order they were added."""
+        address = ctypes.cast(llama.llama_get_logits(self._context), ctypes.c_void_p).value
+        if address is None:
+            raise DecodeFailed("llama.cpp gave no logits")
+        size = count * self.vocabulary.size
+        view = (ctypes.c_float * size).from_address(address)
+        rows = np.frombuffer(memoryview(view), dtype=np.float32)
+        return rows.reshape(count, self.vocabulary.size)
+
+
+class _Rows:
+    """Rows of a call, in arrays that llama.cpp reads directly."""
+
+    def __init__(self, most: int) -> None:
+        self.tokens = np.zeros(most, dtype=np.int32)
+        self.places = np.zeros(most, dtype=np.int32)
+        self.slots = np.zeros(most, dtype=np.int32)
+        self._wanted = np.zeros(most, dtype=np.int8)
+        self._ones = np.ones(most, dtype=np.int32)
+        stride = self.slots.itemsize
+        self._slot_pointers = self.slots.ctypes.data + stride * np.arange(most, dtype=np.uintp)
+        self.count = 0
+        self._batch = llama.llama_batch()
+        for name, array in (
+            ("token", self.tokens),
+            ("pos", self.places),
+            ("n_seq_id", self._ones),
+            ("seq_id", self._slot_pointers),
+            ("logits", self._wanted),
+        ):
+            kind: Any = _BATCH_TYPES[name]
+            setattr(self._batch, name, ctypes.cast(array.ctypes.data, kind))
+
+    def add(self, slot: int, start: int, tokens: Sequence[int], *, wanted: bool) -> None:
+        begin, end = self.count, self.count + len(tokens)
+        self.tokens[begin:end] = tokens
+        self.places[begin:end] = range(start, start + len(tokens))
+        self.slots[begin:end] = slot
+        self._wanted[begin:end] = 0
+        self._wanted[end - 1] = wanted
+        self.count = end
+
+    def batch(self) -> llama.llama_batch:
+        self._batch.n_tokens = self.count
+        return self._batch
+
+
+def _load(path: Path, on_progress: Callable[[float], None]) -> object:
+    parameters = llama.llama_model_default_params()
+    parameters.load_mode = llama.LLAMA_LOAD_MODE_MMAP
+    parameters.use_extra_bufts = False
+
+    def progress(fraction: float, _: object) -> bool:
+        on_progress(fraction)
+        return True
+
+    callback = llama.llama_progress_callback(progress)
+    parameters.progress_callback = callback
+    model = llama.llama_model_load_from_file(str(path).encode(), parameters)
+    if not model:
+        raise OurFault(f"llama.cpp cannot load {path.name}")
+    return model
+
+
+def _make_context(model: object, context: int, slots: int, batch: int, threads: int) -> object:
+    parameters = llama.llama_context_default_params()
+    # One token more than asked for, for the row that `compute` adds.
+    parameters.n_ctx = (context + 1 + 255) // 256 * 256 * slots
+    parameters.n_batch = batch
+    parameters.n_ubatch = batch
+    parameters.n_seq_max = slots
+    parameters.n_outputs_max = slots
+    parameters.kv_unified = False
+    parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    parameters.n_threads = threads
+    parameters.n_threads_batch = threads
+    made = llama.llama_init_from_model(model, parameters)
+    if not made:
+        raise OurFault(
+            f"llama.cpp cannot make a context of {slots} sequences of {context} tokens: is there "
+            "enough memory?"
+        )
+    return made
+
+
+def quantise_file(source: Path, target: Path, file_type: int, threads: int) -> None:
+    """Write `source` anew at `target` with its matrices in another type. Raises `OurFault`."""
+    parameters = llama.llama_model_quantize_default_params()
+    parameters.ftype = file_type
+    parameters.nthread = threads
+    parameters.allow_requantize = True
+    result = llama.llama_model_quantize(
+        str(source).encode(), str(target).encode(), ctypes.byref(parameters)
+    )
+    if result != 0:
+        raise OurFault(f"llama.cpp cannot quantise {source.name} (code {result})")

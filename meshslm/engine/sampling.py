@@ -1,0 +1,184 @@
+"""Choosing the next token from the logits.
+
+Order: bias, penalties, temperature, top-k, top-p, min-p, as vLLM has it.
+
+Rules:
+- Each draw is a function of (seed, choice, position) and the logits, never of a running state, so
+  that a run that is resumed elsewhere, or computed in other company, draws the same.
+- Temperature 0 takes the likeliest token; of equals the first.
+- Log-probabilities are of the model's own distribution, before bias and temperature.
+- Repetition penalty looks at prompt and answer, the other two at the answer alone, as vLLM does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from meshslm.wire.messages import Sampling
+
+Row = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int64]
+
+LIKELY: Final = np.float32(1e-3)
+"""Tokens below this share of the likeliest one's probability are looked at only when needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A token and its log-probability."""
+
+    token: int
+    logprob: float
+
+
+class Sampler:
+    """Draws the tokens of one choice."""
+
+    __slots__ = (
+        "_bias_tokens",
+        "_bias_values",
+        "_frequency",
+        "_key",
+        "_min_p",
+        "_presence",
+        "_repeat",
+        "_temperature",
+        "_top_k",
+        "_top_p",
+        "changes",
+        "greedy",
+    )
+
+    def __init__(self, sampling: Sampling, seed: int, choice: int) -> None:
+        self._temperature = 1.0 if sampling.temperature is None else sampling.temperature
+        self._top_p = 1.0 if sampling.top_p is None else sampling.top_p
+        self._top_k = sampling.top_k or 0
+        self._min_p = sampling.min_p or 0.0
+        self._repeat = sampling.repeat_penalty or 1.0
+        self._frequency = sampling.frequency_penalty or 0.0
+        self._presence = sampling.presence_penalty or 0.0
+        self._bias_tokens = np.array([bias.token for bias in sampling.logit_bias], dtype=np.int64)
+        self._bias_values = np.array([bias.bias for bias in sampling.logit_bias], dtype=np.float32)
+        self._key = blake2b(f"{seed}/{choice}".encode(), digest_size=16).digest()
+        self.greedy = self._temperature <= 0.0 or self._top_k == 1
+        self.changes = bool(
+            sampling.logit_bias
+            or self._repeat != 1.0
+            or self._frequency != 0.0
+            or self._presence != 0.0
+        )
+        """Logits are changed before the choice, so a batch-wide maximum does not serve."""
+
+    def draw(self, row: Row, position: int, prompt: Tokens | None, made: Sequence[int]) -> int:
+        """The token at `position`, from its logits.
+
+        `prompt` holds the prompt's tokens, each once; `made` the answer's so far. Raises
+        `FloatingPointError` where the logits are not finite.
+        """
+        if self.changes:
+            row = self._changed(row, prompt, made)
+        best = int(row.argmax())
+        top = row[best]
+        if not math.isfinite(top):
+            raise FloatingPointError("the model computed logits that are not finite")
+        if self.greedy:
+            return best
+        weights = np.exp((row - top) * np.float32(1.0 / self._temperature))
+        return self._pick(weights, self._uniform(position))
+
+    def _pick(self, weights: Row, uniform: float) -> int:
+        """Draw from `weights`, of which the largest is 1."""
+        total = float(weights.sum())
+        likely = np.flatnonzero(weights >= LIKELY)
+        token = self._pick_among(weights, likely, total, uniform, whole=False)
+        if token is None:
+            token = self._pick_among(
+                weights, np.flatnonzero(weights > 0), total, uniform, whole=True
+            )
+            assert token is not None
+        return token
+
+    def _pick_among(
+        self,
+        weights: Row,
+        tokens: npt.NDArray[np.intp],
+        total: float,
+        uniform: float,
+        *,
+        whole: bool,
+    ) -> int | None:
+        """Draw among `tokens`; None where others had to be looked at to know."""
+        order = np.argsort(-weights[tokens], kind="stable")
+        if self._top_k:
+            if not whole and len(order) < self._top_k:
+                return None
+            order = order[: self._top_k]
+        tokens = tokens[order]
+        sums = np.cumsum(weights[tokens], dtype=np.float64)
+        mass = float(sums[-1]) if self._top_k or whole else total
+        limit = mass
+        kept = len(sums)
+        if self._top_p < 1.0:
+            kept = int(np.searchsorted(sums, self._top_p * mass)) + 1
+            if kept > len(sums):
+                if not whole:
+                    return None
+                kept = len(sums)
+            limit = float(sums[kept - 1])
+        if self._min_p > 0.0:
+            if self._min_p < LIKELY and not whole:
+                return None
+            kept = max(int(np.count_nonzero(weights[tokens[:kept]] >= self._min_p)), 1)
+            limit = float(sums[kept - 1])
+        place = int(np.searchsorted(sums[:kept], uniform * limit, side="right"))
+        if place >= kept:
+            if not whole and limit > float(sums[-1]):
+                return None
+            place = kept - 1
+        return int(tokens[place])
+
+    def _uniform(self, position: int) -> float:
+        """In [0, 1), by counter."""
+        digest = blake2b(position.to_bytes(8, "big"), key=self._key, digest_size=8).digest()
+        return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
+
+    def _changed(self, row: Row, prompt: Tokens | None, made: Sequence[int]) -> Row:
+        row = row.copy()
+        if len(self._bias_tokens):
+            np.add.at(row, self._bias_tokens, self._bias_values)
+        if self._repeat == 1.0 and self._frequency == 0.0 and self._presence == 0.0:
+            return row
+        answer, counts = np.unique(np.asarray(made, dtype=np.int64), return_counts=True)
+        if self._repeat != 1.0:
+            seen = answer if prompt is None else np.union1d(prompt, answer).astype(np.int64)
+            values = row[seen]
+            row[seen] = np.where(values > 0, values / self._repeat, values * self._repeat)
+        if len(answer):
+            row[answer] -= (self._frequency * counts + self._presence).astype(np.float32)
+        return row
+
+
+def best_of_each(rows: Row) -> list[int]:
+    """The likeliest token of each row, -1 where the logits are not finite."""
+    best = rows.argmax(axis=1)
+    finite = np.isfinite(rows[np.arange(len(rows)), best])
+    return [int(token) for token in np.where(finite, best, -1)]
+
+
+def ranked(row: Row, token: int, top: int) -> tuple[Ranked, tuple[Ranked, ...]]:
+    """The log-probability of `token`, and the `top` likeliest with theirs, likeliest first."""
+    high = row.max()
+    norm = float(high) + math.log(float(np.exp(row - high).sum(dtype=np.float64)))
+    likeliest: tuple[Ranked, ...] = ()
+    if top:
+        among = np.argpartition(-row, top - 1)[:top]
+        among = among[np.lexsort((among, -row[among]))]
+        likeliest = tuple(Ranked(int(place), min(0.0, float(row[place]) - norm)) for place in among)
+    return Ranked(token, min(0.0, float(row[token]) - norm)), likeliest

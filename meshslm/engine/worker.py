@@ -1,0 +1,402 @@
+"""The inference worker: one process, one model, many runs at a time.
+
+`python -m meshslm.engine.worker --fd N` talks to the daemon over the socket N. It is a process of
+its own because llama.cpp can abort the one it lives in, and because its threads share no loop.
+
+Rules:
+- One step after another: take commands, compute one call, draw tokens, report in one write.
+- It dies with its parent, and waits for a daemon that is slow to read, with a bounded backlog.
+- A run that cannot be computed fails alone. Whatever else goes wrong ends the process; the daemon
+  starts another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+# Read when the libraries are loaded: OpenMP's threads must not spin while they wait on a shared
+# machine, and numpy's algebra, which nothing here uses, needs no threads of its own.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from meshslm.engine.cores import ThreadChoice
+from meshslm.engine.gguf import read_header
+from meshslm.engine.llama import DecodeFailed, Model
+from meshslm.engine.protocol import (
+    Beat,
+    Command,
+    Ended,
+    Failed,
+    FrameReader,
+    Load,
+    Loading,
+    Measured,
+    Produced,
+    Ready,
+    Report,
+    Shutdown,
+    Start,
+    Stop,
+    Unusable,
+    decode_commands,
+    encode,
+)
+from meshslm.engine.runs import Intake, Run
+from meshslm.engine.sampling import best_of_each
+from meshslm.engine.schedule import Scheduler, Shape, Step
+from meshslm.engine.templates import ChatTemplate
+from meshslm.errors import FaultCode, OurFault, RequestFault
+from meshslm.wire.messages import TaskRequest, Timings, Usage
+
+log = logging.getLogger("meshslm.engine.worker")
+
+BACKLOG_BYTES: Final = 256 * 1024
+"""Reports not yet read by the daemon, beyond the socket's own buffer; then the worker waits."""
+REVISE_S: Final = 1.0
+"""Time between two looks at the load of others, and between two reports of speeds."""
+SMOOTHING: Final = 0.2
+"""Weight of the newest step in a measured speed: about the last ten count."""
+UNUSABLE: Final = 3
+"""Exit code: the model cannot be loaded, and trying again would not help."""
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Gone(Exception):
+    """The daemon closed its end."""
+
+
+class Pipe:
+    """The worker's end of the socket pair."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(0)
+        self._socket = connection
+        self._reader = FrameReader()
+        self._out = bytearray()
+
+    def receive(self, *, wait: bool) -> list[Command]:
+        """Commands that have come; waits for some where `wait`. Raises `Gone`."""
+        commands: list[Command] = []
+        while True:
+            self._flush()
+            if wait and not commands:
+                writers = [self._socket] if self._out else []
+                select.select([self._socket], writers, [])
+            try:
+                data = self._socket.recv(256 * 1024)
+            except BlockingIOError:
+                if commands or not wait:
+                    return commands
+                continue
+            except ConnectionError as error:
+                raise Gone from error
+            if not data:
+                raise Gone
+            for body in self._reader.feed(data):
+                commands += decode_commands(body)
+
+    def send(self, reports: list[Report]) -> None:
+        """Report. Waits while the daemon is far behind. Raises `Gone`."""
+        self._out += encode(reports)
+        self._flush()
+        while len(self._out) > BACKLOG_BYTES:
+            select.select([], [self._socket], [])
+            self._flush()
+
+    def drain(self) -> None:
+        """Wait until everything is written."""
+        while self._out:
+            select.select([], [self._socket], [])
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._out:
+            try:
+                sent = self._socket.send(self._out)
+            except BlockingIOError:
+                return
+            except ConnectionError as error:
+                raise Gone from error
+            del self._out[:sent]
+
+
+class Speeds:
+    """Measured speeds, smoothed."""
+
+    def __init__(self) -> None:
+        self.prefill_tps = 0.0
+        self.decode_tps = 0.0
+        self._told = (0.0, 0.0)
+        self._told_at = 0.0
+        self._last_decode = 0.0
+
+    def step(self, step: Step, began: float, ended: float) -> None:
+        """A step was computed between these times."""
+        if step.decode:
+            # Streams see the time from one decode step to the next, prompts in between included.
+            since = self._last_decode if began - self._last_decode < REVISE_S else began
+            self.decode_tps = _smooth(self.decode_tps, 1.0 / max(ended - since, 1e-6))
+            self._last_decode = ended
+        else:
+            self.prefill_tps = _smooth(self.prefill_tps, step.rows / max(ended - began, 1e-6))
+
+    def news(self, now: float) -> list[Report]:
+        """What to tell the daemon, once a second while it changes."""
+        speeds = (round(self.prefill_tps, 1), round(self.decode_tps, 1))
+        if now - self._told_at < REVISE_S or speeds == self._told or not all(speeds):
+            return []
+        self._told, self._told_at = speeds, now
+        return [Measured(*speeds)]
+
+
+def _smooth(old: float, new: float) -> float:
+    return new if old == 0.0 else old + SMOOTHING * (new - old)
+
+
+class Worker:
+    """The loop over steps."""
+
+    def __init__(self, pipe: Pipe, model: Model, intake: Intake, shape: Shape) -> None:
+        self._pipe = pipe
+        self._model = model
+        self._intake = intake
+        self._scheduler = Scheduler(shape)
+        self._runs: dict[int, Run] = {}
+        self._reports: list[Report] = []
+        self._speeds = Speeds()
+
+    def serve(self, threads: ThreadChoice) -> None:
+        """Serve until told to leave. Raises `Gone`."""
+        revised = 0.0
+        while True:
+            idle = self._scheduler.idle
+            for command in self._pipe.receive(wait=idle):
+                match command:
+                    case Start(number, request):
+                        self._start(number, request)
+                    case Stop(number):
+                        self._stop(number)
+                    case Shutdown():
+                        return
+                    case Load():
+                        raise OurFault("a second model for one worker")
+            now = time.monotonic()
+            if idle or now - revised >= REVISE_S:
+                self._model.set_threads(threads.revise())
+                revised = now
+            step = self._scheduler.schedule()
+            if step is not None:
+                self._step(step)
+            self._report()
+
+    def _start(self, number: int, request: TaskRequest) -> None:
+        now = time.monotonic()
+        try:
+            run = self._intake.run(number, request, now, datetime.now().astimezone().date())
+        except RequestFault as fault:
+            self._reports.append(Failed(number, fault.code, fault.detail))
+        except OurFault as fault:
+            self._reports.append(Failed(number, FaultCode.INTERNAL, str(fault)))
+        else:
+            self._runs[number] = run
+            self._scheduler.add(run.job)
+
+    def _stop(self, number: int) -> None:
+        if self._runs.pop(number, None) is not None:
+            self._scheduler.cancel(number)
+
+    def _report(self) -> None:
+        reports = self._reports + self._speeds.news(time.monotonic())
+        if reports:
+            self._pipe.send(reports)
+            self._reports = []
+
+    # --- a step -----------------------------------------------------------------------------------
+    def _step(self, step: Step) -> None:
+        began = time.monotonic()
+        for number in self._scheduler.admitted():
+            self._runs[number].admitted = began
+        try:
+            self._compute(step)
+        except DecodeFailed as fault:
+            self._fail({piece.run for piece in step.pieces}, str(fault))
+            return
+        self._speeds.step(step, began, time.monotonic())
+        finished: list[int] = []
+        broken = self._draw(step, finished)
+        self._scheduler.learn(step, finished)
+        self._fail(broken, "the model computed logits that are not finite")
+        self._end({piece.run for piece in step.pieces})
+        if not self._reports:
+            self._reports.append(Beat())
+
+    def _compute(self, step: Step) -> None:
+        model = self._model
+        for source, target in step.moves:
+            model.copy(source, target)
+        for slot in step.clear:
+            model.clear(slot)
+        model.begin()
+        for piece in step.pieces:
+            tokens = self._runs[piece.run].tokens(piece.choice, piece.start, piece.count)
+            model.add(piece.slot, piece.start, tokens, wanted=bool(piece.sample))
+        model.compute()
+        for piece in step.pieces:
+            for slot in piece.share:
+                model.copy(piece.slot, slot)
+
+    def _draw(self, step: Step, finished: list[int]) -> set[int]:
+        """Draw a token for each sample; the runs whose logits are broken."""
+        sampling = [piece for piece in step.pieces if piece.sample]
+        if not sampling:
+            return set()
+        rows = self._model.logits(len(sampling))
+        greedy = best_of_each(rows)
+        broken: set[int] = set()
+        for row, best, piece in zip(rows, greedy, sampling, strict=True):
+            run = self._runs[piece.run]
+            if best < 0:
+                broken.add(piece.run)
+                finished += [sample.slot for sample in piece.sample]
+                continue
+            for sample in piece.sample:
+                sampler = run.choices[sample.choice].sampler
+                plain = sampler.greedy and not sampler.changes
+                token = best if plain else run.draw(sample.choice, row)
+                chunk = run.take(sample.choice, token, row, self._model.vocabulary)
+                self._reports.append(Produced(run.id, chunk))
+                if chunk.finish:
+                    finished.append(sample.slot)
+        return broken
+
+    def _fail(self, numbers: set[int], detail: str) -> None:
+        for number in sorted(numbers):
+            if self._runs.pop(number, None) is not None:
+                self._scheduler.cancel(number)
+                self._reports.append(Failed(number, FaultCode.INTERNAL, detail))
+
+    def _end(self, numbers: set[int]) -> None:
+        now = time.monotonic()
+        for number in sorted(numbers):
+            run = self._runs.get(number)
+            if run is None:
+                continue
+            if not run.first_token and (run.completion_tokens or run.finished):
+                run.first_token = now
+            if run.finished:
+                del self._runs[number]
+                self._reports.append(_ended(run, now))
+
+
+def _ended(run: Run, now: float) -> Ended:
+    return Ended(
+        run.id,
+        Usage(len(run.prompt), run.completion_tokens),
+        Timings(
+            queue_ms=(run.admitted - run.arrived) * 1000,
+            prefill_ms=(run.first_token - run.admitted) * 1000,
+            decode_ms=(now - run.first_token) * 1000,
+        ),
+    )
+
+
+def load(pipe: Pipe, command: Load) -> tuple[Model, Intake, Shape, ThreadChoice]:
+    """Check and load the model, telling how far it is. Raises `OurFault`."""
+    path = Path(command.path)
+    header = read_header(path)
+    if not header.tensors:
+        raise OurFault(f"{path.name} has no weights")
+    threads = ThreadChoice(command.threads)
+    told = [-1.0]
+
+    def progress(fraction: float) -> None:
+        if fraction - told[0] >= 0.05 or fraction >= 1.0:
+            told[0] = fraction
+            pipe.send([Loading(round(fraction, 3))])
+
+    shape = Shape(command.slots, command.context, command.batch)
+    model = Model(
+        path,
+        context=shape.context,
+        slots=shape.slots,
+        batch=shape.batch,
+        threads=threads.threads,
+        on_progress=progress,
+    )
+    vocabulary = model.vocabulary
+    template = ChatTemplate(
+        header.chat_template,
+        bos=vocabulary.text_of(vocabulary.bos),
+        eos=vocabulary.text_of(vocabulary.eos),
+        control_texts=vocabulary.control_texts(),
+    )
+    intake = Intake(vocabulary, template, shape.context, shape.slots)
+    pipe.send(
+        [
+            Ready(
+                slots=shape.slots,
+                context=shape.context,
+                vocabulary=vocabulary.size,
+                parameters=model.parameters,
+                quantisation=header.quantisation,
+                description=model.description,
+                threads=threads.revise(),
+            )
+        ]
+    )
+    return model, intake, shape, threads
+
+
+def run(connection: socket.socket) -> int:
+    """Serve one daemon; the exit code."""
+    pipe = Pipe(connection)
+    try:
+        first, *rest = pipe.receive(wait=True)
+        if not isinstance(first, Load) or rest:
+            raise OurFault("the first command must be to load a model, alone")
+        try:
+            model, intake, shape, threads = load(pipe, first)
+        except OurFault as fault:
+            pipe.send([Unusable(str(fault))])
+            pipe.drain()
+            return UNUSABLE
+        Worker(pipe, model, intake, shape).serve(threads)
+    except Gone:
+        return 0
+    return 0
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when the daemon ends, however it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description="inference worker; started by the daemon")
+    parser.add_argument("--fd", type=int, required=True, help="socket to the daemon")
+    arguments = parser.parse_args()
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which tells us
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    code = run(socket.socket(fileno=arguments.fd))
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)  # nothing is worth waiting for: llama.cpp's teardown may take a second
+
+
+if __name__ == "__main__":
+    sys.exit(main())
