@@ -184,7 +184,8 @@ def _tell(nodes: RunningNodes, answer: Answer, times: dict[str, float]) -> None:
     )
     for node in nodes.nodes:
         plan = node.plan
-        click.echo(f"  {plan.name}  {plan.url}/v1  {plan.profile:<8}  log {plan.log}", err=True)
+        about = f"{plan.profile:<8}  pid {node.pid}  log {plan.log}"
+        click.echo(f"  {plan.name}  {plan.url}/v1  {about}", err=True)
     click.echo(f"try:\n  {curl_line(nodes.nodes[0].plan.url)}", err=True)
 
 

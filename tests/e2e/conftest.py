@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +151,18 @@ def begin_mesh(nodes: RunningNodes, folder: Path, models_dir: Path) -> Mesh:
     nodes.start(plan_nodes(small_settings(models_dir), folder, None))
     mesh = Mesh(nodes)
     for node in nodes.nodes:
-        nodes.wait_until("ready", lambda url=node.plan.url: readiness(url)[0], START_SECONDS)
+        nodes.wait_until("ready", partial(is_ready, node.plan.url), START_SECONDS)
     for letter in "abc":
-        nodes.wait_until(
-            "acquainted", lambda letter=letter: len(mesh.sees(letter)) == 3, START_SECONDS
-        )
+        nodes.wait_until("acquainted", partial(sees_all, mesh, letter), START_SECONDS)
     return mesh
+
+
+def is_ready(url: str) -> bool:
+    return readiness(url)[0]
+
+
+def sees_all(mesh: Mesh, letter: str) -> bool:
+    return len(mesh.sees(letter)) == 3
 
 
 def small_settings(models_dir: Path) -> Settings:
