@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,8 @@ def test_commands_exist(line: str) -> None:
         child = command.get_command(click.Context(command), words.pop(0))
         assert child is not None, line
         command = child
-    command.make_context("x", words)
+    with suppress(click.MissingParameter):  # a command may be mentioned without its arguments
+        command.make_context("x", words)
 
 
 def test_settings_can_be_read(run: Run, tmp_path: Path) -> None:
