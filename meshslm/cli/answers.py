@@ -54,10 +54,7 @@ def write_text(text: str) -> None:
 
 
 def answered_by(answer: Answer) -> str:
-    """Who answered and why, and how fast, in two lines."""
-    who = f"{answer.profile} on {answer.node_name or answer.node}" if answer.profile else "a server"
-    why = f" because {answer.route}" if answer.route else ""
-    moved = f", after {answer.attempts} attempts" if answer.attempts > 1 else ""
+    """Who answered, why, and how fast: a line each."""
     speed = answer.tokens_per_s
     figures = [
         f"first token {duration_text(answer.ttft_ms)}",
@@ -65,7 +62,16 @@ def answered_by(answer: Answer) -> str:
         f"{answer.usage.completion_tokens} tokens",
         *(["cut at the token limit"] if answer.finish_reason == "length" else []),
     ]
-    return f"{who} ({answer.model}) answered{why}{moved}\n{', '.join(figures)}"
+    who = answer.node_name or answer.node or "a server that is no mesh"
+    hat = f" as {answer.profile}" if answer.profile else ""
+    moved = f", after {answer.attempts} attempts" if answer.attempts > 1 else ""
+    return "\n".join(
+        [
+            f"{who} answered{hat} ({answer.model}){moved}",
+            *([f"why: {answer.route}"] if answer.route else []),
+            ", ".join(figures),
+        ]
+    )
 
 
 def tell_answered(answer: Answer) -> None:

@@ -32,9 +32,11 @@ def up(stop_with_parent: int | None, **options: Any) -> int:
         bind(stop_with_parent)
     settings = load_effective(**options).settings
     from meshslm.boot import run_daemon
+    from meshslm.cli.profiles import load_profile
 
     return run_daemon(
         settings,
+        tuple(load_profile(reference) for reference in settings.node.profiles),
         environment=os.environ,
         on_ready=lambda ready: _greet(settings, ready),
         on_progress=ProgressLines(),

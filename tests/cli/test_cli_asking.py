@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Run
 
 ABOUT = (
-    "-- writing on node-b (smollm2-135m-instruct) answered because classified as writing (0.81), "
-    "after 2 attempts\n"
+    "-- node-b answered as writing (smollm2-135m-instruct), after 2 attempts\n"
+    "-- why: classified as writing (0.81)\n"
     "-- first token 42 ms, 40.0 tokens/s, 8 tokens\n"
 )
 

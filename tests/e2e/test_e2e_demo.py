@@ -50,7 +50,10 @@ def test_it_tells_people_what_happened_and_ctrl_c_stops_everything(
     said = program.err.read_text()
     for step in ("model smollm2-135m-instruct", "models loaded", "nodes know each other"):
         assert f"ok  {step}" in said
-    assert "-- writing on node-b (smollm2-135m-instruct) answered because" in said
+    assert (
+        "-- node-b answered as writing (smollm2-135m-instruct)\n-- why: auto: domain writing"
+        in said
+    )
     assert "tokens/s" in said
     assert program.out.read_text().strip()
     urls = re.findall(r"node-[abc]  (http://\S+)/v1", said)

@@ -111,7 +111,7 @@ def test_ask_from_the_command_line(mesh: Mesh, start: Start) -> None:
     )
     assert program.ended(60) == 0, program.said
     assert program.out.read_text().strip()
-    assert "-- writing on node-b" in program.err.read_text()
+    assert "-- node-b answered as writing" in program.err.read_text()
 
 
 def test_ctrl_c_while_asking_stops_the_generation(mesh: Mesh, start: Start) -> None:
