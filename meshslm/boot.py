@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 
 import trio
@@ -27,7 +26,7 @@ from meshslm.adapters.engine_process import EngineProcess, EngineSpec
 from meshslm.adapters.hardware import detect
 from meshslm.adapters.keyring import DirectoryLock, NodeKey, load_or_create
 from meshslm.adapters.libp2p_link import Libp2pLink
-from meshslm.adapters.mdns import Mdns
+from meshslm.adapters.mdns import MdnsDiscovery
 from meshslm.adapters.system_clock import SystemClock
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
@@ -44,7 +43,7 @@ from meshslm.gateway.server import HttpAddress, serve
 from meshslm.models.library import ModelLibrary, ReadyModel
 from meshslm.models.progress import Progress
 from meshslm.observe.log import set_up_logging
-from meshslm.profiles import Profile, parse_profile
+from meshslm.profiles import Profile
 from meshslm.settings import Settings
 
 log = logging.getLogger("meshslm.boot")
@@ -69,59 +68,23 @@ OnProgress = Callable[[str, Progress], None]
 """Hears how far the bringing of a model is: its name, and the step."""
 
 
-def packaged_profiles() -> dict[str, str]:
-    """Profiles that come with the program: name -> TOML text."""
-    folder = resources.files("meshslm.data").joinpath("profiles")
-    return {
-        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".toml")
-    }
-
-
-def load_profile(reference: str) -> Profile:
-    """A profile by packaged name or by path. Raises `OurFault`."""
-    packaged = packaged_profiles()
-    if reference in packaged:
-        return parse_profile(f"packaged profile {reference}", packaged[reference])
-    path = Path(reference).expanduser()
-    if path.suffix != ".toml":
-        known = ", ".join(packaged)
-        raise OurFault(
-            f"no profile is called {reference!r}: known are {known}, or give the path of a "
-            "`.toml` file"
-        )
-    try:
-        return parse_profile(str(path), path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OurFault(f"cannot read the profile {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise OurFault(f"cannot read the profile {path}: it is not UTF-8 text") from error
-
-
-def load_profiles(references: tuple[str, ...]) -> tuple[Profile, ...]:
-    """Several profiles, each name once. Raises `OurFault`."""
-    profiles = tuple(load_profile(reference) for reference in references)
-    names = [profile.name for profile in profiles]
-    for name in names:
-        if names.count(name) > 1:
-            raise OurFault(f"two profiles are called {name!r}; a node hosts each name once")
-    return profiles
-
-
 def run_daemon(
     settings: Settings,
+    profiles: tuple[Profile, ...],
     *,
     environment: Mapping[str, str],
     on_ready: OnReady | None = None,
     on_progress: OnProgress | None = None,
 ) -> int:
-    """Run a node until it is told to stop; the exit code, 0 after a clean stop.
+    """Run a node that hosts `profiles` until it is told to stop; the exit code, 0 for a clean stop.
 
     Raises `OurFault` where it cannot start.
     """
+    names = [profile.name for profile in profiles]
+    for name in names:
+        if names.count(name) > 1:
+            raise OurFault(f"two profiles are called {name!r}; a node hosts each name once")
     set_up_logging(settings.log.level, settings.log.format, sys.stderr)
-    profiles = load_profiles(settings.node.profiles)
     data = Path(settings.node.data_dir)
     with DirectoryLock(data):
         key = load_or_create(data)
@@ -186,8 +149,7 @@ class _Node:
                 self._pump.handle(Started(boot, self._link.addresses))
                 log.info("node %s (%s), boot %d", self.name, self._link.node_id, boot)
                 if self._settings.link.mdns:
-                    mdns = Mdns(self._link.addresses, self._settings.node.mesh)
-                    nursery.start_soon(mdns.run, self._pump.post)
+                    nursery.start_soon(self._mdns().run, self._pump.post)
                 if self._profiles:
                     nursery.start_soon(self._hosting.run)
                 if on_ready is not None:
@@ -200,11 +162,21 @@ class _Node:
 
     async def _open_gateway(self, nursery: trio.Nursery) -> HttpAddress:
         gateway = self._settings.gateway
-        app = create_app(self._service, version=__version__, host=gateway.host)
+        app = create_app(
+            self._service,
+            version=__version__,
+            host=gateway.host,
+            body_bytes=gateway.max_body_bytes,
+            deadline_ms=self._settings.limits.deadline_ms,
+        )
         address: HttpAddress = await nursery.start(
             partial(serve, app, host=gateway.host, port=gateway.port)
         )
         return address
+
+    def _mdns(self) -> MdnsDiscovery:
+        link = self._link
+        return MdnsDiscovery(link.node_id, self._settings.node.mesh, lambda: link.addresses)
 
     def _told(self, address: HttpAddress) -> Ready:
         return Ready(
@@ -220,8 +192,8 @@ class _Node:
         log.info("leaving")
         self._pump.handle(ShutdownRequested())
         with trio.move_on_after(GOODBYE_S):
-            while self._service.status().peers_alive:
-                await trio.sleep(0.02)  # noqa: ASYNC110 - the core has no waiters, and this is rare
+            while self._service.status().peers_alive:  # noqa: ASYNC110 - the core has no waiters
+                await trio.sleep(0.02)
 
     async def _end_at_second(self, signals: object) -> None:
         """A second signal ends the process at once; engines die with their parent."""
@@ -262,5 +234,6 @@ class _Node:
             context=self._shape(model).context,
             slots=engine.slots,
             threads=engine.threads or None,
+            batch=engine.batch,
         )
         return EngineProcess(spec)

@@ -109,11 +109,14 @@ class Dialling:
             self._targets[target.key] = target
             self._wait(target)
 
-    def failed(self, address: str, now: Instant) -> None:
-        """A dial came to nothing."""
+    def failed(self, address: str, now: Instant, peer: NodeId | None = None) -> None:
+        """A dial came to nothing; or `peer` answered, who is linked already by another dial."""
         key = self._finished(address)
         target = self._targets.get(key) if key is not None else None
         if target is None or target.linked:
+            return
+        if peer is not None:
+            target.peer, target.linked, target.attempts, target.since = peer, True, 0, now
             return
         if not target.configured and ms_between(target.since, now) > limits.PEER_FORGET_MS:
             self._forget(target)

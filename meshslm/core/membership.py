@@ -126,7 +126,7 @@ class Membership:
         rounds = -(-len(present) // limits.PRESENCE_PER_SECOND)
         self._interval_ms = max(1, rounds) * limits.PRESENCE_MS
         for peer in present:
-            # A mesh that has just grown slows its presences down: what was promised no longer holds.
+            # A mesh that has just grown slows its presences down: an old promise does not hold.
             promised = max(peer.next_ms, self._interval_ms)
             if ms_between(peer.heard, now) > limits.PEER_EXPIRY_PRESENCES * promised:
                 self.drop(peer, f"silent for {ms_between(peer.heard, now) / 1000:.1f} s", now)

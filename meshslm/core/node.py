@@ -109,7 +109,7 @@ class NodeCore:
             BytesReceived: self._on_bytes,
             PeerConnected: lambda e, now: self._membership.connected(e.peer, e.address, now),
             PeerDisconnected: lambda e, now: self._membership.disconnected(e.peer, e.reason, now),
-            DialFailed: lambda e, now: self._dialling.failed(e.address, now),
+            DialFailed: self._on_dial_failed,
             AddressFound: lambda e, now: self._dialling.want(e.address, now),
             ShutdownRequested: self._on_shutdown,
             TaskArrived: lambda e, now: self._origin.arrive(e.task, e.request, now),
@@ -168,6 +168,12 @@ class NodeCore:
     def _on_started(self, event: Started, now: Instant) -> None:
         self._started = now
         self._membership.start(event.boot, event.addresses, now)
+
+    def _on_dial_failed(self, event: DialFailed, now: Instant) -> None:
+        linked = event.peer == self._config.node or (
+            event.peer in self._directory.peers and self._directory.peers[event.peer].connected
+        )
+        self._dialling.failed(event.address, now, event.peer if linked else None)
 
     def _on_timer(self, event: TimerFired, now: Instant) -> None:
         if self._out.timer_is_current(event.key, event.generation):

@@ -68,6 +68,8 @@ class Mesh:
         self.links: set[frozenset[str]] = set()
         self.queue: deque[tuple[NodeId, Event]] = deque()
         self.cut: set[frozenset[str]] = set()
+        self.aliases: dict[str, NodeId] = {}
+        """Addresses that do not name the node that listens there."""
         self.filter: Damage = lambda _from, _to, _message: None
         """Given a message, what arrives instead; None: the message itself."""
         self.seen: dict[tuple[str, str], list[Message]] = defaultdict(list)
@@ -173,8 +175,11 @@ class Mesh:
         self.queue.extend((effect.peer, BytesReceived(node, data)) for data in arrivals)
 
     def _dial(self, node: NodeId, address: str) -> None:
-        other = NodeId(address.rpartition("/p2p/")[2])
+        other = self.aliases.get(address, NodeId(address.rpartition("/p2p/")[2]))
         pair = frozenset((node, other))
+        if pair in self.links and address in self.aliases:
+            self.queue.append((node, DialFailed(address, "linked already", other)))
+            return
         if other not in self.boxes or pair in self.cut:
             self.queue.append((node, DialFailed(address, "nobody there")))
         elif pair not in self.links:

@@ -321,6 +321,21 @@ def test_whatever_happens_every_target_is_looked_after(steps: list[tuple[str, st
         dialling.check()
 
 
+def test_an_address_of_somebody_linked_already_is_not_dialled_again_until_it_goes(
+    mesh: Mesh,
+) -> None:
+    mesh.add("b")
+    mesh.add("a", bootstrap=("b",))
+    mesh.aliases["/ip4/127.0.0.1/tcp/9"] = NodeId("b")
+    mesh.give("a", AddressFound("/ip4/127.0.0.1/tcp/9"))
+    before = len(dials(mesh, "a"))
+    mesh.pass_time(limits.DIAL_BACKOFF_MOST_MS)
+    assert len(dials(mesh, "a")) == before
+    mesh.break_link("a", "b")
+    mesh.pass_time(limits.DIAL_BACKOFF_MOST_MS)
+    assert "/ip4/127.0.0.1/tcp/9" in dials(mesh, "a")[before:]
+
+
 def test_a_failed_dial_of_nobody_is_ignored(mesh: Mesh) -> None:
     mesh.add("a")
     assert mesh.give("a", DialFailed("/memory/x", "?")) == []
