@@ -1,39 +1,41 @@
-"""The pretended engines below the simulated nodes, and what they must say.
+"""The scripted engines below the simulated nodes: one for each base model that a node hosts.
+
+Why scripted: what an engine must say is known beforehand, so every token can be checked.
 
 Rules:
 - A profile's system prompt names its node, so that no two nodes give the same answer to the same
-  request: tokens of two attempts cannot be taken for those of one.
+  request: tokens of two attempts can never pass for those of one.
+- An engine is a process of its own: it goes on while its daemon is stopped, and dies with it.
 """
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from dataclasses import replace
 
-from meshslm.core.events import (
-    EngineLost,
-    EngineMeasured,
-    EngineReady,
-    Event,
-    HostingChanged,
-    RunEnded,
-    RunProduced,
-    StartRun,
-    StopRun,
-)
-from meshslm.ids import RunId
+from meshslm.adapters.scripted_engine import ScriptedEngine, Speed, answer
+from meshslm.core.events import EngineLost, HostingChanged, StartRun, StopRun
 from meshslm.sim.checkers import Answer
 from meshslm.sim.corpus import topic
 from meshslm.sim.scenario import Profile, Scenario
 from meshslm.sim.world import SECOND, Guard, SimNode, World
-from meshslm.wire.messages import (
-    ChatMessage,
-    Chunk,
-    Hardware,
-    Specialist,
-    TaskRequest,
-    Timings,
-    Usage,
-)
+from meshslm.wire.messages import ChatMessage, Hardware, Specialist, TaskRequest
+
+_HARDWARE = Hardware(cores=2, memory_mib=4096)
+
+
+class _Station:
+    """One engine on one node."""
+
+    __slots__ = ("alarm", "alarm_at", "engine", "load_us", "ready")
+
+    def __init__(self, profile: Profile) -> None:
+        speed = Speed(profile.prefill_tps, profile.decode_tps, profile.slots, profile.context)
+        self.engine = ScriptedEngine(model_of(profile), speed)
+        self.load_us = int(profile.load_s * SECOND)
+        self.ready = False
+        self.alarm = Guard()
+        """Closes when the engine is asked at another time instead."""
+        self.alarm_at: int | None = None
 
 
 class Engines:
@@ -41,80 +43,114 @@ class Engines:
 
     def __init__(self, world: World, scenario: Scenario) -> None:
         self._world = world
-        self._profiles = {profile.name: profile for profile in scenario.profiles}
-        self._dealt = {node.id: _deal(scenario, node.index) for node in world.nodes}
-        self._hosted = {
-            node.id: tuple(_specialist(profile) for profile in self._dealt[node.id])
-            for node in world.nodes
-        }
-        self._runs: dict[tuple[int, RunId], Guard] = {}
+        self._domains = {profile.name: profile.domains for profile in scenario.profiles}
+        self._dealt = tuple(dealt(scenario, node.index) for node in world.nodes)
+        self._hosted = tuple(tuple(map(_specialist, profiles)) for profiles in self._dealt)
+        self._stations: tuple[dict[str, _Station], ...] = tuple({} for _ in world.nodes)
 
     def hosted(self, node: SimNode) -> tuple[Specialist, ...]:
-        return self._hosted[node.id]
-
-    def booted(self, node: SimNode) -> None:
-        world = self._world
-        world.tell(node, HostingChanged(self._hosted[node.id], Hardware(cores=2, memory_mib=4096)))
-        for profile in self._dealt[node.id]:
-            when = world.now + int(profile.load_s * SECOND)
-            world.push(when, node.life, node, EngineReady(profile.model or profile.name, profile.slots))
-
-    def died(self, node: SimNode) -> None:
-        for key in [key for key in self._runs if key[0] == node.index]:
-            self._runs.pop(key).open = False
-
-    def start(self, node: SimNode, effect: StartRun) -> None:
-        world = self._world
-        profile = self._profiles[effect.profile]
-        request = effect.request
-        guard = self._runs[node.index, effect.run] = Guard()
-        when = world.now + int(SECOND * 50 / profile.prefill_tps)
-        count = 0
-        for choice in range(request.choices):
-            answer = self.expected(node, effect.profile, request, choice)
-            at = when
-            for place, token in enumerate(answer.tokens):
-                at += int(SECOND / profile.decode_tps)
-                last = place == len(answer.tokens) - 1
-                chunk = Chunk(choice, (token,), f"t{token} ", finish=answer.finish if last else "")
-                world.push(at, guard, node, RunProduced(effect.run, chunk))
-                count += 1
-            when = at
-        world.push(when + 1, guard, node, RunEnded(effect.run, Usage(10, count), Timings()))
-
-    def stop(self, node: SimNode, effect: StopRun) -> None:
-        guard = self._runs.pop((node.index, effect.run), None)
-        if guard is not None:
-            guard.open = False
+        """What a node announces."""
+        return self._hosted[node.index]
 
     def domains(self, profile: str) -> tuple[str, ...]:
-        return self._profiles[profile].domains
-
-    def crash(self, node: SimNode, for_s: float) -> None:
-        """x"""
+        """What a profile is for."""
+        return self._domains[profile]
 
     def expected(self, node: SimNode, profile: str, request: TaskRequest, choice: int) -> Answer:
-        seed = blake2b(
-            repr((node.name, profile, request.messages, choice)).encode(), digest_size=32
-        ).digest()
-        tokens = tuple(seed[i % 32] for i in range(request.max_tokens))
-        return Answer(tokens, "".join(f"t{t} " for t in tokens), "length")
+        """What a node must say, by a profile, to a request, in one choice."""
+        said = answer(_filled(node, profile, request), choice)
+        return Answer(said.tokens, said.text, said.finish)
+
+    # --- processes ------------------------------------------------------------------------------
+    def booted(self, node: SimNode) -> None:
+        """A daemon starts: it says what it hosts and loads it."""
+        self._world.tell(node, HostingChanged(self._hosted[node.index], _HARDWARE))
+        stations = self._stations[node.index]
+        for profile in self._dealt[node.index]:
+            if model_of(profile) not in stations:
+                station = stations[model_of(profile)] = _Station(profile)
+                self._load(node, station, station.load_us)
+
+    def died(self, node: SimNode) -> None:
+        """A daemon is gone, and its engines with it."""
+        for station in self._stations[node.index].values():
+            station.alarm.open = False
+        self._stations[node.index].clear()
+
+    def crash(self, node: SimNode, for_s: float) -> None:
+        """The engine processes of a node die, and are ready again after so many seconds."""
+        for station in self._stations[node.index].values():
+            if station.ready:
+                station.ready = False
+                station.engine.reset()
+                station.alarm.open = False
+                station.alarm_at = None
+                self._world.tell(node, EngineLost(station.engine.model, "the scenario says so"))
+                self._load(node, station, int(for_s * SECOND))
+
+    def _load(self, node: SimNode, station: _Station, wait_us: int) -> None:
+        def loaded() -> None:
+            station.ready = True
+            self._world.tell(node, station.engine.loaded())
+
+        self._world.call(self._world.now + wait_us, loaded, node.life)
+
+    # --- runs -----------------------------------------------------------------------------------
+    def start(self, node: SimNode, effect: StartRun) -> None:
+        """Begin a run; on an engine that has just died it is lost with the others."""
+        station = self._stations[node.index][effect.model]
+        if station.ready:
+            request = _filled(node, effect.profile, effect.request)
+            station.engine.start_run(effect.run, request, self._world.now)
+            self._set_alarm(node, station)
+
+    def stop(self, node: SimNode, effect: StopRun) -> None:
+        """Stop a run."""
+        station = self._stations[node.index][effect.model]
+        station.engine.stop_run(effect.run, self._world.now)
+        self._set_alarm(node, station)
+
+    def _set_alarm(self, node: SimNode, station: _Station) -> None:
+        """Ask the engine when it has something to say; not again if that time is set already."""
+        when = station.engine.next_at()
+        if when == station.alarm_at:
+            return
+        station.alarm.open = False
+        station.alarm_at = when
+        if when is not None:
+            station.alarm = Guard()
+            self._world.call(when, lambda: self._advance(node, station), station.alarm)
+
+    def _advance(self, node: SimNode, station: _Station) -> None:
+        station.alarm_at = None
+        for event in station.engine.advance(self._world.now):
+            self._world.tell(node, event)
+        self._set_alarm(node, station)
 
 
-def _deal(scenario: Scenario, index: int) -> tuple[Profile, ...]:
+def model_of(profile: Profile) -> str:
+    """The base model below a profile."""
+    return profile.model or profile.name
+
+
+def dealt(scenario: Scenario, index: int) -> tuple[Profile, ...]:
     """Profiles of a node: dealt round, so that every domain has about as many hosts."""
     deck = scenario.profiles
-    if not deck:
-        return ()
     count = min(scenario.profiles_per_node, len(deck))
     return tuple(deck[(index + step) % len(deck)] for step in range(count))
+
+
+def _filled(node: SimNode, profile: str, request: TaskRequest) -> TaskRequest:
+    """A request as the engine gets it, with the profile's system prompt before the user's words."""
+    system = ChatMessage("system", f"You are {profile} on {node.name}.")
+    return replace(request, messages=(system, *request.messages))
 
 
 def _specialist(profile: Profile) -> Specialist:
     return Specialist(
         profile=profile.name,
-        model=profile.model or profile.name,
-        digest=f"sha256:{profile.model or profile.name}",
+        model=model_of(profile),
+        digest=f"sha256:{model_of(profile)}",
         quantisation="Q8_0",
         context=profile.context,
         slots=profile.slots,

@@ -253,17 +253,26 @@ def check_scenario(scenario: Scenario) -> None:
 
 def _check_profiles(scenario: Scenario) -> None:
     seen: dict[str, int] = {}
+    engines: dict[str, Profile] = {}
     for place, profile in enumerate(scenario.profiles):
         where = f"`$.profiles[{place}]`"
         if profile.name in seen:
             raise OurFault(f"profile {profile.name!r} is there twice - at {where}")
         seen[profile.name] = place
+        twin = engines.setdefault(profile.model or profile.name, profile)
+        if _engine(twin) != _engine(profile):
+            raise OurFault(f"{profile.name!r} and {twin.name!r} share an engine, not its speed - at {where}")
         for domain in profile.domains:
             if domain not in DOMAINS:
                 known = ", ".join(DOMAINS)
                 raise OurFault(f"unknown domain {domain!r}, known are {known} - at {where}")
     if scenario.workload.tasks_per_second > 0 and not any(p.domains for p in scenario.profiles):
         raise OurFault("tasks need at least one profile with a domain - at `$.profiles`")
+
+
+def _engine(profile: Profile) -> tuple[float, ...]:
+    speeds = (profile.prefill_tps, profile.decode_tps, profile.load_s)
+    return (profile.slots, profile.context, *speeds)
 
 
 def _check_workload(workload: Workload) -> None:

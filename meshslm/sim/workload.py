@@ -18,6 +18,9 @@ from meshslm.sim.scenario import Profile, Scenario
 from meshslm.sim.world import SECOND, SimNode, World
 from meshslm.wire.messages import ChatMessage, Sampling, TaskRequest
 
+NOTICE_US = SECOND // 10
+"""Time between two looks whether a stopped node goes on."""
+
 
 class Clients:
     """Sends tasks to the nodes of a world, from its start until the quiet time."""
@@ -62,8 +65,11 @@ class Clients:
             world.call(when, lambda: self._give_up(node, task), node.life)
 
     def _give_up(self, node: SimNode, task: TaskId) -> None:
-        if self._tasks.dropped(task, self._world.now):
-            self._world.tell(node, TaskDropped(task))
+        world = self._world
+        if node.hung:  # it notices when it goes on
+            world.call(world.now + NOTICE_US, lambda: self._give_up(node, task), node.life)
+        elif self._tasks.dropped(task, world.now):
+            world.happen(node, TaskDropped(task))
 
     def _draw(self) -> tuple[TaskId, TaskRequest, str, str]:
         chance, workload = self._chance, self._workload

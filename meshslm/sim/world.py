@@ -273,6 +273,11 @@ class World:
         """Let `event` happen to the living process of `node` now, after what happens already."""
         self.push(self.now, node.life, node, event)
 
+    def happen(self, node: SimNode, event: Event) -> None:
+        """Let `event` happen to a living process at once, before anything else does."""
+        assert node.living, "nothing happens to who is not there"
+        self._happen(node.life, node, event)
+
     def run_until(self, end: int) -> None:
         """Let everything happen up to and at an instant, or until a core breaks."""
         heap = self._heap
