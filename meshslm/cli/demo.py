@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PROMPT: Final = "Write a short poem about a lighthouse in winter."
 """A writing task, asked of the node that hosts `code`."""
 ANSWER_TOKENS: Final = 120
+"""Some seconds of text on two cores."""
 READY_SECONDS: Final = 180.0
 """Three cold starts side by side on two slow cores, with the model read from a disk."""
 MEET_SECONDS: Final = 60.0
@@ -50,12 +51,25 @@ LOOK_SECONDS: Final = 0.5
     type=click.IntRange(1, 65533),
     help="API port of node A; B and C take the next two. Free ones by default.",
 )
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=ANSWER_TOKENS,
+    show_default=True,
+    help="Longest answer, in tokens.",
+)
 @click.option("--keep/--no-keep", default=True, help="Keep the mesh up after the answer.")
 @config_option
 @models_dir_option
 @json_option
 def demo(
-    prompt: str, folder: Path | None, port: int | None, keep: bool, as_json: bool, **where: Any
+    prompt: str,
+    folder: Path | None,
+    port: int | None,
+    max_tokens: int,
+    keep: bool,
+    as_json: bool,
+    **where: Any,
 ) -> None:
     """Start three nodes on this machine and ask one of them.
 
@@ -67,7 +81,7 @@ def demo(
     began = time.monotonic()
     settings = load_effective(**where).settings
     home = folder or Path(settings.node.data_dir) / "demo"
-    with _terminated_is_interrupted(), RunningNodes() as nodes:
+    with ended_as_interrupted(), RunningNodes() as nodes:
         with Steps(quiet=as_json) as steps:
             _have_models(settings, steps)
             with steps.step("start three nodes"):
@@ -77,7 +91,7 @@ def demo(
             with steps.step("nodes know each other") as step:
                 nodes.wait_until("nodes know each other", _acquainted(nodes, step), MEET_SECONDS)
         up_s = time.monotonic() - began
-        shown = _ask(nodes, prompt, quiet=as_json)
+        shown = _ask(nodes, prompt, max_tokens, quiet=as_json)
         times = {"mesh_up_s": round(up_s, 3), "first_text_s": round(shown.first_text_at - began, 3)}
         if as_json:
             print_json(_summary(nodes, prompt, shown.answer, times))
@@ -139,7 +153,7 @@ def _acquainted(nodes: RunningNodes, step: Step) -> Callable[[], bool]:
     return fact
 
 
-def _ask(nodes: RunningNodes, prompt: str, *, quiet: bool) -> Shown:
+def _ask(nodes: RunningNodes, prompt: str, max_tokens: int, *, quiet: bool) -> Shown:
     from meshslm.client import Client
 
     asked = nodes.nodes[0].plan
@@ -147,7 +161,7 @@ def _ask(nodes: RunningNodes, prompt: str, *, quiet: bool) -> Shown:
         click.echo(f"\nasking {asked.name} (which hosts {asked.profile}): {prompt}\n", err=True)
     with (
         Client(asked.url) as client,
-        client.stream(prompt, model="auto", max_tokens=ANSWER_TOKENS) as stream,
+        client.stream(prompt, model="auto", max_tokens=max_tokens) as stream,
     ):
         return show_stream(stream, (lambda _: None) if quiet else write_text)
 
@@ -213,7 +227,7 @@ def _keep_up(nodes: RunningNodes, *, quiet: bool) -> None:
 
 
 @contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
+def ended_as_interrupted() -> Iterator[None]:
     """SIGTERM and SIGHUP end the demonstration as Ctrl-C does: with its nodes."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, signal.default_int_handler) for number in numbers]

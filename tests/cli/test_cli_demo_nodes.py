@@ -16,6 +16,7 @@ import pytest
 
 from meshslm.adapters.keyring import load_or_create
 from meshslm.cli import demo_nodes
+from meshslm.cli.demo import ended_as_interrupted
 from meshslm.cli.demo_nodes import NodePlan, RunningNode, RunningNodes, free_ports, plan_nodes
 from meshslm.errors import OurFault
 from meshslm.settings import Settings, default_directories, effective
@@ -183,6 +184,20 @@ def test_settings_of_the_environment_do_not_reach_the_nodes(
     told = node.plan.log.read_text()
     assert "MESHSLM_" not in told
     assert f"up --config {node.plan.config} --stop-with-parent {os.getpid()}" in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_termination_unwinds_as_ctrl_c_does(number: int) -> None:
+    before = signal.getsignal(number)
+
+    def terminated() -> None:
+        with ended_as_interrupted():
+            os.kill(os.getpid(), number)
+            until(lambda: False)
+
+    with pytest.raises(KeyboardInterrupt):
+        terminated()
+    assert signal.getsignal(number) == before
 
 
 # --- ending with the parent ---------------------------------------------------------------------
