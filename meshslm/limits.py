@@ -249,6 +249,25 @@ CONTENT_PARTS: Final = 256
 KNOWN_RUNS: Final = 16_384
 """Runs remembered on one node, those that are over included: 500 a second for `LINGER_MS`."""
 
+# --- answers of a given form ---------------------------------------------------------------------
+TOOLS: Final = 128
+"""Tools of one request: OpenAI's limit."""
+
+TOOL_CALLS: Final = 64
+"""Calls in one turn."""
+
+TOOL_NAME_BYTES: Final = 64
+"""OpenAI's limit."""
+
+SCHEMA_BYTES: Final = 64 * KIB
+"""A JSON schema or a grammar: compiled before a run starts, so a large one delays others."""
+
+INPUTS: Final = 1024
+"""Texts of one request for embeddings or scores."""
+
+VECTOR_BYTES: Final = 64 * KIB
+"""One embedding: 16,384 numbers of 32 bits."""
+
 # --- the daemon ---------------------------------------------------------------------------------
 STREAM_ITEMS: Final = 65_536
 """Items of one answer that wait for a slow local client: more than an answer of most contexts."""

@@ -95,12 +95,48 @@ class PeerAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asked for in an earlier turn."""
+
+    id: Annotated[str, Tag(1, most=Name)]
+    name: Annotated[str, Tag(2, most=limits.TOOL_NAME_BYTES)]
+    arguments: Annotated[str, Tag(3, most=limits.PROMPT_BYTES)]
+    """JSON text."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
     """One turn of a conversation."""
 
     role: Annotated[str, Tag(1, most=32)]
     content: Annotated[str, Tag(2, most=limits.PROMPT_BYTES)]
     name: Annotated[str, Tag(3, most=Name)] = ""
+    calls: Annotated[tuple[ToolCall, ...], Tag(4, items=limits.TOOL_CALLS)] = ()
+    """Of an assistant's turn."""
+    call_id: Annotated[str, Tag(5, most=Name)] = ""
+    """Of a tool's turn: the call that it answers."""
+    reasoning: Annotated[str, Tag(6, most=limits.PROMPT_BYTES)] = ""
+    """What the assistant thought before it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask to be called."""
+
+    name: Annotated[str, Tag(1, most=limits.TOOL_NAME_BYTES)]
+    description: Annotated[str, Tag(2, most=limits.SCHEMA_BYTES)] = ""
+    parameters: Annotated[str, Tag(3, most=limits.SCHEMA_BYTES)] = ""
+    """JSON schema of its arguments; empty: an object of any kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What form the answer must have."""
+
+    kind: Annotated[str, Tag(1, most=16)]
+    """`json_object`, `json_schema` or `gbnf`."""
+    text: Annotated[str, Tag(2, most=limits.SCHEMA_BYTES)] = ""
+    """The schema or the grammar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +178,31 @@ class TaskRequest:
     logprobs: Annotated[int | None, Tag(8, most=limits.TOP_LOGPROBS)] = None
     """None: none; 0: of the chosen token; k: of the k likeliest too."""
     deadline_ms: Annotated[int, Tag(9, least=1, most=limits.DEADLINE_MS)] = limits.DEADLINE_MS
+    operation: Annotated[str, Tag(10, most=16)] = "generate"
+    """`generate`, `embed`, `rerank`, `tokenize`, `detokenize` or `template`."""
+    inputs: Annotated[tuple[str, ...], Tag(11, most=limits.PROMPT_BYTES, items=limits.INPUTS)] = ()
+    """Texts to embed, to score against `prompt`, or to tokenize."""
+    priority: Annotated[str, Tag(12, most=16)] = "interactive"
+    """`interactive` or `background`, which gives way."""
+    tenant: Annotated[str, Tag(13, most=Name)] = ""
+    """On whose behalf: tenants share an engine fairly."""
+    constraint: Annotated[Constraint | None, Tag(14)] = None
+    tools: Annotated[tuple[Tool, ...], Tag(15, items=limits.TOOLS)] = ()
+    tool_choice: Annotated[str, Tag(16, most=limits.TOOL_NAME_BYTES)] = "auto"
+    """`auto`, `none`, `required`, or the name of the tool to call."""
+    parallel_calls: Annotated[bool, Tag(17)] = True
+    thinking: Annotated[bool | None, Tag(18)] = None
+    """Whether a model that can think does so; None: as its template has it."""
+    thinking_tokens: Annotated[int | None, Tag(19, most=limits.MAX_TOKENS)] = None
+    """Tokens to think at most; None: as many as the answer may have."""
+    reasoning_effort: Annotated[str, Tag(20, most=16)] = ""
+    """For templates that know one: `low`, `medium` or `high`."""
+    adapter: Annotated[str, Tag(21, most=Name)] = ""
+    """LoRA adapter to answer with; empty: the profile's, if it has one."""
+    echo: Annotated[bool, Tag(22)] = False
+    """Put the prompt before the answer; with logprobs, its tokens' too."""
+    given: Annotated[tuple[int, ...], Tag(23, most=2**31, items=1024)] = ()
+    """Tokens, for `detokenize`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +225,16 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class CallPiece:
+    """New text of one tool call. The first piece of a call has its id and name."""
+
+    index: Annotated[int, Tag(1, most=limits.TOOL_CALLS)]
+    id: Annotated[str, Tag(2, most=Name)] = ""
+    name: Annotated[str, Tag(3, most=limits.TOOL_NAME_BYTES)] = ""
+    arguments: Annotated[str, Tag(4, most=limits.MIB)] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Newly generated tokens of one choice, and the text they released.
 
@@ -175,7 +246,16 @@ class Chunk:
     text: Annotated[str, Tag(3, most=limits.MIB)] = ""
     logprobs: Annotated[tuple[TokenLogprob, ...], Tag(4, items=1024)] = ()
     finish: Annotated[str, Tag(5, most=32)] = ""
-    """`stop` or `length` in the last chunk of the choice, else empty."""
+    """`stop`, `length` or `tool_calls` in the last chunk of the choice, else empty."""
+    reasoning: Annotated[str, Tag(6, most=limits.MIB)] = ""
+    """Released text that is thinking, not answer."""
+    calls: Annotated[tuple[CallPiece, ...], Tag(7, items=limits.TOOL_CALLS)] = ()
+    item: Annotated[int, Tag(8, most=limits.INPUTS)] = 0
+    """Which of the inputs a vector, score or token list belongs to."""
+    vector: Annotated[bytes, Tag(9, most=limits.VECTOR_BYTES)] = b""
+    """An embedding: 32-bit floats, little-endian."""
+    score: Annotated[float, Tag(10, least=-RATE, most=RATE)] = 0.0
+    """How relevant an input is to the query; larger is more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,18 +33,29 @@ def read(name: str) -> list[Any]:
     return [pytest.param(entry, id=entry["name"]) for entry in entries]
 
 
+def as_of_old(now: Any, then: Any) -> Any:
+    """`now` without the fields that a message had not yet when its vector was made."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        return {name: as_of_old(now[name], then[name]) for name in then}
+    if isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
+        return [as_of_old(a, b) for a, b in zip(now, then, strict=True)]
+    return now
+
+
 @pytest.mark.parametrize("vector", read("messages"))
 def test_a_message_is_written_and_read_as_ever(vector: dict[str, Any]) -> None:
     assert "hex" in vector, "complete it: python scripts/wire_vectors.py --fill"
     message = vectors.from_plain(vector["message"])
     assert encode(message).hex() == vector["hex"]
     assert decode(bytes.fromhex(vector["hex"])) == message
-    assert vectors.to_plain(message) == vector["message"], "a default or a name has changed"
+    shown = as_of_old(vectors.to_plain(message), vector["message"])
+    assert shown == vector["message"], "a default or a name has changed"
 
 
 @pytest.mark.parametrize("vector", read("future"))
 def test_a_later_version_is_understood(vector: dict[str, Any]) -> None:
-    assert vectors.to_plain(decode(bytes.fromhex(vector["hex"]))) == vector["message"]
+    message = vectors.to_plain(decode(bytes.fromhex(vector["hex"])))
+    assert as_of_old(message, vector["message"]) == vector["message"]
 
 
 @pytest.mark.parametrize("vector", read("refused"))
