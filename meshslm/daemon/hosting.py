@@ -114,6 +114,7 @@ class Hosting(Generic[M]):
         async def watched(event: Event) -> None:
             if isinstance(event, EngineReady):
                 self._states[event.model] = ""
+                log.info("%s is loaded and takes requests", event.model)
             elif isinstance(event, EngineLost):
                 self._states[event.model] = f"was lost: {event.reason}"
                 log.warning("the engine of %s was lost: %s", event.model, event.reason)
