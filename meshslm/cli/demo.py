@@ -23,7 +23,7 @@ from meshslm.cli.screen import bytes_text, json_option, print_json
 from meshslm.cli.steps import Step, Steps
 
 if TYPE_CHECKING:
-    from meshslm.cli.demo_nodes import NodePlan, RunningNodes
+    from meshslm.cli.demo_nodes import NodePlan, RunningNode, RunningNodes
     from meshslm.client import Answer
     from meshslm.settings import Settings
 
@@ -96,7 +96,7 @@ def demo(
         if as_json:
             print_json(_summary(nodes, prompt, shown.answer, times))
         else:
-            _tell(nodes, shown.answer, times)
+            _tell(shown.answer, times)
         if keep:
             _keep_up(nodes, quiet=as_json)
 
@@ -188,7 +188,7 @@ def _summary(
     }
 
 
-def _tell(nodes: RunningNodes, answer: Answer, times: dict[str, float]) -> None:
+def _tell(answer: Answer, times: dict[str, float]) -> None:
     click.echo()
     tell_answered(answer)
     click.echo(
@@ -196,34 +196,43 @@ def _tell(nodes: RunningNodes, answer: Answer, times: dict[str, float]) -> None:
         f"its first token came after {times['first_text_s']:.1f} s",
         err=True,
     )
-    for node in nodes.nodes:
-        plan = node.plan
-        about = f"{plan.profile:<8}  pid {node.pid}  log {plan.log}"
-        click.echo(f"  {plan.name}  {plan.url}/v1  {about}", err=True)
-    click.echo(f"try:\n  {curl_line(nodes.nodes[0].plan.url)}", err=True)
 
 
 def _keep_up(nodes: RunningNodes, *, quiet: bool) -> None:
     """Leave the mesh up until Ctrl-C; tell of nodes that end meanwhile."""
-    if not quiet:
-        click.echo("the mesh stays up; Ctrl-C stops it", err=True)
-    from meshslm.errors import OurFault
-
-    running = list(nodes.nodes)
     try:
+        if not quiet:
+            _tell_endpoints(nodes)
+        running = list(nodes.nodes)
         while running:
-            for node in list(running):
-                try:
-                    node.check_alive()
-                except OurFault as died:
-                    running.remove(node)
-                    click.echo(f"meshslm: {died}", err=True)
+            running = [node for node in running if _told_alive(node)]
             time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:
         if not quiet:
             click.echo("stopping", err=True)
         return
     fail("every node has ended")
+
+
+def _tell_endpoints(nodes: RunningNodes) -> None:
+    for node in nodes.nodes:
+        plan = node.plan
+        about = f"{plan.profile:<8}  pid {node.pid}  log {plan.log}"
+        click.echo(f"  {plan.name}  {plan.url}/v1  {about}", err=True)
+    click.echo(f"try:\n  {curl_line(nodes.nodes[0].plan.url)}", err=True)
+    click.echo("the mesh stays up; Ctrl-C stops it", err=True)
+
+
+def _told_alive(node: RunningNode) -> bool:
+    """Whether a node still runs; where it does not, how it ended is told."""
+    from meshslm.errors import OurFault
+
+    try:
+        node.check_alive()
+    except OurFault as died:
+        click.echo(f"meshslm: {died}", err=True)
+        return False
+    return True
 
 
 @contextmanager
