@@ -140,6 +140,13 @@ class ChatRequest(Asked, kw_only=True):
             )
         for index, turn in enumerate(self.messages):
             _check_turn(turn, f"messages[{index}]")
+        size = sum(len(content_text(turn).encode()) for turn in self.messages)
+        if size > limits.PROMPT_BYTES:
+            raise bad_request(
+                f"'messages' have {size} bytes of text, all messages together; "
+                f"at most {limits.PROMPT_BYTES} are taken.",
+                "messages",
+            )
         if self.top_logprobs is not None and not self.logprobs:
             raise bad_request("'top_logprobs' needs 'logprobs': true.", "top_logprobs")
         both = self.max_tokens is not None and self.max_completion_tokens is not None

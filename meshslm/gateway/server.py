@@ -1,28 +1,35 @@
 """Serving an application over HTTP: Hypercorn's connections on sockets that are ours.
 
 Hypercorn has one call that does it all. Its connection handler is used here without that call,
-because the call leaves four things open that a daemon needs closed:
+because the call leaves things open that a daemon needs closed:
 - a bound on open connections;
 - an end to a client that takes nothing of its answer. Hypercorn shields its writes from
   cancellation, so such a client could even hold up the daemon's shutdown for ever;
 - the port that was chosen where port 0 was asked for, and a clear error where one is taken;
 - no lifespan protocol, signal handlers or loggers of its own.
+
+Of its protocols only HTTP/1.1 is kept: on its way to HTTP/2 a connection could end up in a place
+where neither its client's end nor the daemon's reaches it (a test shows the request that did it).
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
+import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
+from hypercorn.utils import parse_socket_addr
 
 from meshslm import limits
 from meshslm.errors import OurFault
@@ -45,14 +52,22 @@ class HttpAddress:
         return f"http://[{shown}]:{self.port}" if ":" in shown else f"http://{shown}:{self.port}"
 
 
+class Listening(Protocol):
+    """What `nursery.start` hands in, to be told the address."""
+
+    def started(self, value: HttpAddress, /) -> None:
+        """The server listens."""
+        ...
+
+
 async def serve(
     app: object,
     *,
     host: str = "127.0.0.1",
     port: int = limits.HTTP_PORT,
-    started: Callable[[HttpAddress], None],
+    task_status: Listening = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the ASGI application `app` until cancelled; calls `started` once it listens.
+    """Serve the ASGI application `app` until cancelled; tells where it listens once it does.
 
     Port 0 takes a free one. Raises `OurFault` where it cannot listen. When cancelled, idle
     connections close at once and answers under way have `limits.HTTP_GRACE_MS` to end.
@@ -63,7 +78,7 @@ async def serve(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connections.hold)
         await connections.held.wait()
-        started(HttpAddress(name[0], name[1]))
+        task_status.started(HttpAddress(name[0], name[1]))
         try:
             await trio.serve_listeners(
                 connections.handle, listeners, handler_nursery=connections.nursery
@@ -140,13 +155,53 @@ class _Connections:
         self._streams.add(ours)
         try:
             state = ConnectionState(LifespanState())
-            # It is typed for TLS streams; it knows a plain one by its missing handshake.
-            await TCPServer(self._app, self._config, self._context, state, cast(Any, ours))
+            # It is typed for TLS streams, and uses of them what a plain one has too.
+            await _Connection(self._app, self._config, self._context, state, cast(Any, ours))
         except Exception:  # noqa: BLE001 - one connection's bug must not end the others
             _log.exception("a connection failed on a bug")
         finally:
             self._streams.discard(ours)
             self._one_closed.set()
+
+
+class _Connection(TCPServer):
+    """One connection, which speaks HTTP/1.1 and nothing else."""
+
+    async def run(self) -> None:
+        """Serve requests until one side closes."""
+        address = self.stream.socket
+        try:
+            client = parse_socket_addr(address.family, address.getpeername())
+            server = parse_socket_addr(address.family, address.getsockname())
+            async with TaskGroup() as self._task_group:
+                self.protocol = cast(
+                    ProtocolWrapper,
+                    _Http1(
+                        self.app,
+                        self.config,
+                        self.context,
+                        self._task_group,
+                        cast(ConnectionState, self.state),
+                        False,  # noqa: FBT003 - no TLS; the parameter has no name to use
+                        client,
+                        server,
+                        self.protocol_send,
+                    ),
+                )
+                await self.idle_task.restart(self._task_group, self._idle_timeout)
+                await self._read_data()
+                await self.idle_task.stop()  # it would keep a closed connection for its whole time
+        except OSError:
+            pass  # the client is gone
+        finally:
+            await self._close()
+
+
+class _Http1(H11Protocol):
+    """Does not turn into HTTP/2 when a client asks for it."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        pass
 
 
 class _Stream:

@@ -32,12 +32,8 @@ Step = TaskItem | trio.Event
 Script = Callable[[TaskRequest], Iterable[Step]]
 
 
-def route(
-    *, node_name: str = "beta", reason: str = "domain code", attempt: int = 1
-) -> RouteChosen:
-    return RouteChosen(
-        TASK, NODE, node_name, "coder", "smollm2", "d" * 64, reason, attempt
-    )
+def route(*, node_name: str = "beta", reason: str = "domain code", attempt: int = 1) -> RouteChosen:
+    return RouteChosen(TASK, NODE, node_name, "coder", "smollm2", "d" * 64, reason, attempt)
 
 
 def says(
@@ -54,9 +50,7 @@ def finished(prompt: int = 7, completion: int = 3, cached: int = 2) -> FinishTas
     return FinishTask(TASK, Usage(prompt, completion, cached), Timings(4.0, 5.0, 600.0))
 
 
-def failed(
-    code: FaultCode, detail: str = "it went wrong", retry_after_ms: int = 0
-) -> FailTask:
+def failed(code: FaultCode, detail: str = "it went wrong", retry_after_ms: int = 0) -> FailTask:
     return FailTask(TASK, code, detail, retry_after_ms)
 
 
@@ -118,7 +112,9 @@ class ScriptedStream:
         return step
 
     def _next(self) -> Step | None:
-        step, self._ready = self._ready or next(self._steps, None), None
+        step, self._ready = self._ready, None
+        if step is None:
+            step = next(self._steps, None)
         self._visit.to_the_end |= isinstance(step, FinishTask | FailTask)
         return step
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx
@@ -43,21 +44,9 @@ def chat_body(**fields: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def gateway(service: ScriptedService, **options: Any) -> AsyncIterator[Served]:
     """Serve `service` on a free port of loopback."""
-    listening = trio.Event()
-    addresses: list[HttpAddress] = []
-
-    def started(address: HttpAddress) -> None:
-        addresses.append(address)
-        listening.set()
-
-    async def run() -> None:
-        app = create_app(service, version="0.0", **options)
-        await serve(app, port=0, started=started)
-
+    app = create_app(service, version="0.0", **options)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        await listening.wait()
-        address = addresses[0]
+        address: HttpAddress = await nursery.start(partial(serve, app, port=0))
         async with httpx.AsyncClient(base_url=address.url, timeout=20, trust_env=False) as http:
             yield Served(service, address, http)
         nursery.cancel_scope.cancel()
