@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
+from meshslm.core.events import EmitChunk, FinishTask, RouteChosen
 from meshslm.core.views import PeerView
 from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId, TaskId
-from meshslm.sim.world import SECOND, ClientEffect, SimNode
+from meshslm.sim.node import SECOND, SimNode
+from meshslm.sim.world import ClientEffect
 from meshslm.wire.messages import Chunk, Specialist, TaskRequest
 
 KEPT = 20
@@ -190,7 +191,7 @@ class TaskChecker:
         tokens = tuple(record.tokens[choice])
         if tokens != answer.tokens:
             where = first_difference(tokens, answer.tokens)
-            detail = f"{len(tokens)} tokens of {len(answer.tokens)}, different from number {where} on"
+            detail = f"{len(tokens)} tokens of {len(answer.tokens)}, different from {where} on"
             self._wrong(record.task, now, f"choice {choice}: {detail}", "tokens")
         elif "".join(record.texts[choice]) != answer.text:
             self._wrong(record.task, now, f"choice {choice}: the text differs", "tokens")
@@ -264,25 +265,26 @@ class ViewChecker:
         self.history.append(Convergence(change, at / MICROSECONDS_PER_MS, took))
         self._change = None
 
+    def confirm(self, now: Instant) -> None:
+        """The plan is over: if somebody was taken for dead since, give it time to come back."""
+        if self.converged and self._difference(now) is not None:
+            self.changed("false alarm", now)
+
     def at_end(self, now: Instant, allowed_ms: float) -> None:
         """The run is over: the last change must have been overcome in time."""
         if self._change is not None:
             change, at = self._change
-            took = (now - at) / MICROSECONDS_PER_MS
             self.history.append(Convergence(change, at / MICROSECONDS_PER_MS, None))
-            difference = self._difference(now)
-            self._violations.note(
-                "convergence", now, f"{took / 1000:.1f} s after {change}: {difference}"
-            )
-        elif self.history and (self.history[-1].took_ms or 0.0) > allowed_ms:
+            took_s = (now - at) / SECOND
+            detail = f"{took_s:.1f} s after {change}: {self._difference(now)}"
+            self._violations.note("convergence", now, detail)
+        elif self.history:
             last = self.history[-1]
             took = last.took_ms or 0.0
-            detail = f"{took / 1000:.1f} s after {last.change}, at most {allowed_ms / 1000:.1f} s"
-            self._violations.note("convergence", now, detail)
-        else:
-            difference = self._difference(now)
-            if difference is not None:
-                self._violations.note("convergence", now, f"lost again at the end: {difference}")
+            if took > allowed_ms:
+                most = allowed_ms / 1000
+                detail = f"{took / 1000:.1f} s after {last.change}, at most {most:g} s allowed"
+                self._violations.note("convergence", now, detail)
 
     def consistent(self, node: SimNode, now: Instant) -> None:
         """What a node says about the mesh must make sense, whether it is right or not."""
@@ -307,9 +309,7 @@ class ViewChecker:
                 return f"{node.name} {problem}"
         return None
 
-    def _misjudged(
-        self, node: SimNode, alive: dict[NodeId, SimNode], now: Instant
-    ) -> str | None:
+    def _misjudged(self, node: SimNode, alive: dict[NodeId, SimNode], now: Instant) -> str | None:
         assert node.core is not None, "only living nodes are asked"
         seen = 0
         for view in node.core.peers(now):

@@ -23,7 +23,9 @@ class Topic:
     prompts: tuple[str, ...]
 
 
-def _topic(domain: str, sentence: str, examples: tuple[str, ...], prompts: tuple[str, ...]) -> Topic:
+def _topic(
+    domain: str, sentence: str, examples: tuple[str, ...], prompts: tuple[str, ...]
+) -> Topic:
     return Topic(DomainCard(domain, sentence, examples), prompts)
 
 

@@ -16,8 +16,9 @@ from meshslm.adapters.scripted_engine import ScriptedEngine, Speed, answer
 from meshslm.core.events import EngineLost, HostingChanged, StartRun, StopRun
 from meshslm.sim.checkers import Answer
 from meshslm.sim.corpus import topic
+from meshslm.sim.node import SECOND, Guard, SimNode
 from meshslm.sim.scenario import Profile, Scenario
-from meshslm.sim.world import SECOND, Guard, SimNode, World
+from meshslm.sim.world import World
 from meshslm.wire.messages import ChatMessage, Hardware, Specialist, TaskRequest
 
 _HARDWARE = Hardware(cores=2, memory_mib=4096)

@@ -8,11 +8,12 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import singledispatchmethod
+from functools import partial, singledispatchmethod
 from math import log
 
 from meshslm.chance import Chance
 from meshslm.core.events import ShutdownRequested
+from meshslm.sim.node import SECOND, SimNode
 from meshslm.sim.scenario import (
     Churn,
     EngineCrash,
@@ -23,7 +24,7 @@ from meshslm.sim.scenario import (
     OneWay,
     Partition,
 )
-from meshslm.sim.world import SECOND, SimNode, World
+from meshslm.sim.world import World
 
 GOODBYE_MS = 2_000
 """Time between the wish that a node shuts down and the end of its process, as a service manager
@@ -80,7 +81,7 @@ class Faults:
             for node in self._victims(fault.nodes, fault.count):
                 self._world.hang(node)
                 self._changed(f"hang of {node.name}")
-                self._later(fault.for_s, lambda node=node: self._resume(node), node)
+                self._later(fault.for_s, partial(self._resume, node), node)
 
         self._at(fault.at_s, strike)
 
@@ -91,7 +92,7 @@ class Faults:
                 node.leaving = True
                 self._world.tell(node, ShutdownRequested())
                 self._changed(f"leave of {node.name}")
-                self._later(GOODBYE_MS / 1000, lambda node=node: self._left(node, fault), node)
+                self._later(GOODBYE_MS / 1000, partial(self._left, node, fault), node)
 
         self._at(fault.at_s, strike)
 
@@ -113,7 +114,7 @@ class Faults:
         def strike() -> None:
             for node in self._victims(fault.nodes, fault.count):
                 self._world.network.mute(node.index, on=True)
-                self._at(fault.at_s + fault.for_s, lambda node=node: unmute(node))
+                self._at(fault.at_s + fault.for_s, partial(unmute, node))
 
         def unmute(node: SimNode) -> None:
             self._world.network.mute(node.index, on=False)
@@ -150,7 +151,7 @@ class Faults:
         self._world.kill(node, silent=silent)
         self._changed(f"{'power loss' if silent else 'kill'} of {node.name}")
         if back_after_s is not None:
-            self._at(self._world.now / SECOND + back_after_s, lambda: self._restart(node))
+            self._at(self._world.now / SECOND + back_after_s, partial(self._restart, node))
 
     def _restart(self, node: SimNode) -> None:
         self._world.boot(node)
@@ -163,7 +164,7 @@ class Faults:
     def _left(self, node: SimNode, fault: Leave) -> None:
         self._world.kill(node)
         if fault.back_after_s is not None:
-            self._at(self._world.now / SECOND + fault.back_after_s, lambda: self._restart(node))
+            self._at(self._world.now / SECOND + fault.back_after_s, partial(self._restart, node))
 
     def _groups(self, shares: tuple[float, ...]) -> list[list[int]]:
         drawn = self._chance.shuffled(range(len(self._world.nodes)))

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core.events import DialFailed, Lane, PeerConnected, PeerDisconnected
-from meshslm.ids import MICROSECONDS_PER_MS, Instant
+from meshslm.ids import MICROSECONDS_PER_MS
+from meshslm.sim.node import End, SimNode
 from meshslm.sim.scenario import Network as NetworkSettings
 
 if TYPE_CHECKING:
-    from meshslm.sim.world import SimNode, World
+    from meshslm.sim.world import World
 
 FRAME_OVERHEAD_BYTES = 40
 """Added to each message on the wire: our length prefix, Yamux, Noise, TCP/IP shared by a few
@@ -39,24 +40,6 @@ CLOSE_DELAY_MS = 0.2
 """Until a process that died has its sockets closed by its kernel."""
 
 _LANES = len(Lane)
-
-
-class End:
-    """One node's end of one link. It guards what is on its way to that node."""
-
-    __slots__ = ("address", "attached", "floor", "latency_us", "open", "other", "owner", "resetting")
-
-    def __init__(self, owner: SimNode, address: str, latency_us: int) -> None:
-        self.owner = owner
-        self.address = address
-        self.latency_us = latency_us
-        self.open = True
-        self.attached = False
-        """The owner's core was told that the link is up."""
-        self.resetting = False
-        self.floor = [0] * _LANES
-        """Arrival of the last message here, by lane: later ones do not overtake it by themselves."""
-        self.other: End = self
 
 
 class Network:
@@ -124,7 +107,7 @@ class Network:
 
     @staticmethod
     def _linked(source: SimNode, target: SimNode) -> bool:
-        """Whether a sound link exists or is being made; both sides' adapters would fold a second."""
+        """Whether a sound link exists or is being made: real adapters fold a second one."""
         ends = [end for end in source.joining if end.other.owner is target]
         attached = source.ends.get(target.id)
         if attached is not None:
@@ -215,10 +198,10 @@ class Network:
         """When the last byte has left; what is more urgent goes before what waits already."""
         cost = int(size * self._us_per_byte) or 1
         uplink = owner.uplink
-        leaves = (uplink[lane] if uplink[lane] > now else now) + cost
+        leaves = max(uplink[lane], now) + cost
         uplink[lane] = leaves
         for lower in range(lane + 1, _LANES):
-            uplink[lower] = (uplink[lower] if uplink[lower] > now else now) + cost
+            uplink[lower] = max(uplink[lower], now) + cost
         return leaves
 
     def _sent_into_the_void(self, end: End) -> None:
@@ -231,4 +214,3 @@ class Network:
         world = self._world
         when = max(world.now + 2 * end.latency_us, *end.floor)
         world.push(when, end, end.owner, PeerDisconnected(peer.id, "connection reset"))
-

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshslm.sim.checkers import Convergence, TaskRecord, Violation
-from meshslm.sim.world import SECOND
+from meshslm.sim.node import SECOND
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -172,6 +172,7 @@ def _renderables(report: Report) -> list[Any]:
 
 def _rows(report: Report) -> list[tuple[str, str]]:
     tasks, routing, traffic = report.tasks, report.routing, report.traffic
+    busiest = f"busiest {traffic.bytes_most / 1000:.2f}"
     refusals = ", ".join(f"{code} {count}" for code, count in tasks.refusals.items())
     return [
         ("tasks sent", str(tasks.sent)),
@@ -186,8 +187,7 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         ("whole answer", _times(report.total_ms)),
         (
             "traffic of a node",
-            f"{traffic.messages:.1f} messages/s, {traffic.bytes / 1000:.2f} kB/s "
-            f"(busiest {traffic.bytes_most / 1000:.2f})",
+            f"{traffic.messages:.1f} messages/s, {traffic.bytes / 1000:.2f} kB/s ({busiest})",
         ),
         ("convergence", _convergence(report.convergence)),
         ("events", f"{report.events} in {report.wall_s:.1f} s, {report.events_per_s:,.0f}/s"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import msgspec
@@ -16,8 +17,6 @@ import msgspec
 from meshslm.chance import Chance
 from meshslm.core.events import (
     EmitChunk,
-    PeerConnected,
-    PeerDisconnected,
     StartRun,
     StopRun,
 )
@@ -26,6 +25,7 @@ from meshslm.ids import MICROSECONDS_PER_MS, NodeId
 from meshslm.sim.checkers import TaskChecker, TaskRecord, ViewChecker, Violations
 from meshslm.sim.engines import Engines
 from meshslm.sim.faults import Faults
+from meshslm.sim.node import SECOND, MakeCore, SimNode
 from meshslm.sim.report import (
     Report,
     RoutingFigures,
@@ -36,14 +36,7 @@ from meshslm.sim.report import (
 )
 from meshslm.sim.scenario import Sabotage, Scenario, check_scenario
 from meshslm.sim.workload import Clients
-from meshslm.sim.world import (
-    SECOND,
-    ClientEffect,
-    MakeCore,
-    SimNode,
-    World,
-    WorldSettings,
-)
+from meshslm.sim.world import ClientEffect, World, WorldSettings
 
 POLL_MS = 100
 """Time between two looks at whether everybody knows everybody: the resolution of that figure."""
@@ -105,8 +98,7 @@ class Simulation:
         )
         self.scenario = scenario
         self.seed = seed
-        self.world = World(settings, make_core, chance.fork("world"))
-        self.world.around = self
+        self.world = World(settings, make_core, chance.fork("world"), around=self)
         self.violations = Violations()
         self.engines = Engines(self.world, scenario)
         self.tasks = TaskChecker(self.violations, self.world.node, self.engines.expected)
@@ -126,26 +118,34 @@ class Simulation:
         self.world.call(0, self._poll)
         self.world.call(0, self._look)
         self.clients.start()
-        scenario, world = self.scenario, self.world
-        planned = int(scenario.seconds * SECOND)
-        latest = planned + int(scenario.grace_s * SECOND)
-        while not world.stopped and (world.now < planned or (self._waiting and world.now < latest)):
-            world.run_until(min(world.now + SECOND, planned if world.now < planned else latest))
-            if on_progress is not None:
-                total = max(scenario.seconds, world.now / SECOND)
-                on_progress(Progress(world.now / SECOND, total, world.events, self.tasks.open))
+        planned = int(self.scenario.seconds * SECOND)
+        latest = planned + int(self.scenario.grace_s * SECOND)
+        self._advance(planned, on_progress, lambda: True)
+        self.views.confirm(self.world.now)
+        self._advance(latest, on_progress, self._unsettled)
         self._judge()
         return self._report(perf_counter() - begun)
 
-    @property
-    def _waiting(self) -> bool:
+    def _advance(
+        self, until: int, on_progress: OnProgress | None, needed: Callable[[], bool]
+    ) -> None:
+        """Go on second by second until an instant, while it is needed and no core has broken."""
+        world = self.world
+        while world.now < until and needed() and not world.stopped:
+            world.run_until(min(world.now + SECOND, until))
+            if on_progress is not None:
+                now_s = world.now / SECOND
+                total_s = max(self.scenario.seconds, now_s)
+                on_progress(Progress(now_s, total_s, world.events, self.tasks.open))
+
+    def _unsettled(self) -> bool:
         return bool(self.tasks.open) or not self.views.converged
 
     def _boot_all(self) -> None:
         window = self.scenario.boot_over_s * SECOND
         instants = [int(self._boots.unit() * window) for _ in self.world.nodes]
         for node, when in zip(self.world.nodes, instants, strict=True):
-            self.world.call(when, lambda node=node: self.world.boot(node))
+            self.world.call(when, partial(self.world.boot, node))
         self.world.call(max(instants), lambda: self._changed("start"))
 
     def _poll(self) -> None:
@@ -184,9 +184,6 @@ class Simulation:
         """See `Surroundings`."""
         for _ in range(self._sabotage.copies(effect)):
             self.tasks.effect(node, effect, self.world.now)
-
-    def linked(self, node: SimNode, event: PeerConnected | PeerDisconnected) -> None:
-        """See `Surroundings`."""
 
     def stray_send(self, node: SimNode, peer: NodeId) -> None:
         """See `Surroundings`."""

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -236,9 +237,9 @@ def default_scenario() -> Scenario:
         summary="a local network with light loss, one split and a few kills",
         network=Network(loss=0.01, duplicate=0.01, reorder=0.01),
         faults=(
-            Kill(at_s=15.0, back_after_s=4.0),
-            Partition(at_s=22.0, for_s=6.0),
-            Kill(at_s=32.0, silent=True, back_after_s=4.0),
+            Kill(at_s=10.0, back_after_s=4.0),
+            Kill(at_s=18.0, silent=True, back_after_s=7.0),
+            Partition(at_s=32.0, for_s=8.0),
         ),
     )
 
@@ -249,6 +250,13 @@ def check_scenario(scenario: Scenario) -> None:
     _check_workload(scenario.workload)
     for place, fault in enumerate(scenario.faults):
         _check_fault(scenario, fault, f"`$.faults[{place}]`")
+    splits = sorted((f.at_s, f.at_s + f.for_s) for f in scenario.faults if isinstance(f, Partition))
+    for (_, healed), (begun, _) in pairwise(splits):
+        if begun <= healed:
+            raise OurFault(
+                f"a partition begins at second {begun:g}, while another lasts until {healed:g}: "
+                "give one of them more `shares` instead - at `$.faults`"
+            )
 
 
 def _check_profiles(scenario: Scenario) -> None:
@@ -261,7 +269,8 @@ def _check_profiles(scenario: Scenario) -> None:
         seen[profile.name] = place
         twin = engines.setdefault(profile.model or profile.name, profile)
         if _engine(twin) != _engine(profile):
-            raise OurFault(f"{profile.name!r} and {twin.name!r} share an engine, not its speed - at {where}")
+            names = f"{profile.name!r} and {twin.name!r}"
+            raise OurFault(f"{names} share a model but not its engine's figures - at {where}")
         for domain in profile.domains:
             if domain not in DOMAINS:
                 known = ", ".join(DOMAINS)

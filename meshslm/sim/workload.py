@@ -14,8 +14,9 @@ from meshslm.core.events import TaskArrived, TaskDropped
 from meshslm.ids import TaskId
 from meshslm.sim.checkers import TaskChecker, TaskRecord
 from meshslm.sim.corpus import topic
+from meshslm.sim.node import SECOND, SimNode
 from meshslm.sim.scenario import Profile, Scenario
-from meshslm.sim.world import SECOND, SimNode, World
+from meshslm.sim.world import World
 from meshslm.wire.messages import ChatMessage, Sampling, TaskRequest
 
 NOTICE_US = SECOND // 10

@@ -42,41 +42,15 @@ from meshslm.core.events import (
     StopTimer,
     Tell,
     TimerFired,
-    TimerKey,
 )
-from meshslm.core.views import PeerView, StatusView
 from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId
-from meshslm.sim.network import End, Network
+from meshslm.sim.network import Network
+from meshslm.sim.node import End, Guard, MakeCore, SimNode, identity
 from meshslm.sim.scenario import Network as NetworkSettings
 
-SECOND = 1000 * MICROSECONDS_PER_MS
 _HEAD = struct.Struct("<qiB")
-_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 ClientEffect = RouteChosen | EmitChunk | FinishTask | FailTask
-
-
-class Core(Protocol):
-    """What the world drives: production's `NodeCore`, or a small one in tests of the world."""
-
-    def handle(self, event: Event, now: Instant) -> list[Any]:
-        """Decide; the list holds effects."""
-        ...
-
-    def check(self) -> None:
-        """Raise `AssertionError` where an invariant is broken."""
-        ...
-
-    def peers(self, now: Instant) -> tuple[PeerView, ...]:
-        """Every node as this one sees it."""
-        ...
-
-    def status(self, now: Instant) -> StatusView:
-        """This node about itself."""
-        ...
-
-
-MakeCore = Callable[[CoreConfig, Chance], Core]
 
 
 class Surroundings(Protocol):
@@ -102,10 +76,6 @@ class Surroundings(Protocol):
         """The core hands something to a client."""
         ...
 
-    def linked(self, node: SimNode, event: PeerConnected | PeerDisconnected) -> None:
-        """The core was told about a link."""
-        ...
-
     def stray_send(self, node: SimNode, peer: NodeId) -> None:
         """The core sent to a peer to which no link was reported."""
         ...
@@ -115,85 +85,7 @@ class Surroundings(Protocol):
         ...
 
 
-class Guard:
-    """Stands for what must still be so when an entry comes up."""
-
-    __slots__ = ("open",)
-
-    def __init__(self) -> None:
-        self.open = True
-
-
 _ALWAYS = Guard()
-
-
-class SimNode:
-    """One machine with one identity; its process comes and goes."""
-
-    __slots__ = (
-        "address",
-        "boot",
-        "boots_at",
-        "chance",
-        "core",
-        "ends",
-        "events",
-        "held",
-        "host_up",
-        "hung",
-        "id",
-        "index",
-        "joining",
-        "last_received",
-        "leaving",
-        "life",
-        "name",
-        "sent_bytes",
-        "sent_messages",
-        "timers",
-        "up",
-        "uplink",
-        "up_us",
-        "up_since",
-    )
-
-    def __init__(self, index: int, node: NodeId, chance: Chance) -> None:
-        self.index = index
-        self.id = node
-        self.name = f"n{index}"
-        self.address = f"/memory/{self.name}/p2p/{node}"
-        self.chance = chance
-        self.core: Core | None = None
-        self.boot = 0
-        self.up = False
-        """A process runs."""
-        self.host_up = True
-        """The machine runs; without it nobody answers a dial or resets a connection."""
-        self.hung = False
-        self.leaving = False
-        self.life = Guard()
-        self.ends: dict[NodeId, End] = {}
-        self.joining: list[End] = []
-        self.timers: dict[TimerKey, Guard] = {}
-        self.held: list[tuple[Any, Event]] = []
-        self.uplink = [0, 0, 0]
-        self.sent_bytes = 0
-        self.sent_messages = 0
-        self.events = 0
-        self.up_since = 0
-        self.up_us = 0
-        self.last_received = BytesReceived(node, b"")
-
-    def received(self, message: bytes) -> BytesReceived:
-        """The arrival of a message from this node; one value for all receivers of a broadcast."""
-        if self.last_received.message is not message:
-            self.last_received = BytesReceived(self.id, message)
-        return self.last_received
-
-    @property
-    def living(self) -> bool:
-        """Takes part: its process runs and is not stopped."""
-        return self.up and not self.hung
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +102,9 @@ class WorldSettings:
 class World:
     """The heap, the nodes on it, and the executor of their effects."""
 
-    def __init__(self, settings: WorldSettings, make_core: MakeCore, chance: Chance) -> None:
+    def __init__(
+        self, settings: WorldSettings, make_core: MakeCore, chance: Chance, around: Surroundings
+    ) -> None:
         self.now = Instant(0)
         self.events = 0
         self.stopped = False
@@ -221,22 +115,22 @@ class World:
         self._trace = blake2b(digest_size=16)
         names = chance.fork("identities")
         self.nodes = tuple(
-            SimNode(index, _identity(names), chance.fork(f"node/{index}"))
+            SimNode(index, identity(names), chance.fork(f"node/{index}"))
             for index in range(settings.nodes)
         )
         self._by_id = {node.id: node for node in self.nodes}
         self._by_address = {node.address: node for node in self.nodes}
         self._bootstrap = tuple(n.address for n in self.nodes[: settings.bootstrap_nodes])
         self.network = Network(self, settings.network, chance.fork("network"))
-        self.around: Surroundings
+        self._around = around
         self._perform: dict[type, Callable[[SimNode, Any], None]] = {
             Send: self._send,
             StartTimer: self._start_timer,
             StopTimer: self._stop_timer,
             Dial: lambda node, effect: self.network.dial(node, effect.address),
             Disconnect: self._disconnect,
-            StartRun: lambda node, effect: self.around.start_run(node, effect),
-            StopRun: lambda node, effect: self.around.stop_run(node, effect),
+            StartRun: around.start_run,
+            StopRun: around.stop_run,
             RouteChosen: self._to_client,
             EmitChunk: self._to_client,
             FinishTask: self._to_client,
@@ -336,7 +230,7 @@ class World:
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{last.filename.rpartition('/')[2]}:{last.lineno}"
         what = f"{type(error).__name__} at {place}: {error} (on {type(event).__name__})"
-        self.around.broken(node, what)
+        self._around.broken(node, what)
 
     # --- processes ------------------------------------------------------------------------------
     def boot(self, node: SimNode) -> None:
@@ -350,7 +244,7 @@ class World:
         config = CoreConfig(node=node.id, name=node.name, agent="sim", bootstrap=others)
         node.core = self._make_core(config, node.chance.fork(f"boot/{node.boot}"))
         self.tell(node, Started(node.boot, (node.address,)))
-        self.around.booted(node)
+        self._around.booted(node)
 
     def kill(self, node: SimNode, *, silent: bool = False) -> None:
         """End the process at once; `silent` takes the machine with it, so that nobody is told."""
@@ -366,7 +260,7 @@ class World:
         if not silent:
             for end in ends:
                 self.network.tell_closed(end, "connection closed")
-        self.around.died(node)
+        self._around.died(node)
 
     def hang(self, node: SimNode) -> None:
         """Stop the process; what happens to it waits."""
@@ -390,21 +284,18 @@ class World:
             self._detach(old, node, gone)
             self.note(node, gone)
             self._handle(node, gone)
-        end.attached = True
         node.ends[event.peer] = end
-        self.around.linked(node, event)
 
     def _detach(self, end: End, node: SimNode, event: PeerDisconnected) -> None:
         end.open = False
         if node.ends.get(event.peer) is end:
             del node.ends[event.peer]
-        self.around.linked(node, event)
 
     # --- effects --------------------------------------------------------------------------------
     def _send(self, node: SimNode, effect: Send) -> None:
         end = node.ends.get(effect.peer)
         if end is None:
-            self.around.stray_send(node, effect.peer)
+            self._around.stray_send(node, effect.peer)
         else:
             self.network.send(end, effect.lane, effect.message)
 
@@ -429,9 +320,4 @@ class World:
 
     def _to_client(self, node: SimNode, effect: ClientEffect) -> None:
         self.note(node, effect)
-        self.around.client_effect(node, effect)
-
-
-def _identity(chance: Chance) -> NodeId:
-    """A name that looks and sorts like a peer id of an Ed25519 key."""
-    return NodeId("12D3KooW" + "".join(_BASE58[chance.below(58)] for _ in range(44)))
+        self._around.client_effect(node, effect)
