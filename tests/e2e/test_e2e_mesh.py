@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import openai
+import psutil
 import pytest
 
 from tests.e2e.conftest import Mesh, Start, get, until
@@ -16,6 +17,15 @@ pytestmark = pytest.mark.model
 
 POEM = "Write a short poem about a lighthouse in winter."
 HANG_UP_SECONDS = 1.0
+
+
+def rests(pid: int) -> bool:
+    """Whether a process uses no processor for a tenth of a second."""
+    process = psutil.Process(pid)
+    before = process.cpu_times()
+    time.sleep(0.1)
+    after = process.cpu_times()
+    return bool(after.user + after.system - before.user - before.system < 0.03)
 
 
 @pytest.fixture
@@ -99,6 +109,7 @@ def test_a_client_that_hangs_up_stops_the_generation_on_the_remote_node(mesh: Me
             assert mesh.running("b") == 1
             left_at = time.monotonic()
         until(lambda: mesh.running("b") == 0, what="the remote node stops")
+        until(lambda: rests(mesh.worker("b")), what="the remote engine rests")
         assert time.monotonic() - left_at < HANG_UP_SECONDS
     tasks = get(mesh.url("a"), "/mesh/status")["tasks"]
     assert tasks["active"] == 0
