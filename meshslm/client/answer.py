@@ -71,6 +71,10 @@ class StreamReader:
     """Turns the bytes of a stream into text, and at its end into an `Answer`."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
+        """Raises `OurFault` where `headers` announce no stream."""
+        kind = headers.get("content-type", "none")
+        if not kind.startswith("text/event-stream"):
+            raise _no_node(f"a stream was asked for, and the content type is {kind}")
         self.route = _route_of(headers)
         self._events = EventDecoder()
         self._texts: list[str] = []

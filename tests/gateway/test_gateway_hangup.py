@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 import trio
+import trio.testing
 
 from meshslm.client import AsyncClient
 from meshslm.wire.messages import TaskRequest

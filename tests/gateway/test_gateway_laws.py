@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import msgspec
-from hypothesis import given
+import trio
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshslm.api.openai_responses import ChatChunk, TextCompletion
 from meshslm.api.sse import DONE, EventDecoder
 from meshslm.errors import RequestFault
+from meshslm.gateway import create_app
 from meshslm.gateway.events import ChatEvents, EventWriter, Head, TextEvents
 from meshslm.gateway.jobs import read_chat, read_completion
 from meshslm.gateway.told import printable, usage_shape
 from meshslm.gateway.whole import Transcript, chat_answer, text_answer
 from meshslm.wire.codec import decode, encode
 from meshslm.wire.messages import Chunk, TaskSubmit, TokenLogprob, TopLogprob, Usage
+from tests.gateway.scripted_service import ScriptedService
 
 HEAD = Head("chatcmpl-1", 1_700_000_000, 'model "x"\n', None)
 USAGE = usage_shape(Usage(3, 4, 1))
@@ -99,6 +103,14 @@ def test_a_header_value_is_printable_ascii(value: str) -> None:
     assert printable(value) == printable(value).strip()
 
 
+async def answered(body: bytes, path: str) -> int:
+    """Status of an answer by the whole application."""
+    app = create_app(ScriptedService(), version="0.0")
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        return (await http.post(path, content=body)).status_code
+
+
 near = st.integers(-3, 20) | st.floats(-3, 3) | st.text(max_size=3) | st.none() | st.booleans()
 asked = st.fixed_dictionaries(
     {
@@ -144,3 +156,21 @@ def test_whatever_is_taken_can_travel(body: dict[str, Any]) -> None:
             continue
         message = TaskSubmit("0" * 32, 1, "profile", job.request, 1000)  # type: ignore[arg-type]  # any text is an id here
         assert decode(encode(message)) == message
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60)
+@given(
+    body=anything.map(lambda value: json.dumps(value).encode())
+    | asked.map(lambda value: json.dumps(value).encode())
+    | st.binary(max_size=100),
+    path=st.sampled_from(["/v1/chat/completions", "/v1/completions"]),
+)
+def test_no_body_whatsoever_is_a_500(body: bytes, path: str) -> None:
+    assert trio.run(answered, body, path) in {200, 400}

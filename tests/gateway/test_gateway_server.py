@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 
 from meshslm import limits
 from meshslm.errors import OurFault
