@@ -29,9 +29,10 @@ LONGEST: Final = 96
 _SECOND: Final = 1_000_000
 
 _WORDS: Final = (
-    "amber basil cedar delta ember fjord grove haven iris juniper kelp larch maple nectar ocean "
-    "pebble quartz raven sable tundra umber violet willow xenon yarrow zephyr"
-).split()
+    *("amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "haven", "iris", "juniper"),
+    *("kelp", "larch", "maple", "nectar", "ocean", "pebble", "quartz", "raven", "sable", "tundra"),
+    *("umber", "violet", "willow", "xenon", "yarrow", "zephyr"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def answer(request: TaskRequest, choice: int) -> Answer:
     digest = blake2b(repr(asked).encode(), digest_size=32).digest()
     natural = 8 + int.from_bytes(digest[:2], "big") % (LONGEST - 7)
     count = min(natural, request.max_tokens or natural)
+    block = b""
     tokens: list[int] = []
     pieces: list[str] = []
     for place in range(count):

@@ -26,8 +26,9 @@ from meshslm.wire.messages import Sampling
 Row = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 
-LIKELY: Final = np.float32(1e-3)
-"""Tokens below this share of the likeliest one's probability are looked at only when needed."""
+LIKELIEST: Final = (256, 4096)
+"""So many tokens are looked at first; nearly always the first number is enough. Sorting the whole
+vocabulary takes milliseconds, finding the likeliest 0.05 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,54 +96,39 @@ class Sampler:
 
     def _pick(self, weights: Row, uniform: float) -> int:
         """Draw from `weights`, of which the largest is 1."""
+        everything = len(weights)
         total = float(weights.sum())
-        likely = np.flatnonzero(weights >= LIKELY)
-        token = self._pick_among(weights, likely, total, uniform, whole=False)
-        if token is None:
-            token = self._pick_among(
-                weights, np.flatnonzero(weights > 0), total, uniform, whole=True
-            )
-            assert token is not None
-        return token
+        for size in (self._top_k,) if self._top_k else (*LIKELIEST, everything):
+            tokens = _largest(weights, size)
+            sums = np.cumsum(weights[tokens], dtype=np.float64)
+            last = bool(self._top_k) or size >= everything
+            kept, limit = self._cut(weights[tokens], sums, total, last=last)
+            place = int(np.searchsorted(sums[:kept], uniform * limit, side="right"))
+            if place < kept:
+                return int(tokens[place])
+            if last:
+                return int(tokens[kept - 1])
+        raise AssertionError("the last pass always draws")
 
-    def _pick_among(
-        self,
-        weights: Row,
-        tokens: npt.NDArray[np.intp],
-        total: float,
-        uniform: float,
-        *,
-        whole: bool,
-    ) -> int | None:
-        """Draw among `tokens`; None where others had to be looked at to know."""
-        order = np.argsort(-weights[tokens], kind="stable")
-        if self._top_k:
-            if not whole and len(order) < self._top_k:
-                return None
-            order = order[: self._top_k]
-        tokens = tokens[order]
-        sums = np.cumsum(weights[tokens], dtype=np.float64)
-        mass = float(sums[-1]) if self._top_k or whole else total
-        limit = mass
-        kept = len(sums)
+    def _cut(
+        self, sorted_weights: Row, sums: npt.NDArray[np.float64], total: float, *, last: bool
+    ) -> tuple[int, float]:
+        """How many of the likeliest are drawn from, and their weight: 0 where more must be seen."""
+        mass = float(sums[-1]) if last else total
+        kept, limit = len(sums), mass
         if self._top_p < 1.0:
             kept = int(np.searchsorted(sums, self._top_p * mass)) + 1
             if kept > len(sums):
-                if not whole:
-                    return None
+                if not last:
+                    return 0, 0.0
                 kept = len(sums)
             limit = float(sums[kept - 1])
         if self._min_p > 0.0:
-            if self._min_p < LIKELY and not whole:
-                return None
-            kept = max(int(np.count_nonzero(weights[tokens[:kept]] >= self._min_p)), 1)
+            if not last and kept == len(sums) and sorted_weights[-1] >= self._min_p:
+                return 0, 0.0
+            kept = max(1, int(np.count_nonzero(sorted_weights[:kept] >= self._min_p)))
             limit = float(sums[kept - 1])
-        place = int(np.searchsorted(sums[:kept], uniform * limit, side="right"))
-        if place >= kept:
-            if not whole and limit > float(sums[-1]):
-                return None
-            place = kept - 1
-        return int(tokens[place])
+        return kept, limit
 
     def _uniform(self, position: int) -> float:
         """In [0, 1), by counter."""
@@ -163,6 +149,16 @@ class Sampler:
         if len(answer):
             row[answer] -= (self._frequency * counts + self._presence).astype(np.float32)
         return row
+
+
+def _largest(weights: Row, count: int) -> npt.NDArray[np.intp]:
+    """Places of the `count` largest, largest first, of equals the first."""
+    size = len(weights)
+    if count < size:
+        places = np.sort(np.argpartition(weights, size - count)[size - count :])
+    else:
+        places = np.arange(size)
+    return places[np.argsort(-weights[places], kind="stable")]
 
 
 def best_of_each(rows: Row) -> list[int]:
