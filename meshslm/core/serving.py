@@ -18,14 +18,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from meshslm import limits
 from meshslm.core.events import Lane, RunEnded, RunFailed, RunProduced, StartRun, StopRun
 from meshslm.core.outbox import Outbox
 from meshslm.errors import FaultCode
-from meshslm.ids import Instant, NodeId, RunId, TaskId, after
+from meshslm.ids import Instant, NodeId, RunId, TaskId, after, ms_between
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import (
     EngineLoad,
@@ -72,7 +72,13 @@ class Run:
     seq: int = 0
     log: list[bytes] = field(default_factory=list)
     """Encoded items for a remote origin, until it has them all."""
+    arrived: Instant = Instant(0)
     started: Instant = Instant(0)
+
+    @property
+    def waited_ms(self) -> float:
+        """Time in this node's queue, before the engine had it."""
+        return ms_between(self.arrived, self.started)
 
 
 @dataclass(slots=True)
@@ -182,6 +188,7 @@ class Serving:
             submit,
             specialist.model,
             min(submit.request.choices, engine.slots),
+            arrived=now,
         )
         self._known[key] = run
         self._by_run[run.run] = run
@@ -227,7 +234,10 @@ class Serving:
         run = self._by_run.get(event.run)
         if run is not None:
             _, task, attempt = run.key
-            self._item(run, TaskChunk(task, attempt, run.seq, event.chunk), now)
+            chunk = event.chunk
+            if run.seq == 0:
+                chunk = replace(chunk, queue_ms=chunk.queue_ms + run.waited_ms)
+            self._item(run, TaskChunk(task, attempt, run.seq, chunk), now)
 
     def ended(self, event: RunEnded, now: Instant) -> None:
         """A run is complete."""
@@ -238,7 +248,8 @@ class Serving:
         taken = (now - run.started) / 1000.0
         engine.run_ms += 0.2 * (taken - engine.run_ms)
         _, task, attempt = run.key
-        self._item(run, TaskEnded(task, attempt, run.seq, event.usage, event.timings), now)
+        timings = replace(event.timings, queue_ms=event.timings.queue_ms + run.waited_ms)
+        self._item(run, TaskEnded(task, attempt, run.seq, event.usage, timings), now)
         self._over_with(run, now)
 
     def failed(self, event: RunFailed, now: Instant) -> None:

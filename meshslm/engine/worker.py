@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -276,6 +277,8 @@ class Worker:
                 plain = sampler.greedy and not sampler.changes
                 token = best if plain else run.draw(sample.choice, row)
                 chunk = run.take(sample.choice, token, row, self._model.vocabulary)
+                if not run.first_token:
+                    chunk = replace(chunk, queue_ms=(run.admitted - run.arrived) * 1000)
                 self._reports.append(Produced(run.id, chunk))
                 if chunk.finish:
                     finished.append(sample.slot)

@@ -125,7 +125,7 @@ class _Answer:
                     case EmitChunk(chunk=chunk):
                         if chunk.choice >= self._job.request.choices:
                             return _surplus(chunk)
-                        self._note_first_token()
+                        self._note_first_token(chunk)
                         self._take(chunk, stream.task)
                     case RouteChosen():
                         self._told.chosen(item)
@@ -140,9 +140,10 @@ class _Answer:
             await self._flush()
         return RequestFault(FaultCode.INTERNAL, "The task ended without an outcome.")
 
-    def _note_first_token(self) -> None:
+    def _note_first_token(self, chunk: Chunk) -> None:
         if self._told.ttft_ms is None:
-            self._meters.first_token(self._told.first_token(trio.current_time()))
+            taken_ms = self._told.first_token(trio.current_time(), chunk.queue_ms)
+            self._meters.first_token(taken_ms)
 
     def _take(self, chunk: Chunk, task: TaskId) -> None:
         """Add a chunk to the answer."""
@@ -185,7 +186,7 @@ class _WholeAnswer(_Answer):
     async def _finish(self, task: TaskId, end: FinishTask) -> None:
         info = self._told.info(end.timings)
         body = self._job.whole(self._head(task), self._choices, usage_shape(end.usage), info)
-        reply = json_reply(body, headers=self._told.headers(end.timings))
+        reply = json_reply(body, headers=self._told.headers())
         await reply(self._scope, self._receive, self._send)
 
 

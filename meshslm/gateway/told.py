@@ -23,6 +23,7 @@ class Told:
         self.arrived_s = arrived_s
         self.route: RouteChosen | None = None
         self.ttft_ms: float | None = None
+        self.queue_ms: float | None = None
         self._routes = 0
 
     def chosen(self, route: RouteChosen) -> None:
@@ -30,9 +31,13 @@ class Told:
         self.route = route
         self._routes += 1
 
-    def first_token(self, now_s: float) -> float:
-        """Note that the first token is here; the time it took, in milliseconds."""
+    def first_token(self, now_s: float, queue_ms: float) -> float:
+        """Note that the first token is here; the time it took, in milliseconds.
+
+        `queue_ms` is the part of it that the serving node was busy with others.
+        """
         self.ttft_ms = (now_s - self.arrived_s) * 1000
+        self.queue_ms = queue_ms
         return self.ttft_ms
 
     @property
@@ -62,8 +67,8 @@ class Told:
             decode_ms=round(timings.decode_ms, 3),
         )
 
-    def headers(self, timings: Timings | None = None) -> dict[str, str]:
-        """Response headers; the queue's time only where the task has ended."""
+    def headers(self) -> dict[str, str]:
+        """Response headers, with what is known so far."""
         headers: dict[str, str] = {}
         if self.route is not None:
             headers["x-meshslm-node"] = printable(self.route.node)
@@ -74,8 +79,8 @@ class Told:
             headers["x-meshslm-attempts"] = str(self._attempts)
         if self.ttft_ms is not None:
             headers["x-meshslm-ttft-ms"] = f"{self.ttft_ms:.1f}"
-        if timings is not None:
-            headers["x-meshslm-queue-ms"] = f"{timings.queue_ms:.1f}"
+        if self.queue_ms is not None:
+            headers["x-meshslm-queue-ms"] = f"{self.queue_ms:.1f}"
         return headers
 
     @property

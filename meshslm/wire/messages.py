@@ -256,6 +256,8 @@ class Chunk:
     """An embedding: 32-bit floats, little-endian."""
     score: Annotated[float, Tag(10, least=-RATE, most=RATE)] = 0.0
     """How relevant an input is to the query; larger is more."""
+    queue_ms: Annotated[float, Tag(11, most=RATE)] = 0.0
+    """In the first chunk of a run: how long it had waited before it began."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def says(
     finish: str = "",
     logprobs: tuple[TokenLogprob, ...] = (),
 ) -> EmitChunk:
-    return EmitChunk(TASK, Chunk(choice, (1,), text, logprobs, finish))
+    return EmitChunk(TASK, Chunk(choice, (1,), text, logprobs, finish, queue_ms=4.0))
 
 
 def finished(prompt: int = 7, completion: int = 3, cached: int = 2) -> FinishTask:

@@ -100,7 +100,7 @@ async def test_headers_say_who_answered_and_when(served: Served) -> None:
     streamed = (await served.chat(stream=True)).headers
     assert streamed["x-meshslm-node-name"] == "beta"
     assert float(streamed["x-meshslm-ttft-ms"]) >= 0
-    assert "x-meshslm-queue-ms" not in streamed
+    assert streamed["x-meshslm-queue-ms"] == "4.0"
 
 
 async def test_the_last_route_counts(served: Served) -> None:
