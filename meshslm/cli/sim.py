@@ -38,13 +38,18 @@ def run(
     """Run one scenario, check every task and print the figures.
 
     Ends with 1 where a check fails: a task lost or ended twice, a token lost, doubled or out of
-    order, or views that did not converge.
+    order, or views that did not converge. Ends with 2 where the scenario makes no sense.
     """
+    from meshslm.errors import OurFault
     from meshslm.sim.run import Progress
     from meshslm.sim.run import run as simulate
-    from meshslm.sim.scenario import default_scenario, load_scenario
+    from meshslm.sim.scenario import default_scenario, load_scenario, resized
 
-    plan = default_scenario() if scenario is None else load_scenario(scenario)
+    try:
+        plan = default_scenario(seconds) if scenario is None else load_scenario(scenario)
+        plan = resized(plan, nodes=nodes, seconds=seconds)
+    except OurFault as fault:
+        raise click.UsageError(str(fault)) from fault
     with Steps(quiet=as_json) as steps, steps.step("simulating") as step:
 
         def on_progress(progress: Progress) -> None:
@@ -53,7 +58,7 @@ def run(
                 f"{progress.events} events, {progress.tasks_open} tasks open"
             )
 
-        report = simulate(plan, seed=seed, nodes=nodes, seconds=seconds, on_progress=on_progress)
+        report = simulate(plan, seed=seed, on_progress=on_progress)
     if as_json:
         print_json(report.as_dict())
     else:

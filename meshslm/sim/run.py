@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-import msgspec
-
 from meshslm.chance import Chance
 from meshslm.core.events import (
     EmitChunk,
@@ -34,7 +32,7 @@ from meshslm.sim.report import (
     spread,
     task_figures,
 )
-from meshslm.sim.scenario import Sabotage, Scenario, check_scenario
+from meshslm.sim.scenario import Sabotage, Scenario, resized
 from meshslm.sim.workload import Clients
 from meshslm.sim.world import ClientEffect, World, WorldSettings
 
@@ -76,12 +74,8 @@ def run(
     Raises `OurFault` where the scenario's parts do not fit together. `on_progress` is called once
     per virtual second.
     """
-    if nodes is not None:
-        scenario = msgspec.structs.replace(scenario, nodes=nodes)
-    if seconds is not None:
-        scenario = msgspec.structs.replace(scenario, seconds=seconds)
-    check_scenario(scenario)
-    return Simulation(scenario, seed, make_core).run(on_progress)
+    fitting = resized(scenario, nodes=nodes, seconds=seconds)
+    return Simulation(fitting, seed, make_core).run(on_progress)
 
 
 class Simulation:

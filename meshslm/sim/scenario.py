@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from meshslm.errors import OurFault
 from meshslm.sim.corpus import DOMAINS
@@ -230,22 +231,44 @@ def load_scenario(path: str | Path) -> Scenario:
     return scenario
 
 
-def default_scenario() -> Scenario:
-    """What `meshslm sim run` simulates where it is given no scenario."""
+def default_scenario(seconds: float | None = None) -> Scenario:
+    """What `meshslm sim run` simulates where it is given no scenario; its faults fit the time."""
+    lasts = seconds or 60.0
     return Scenario(
         name="default",
-        summary="a local network with light loss, one split and a few kills",
+        summary="a local network with light loss, a kill, a power loss and a split",
+        seconds=lasts,
+        boot_over_s=lasts / 30,
+        quiet_s=lasts / 6,
         network=Network(loss=0.01, duplicate=0.01, reorder=0.01),
+        workload=Workload(start_s=lasts / 12),
         faults=(
-            Kill(at_s=10.0, back_after_s=4.0),
-            Kill(at_s=18.0, silent=True, back_after_s=7.0),
-            Partition(at_s=32.0, for_s=8.0),
+            Kill(at_s=lasts * 0.17, back_after_s=lasts * 0.07),
+            Kill(at_s=lasts * 0.3, silent=True, back_after_s=lasts * 0.12),
+            Partition(at_s=lasts * 0.53, for_s=lasts * 0.13),
         ),
     )
 
 
+def resized(
+    scenario: Scenario, *, nodes: int | None = None, seconds: float | None = None
+) -> Scenario:
+    """The scenario with another size where one is given.
+
+    Raises `OurFault` where its parts then do not fit together.
+    """
+    if nodes is not None:
+        scenario = replace(scenario, nodes=nodes)
+    if seconds is not None:
+        scenario = replace(scenario, seconds=seconds)
+    check_scenario(scenario)
+    return scenario
+
+
 def check_scenario(scenario: Scenario) -> None:
     """Raise `OurFault` where the parts of a scenario do not fit together, naming the key."""
+    if not 1 <= scenario.nodes <= MOST_NODES:
+        raise OurFault(f"{scenario.nodes} nodes, from 1 to {MOST_NODES} - at `$.nodes`")
     _check_profiles(scenario)
     _check_workload(scenario.workload)
     for place, fault in enumerate(scenario.faults):
@@ -314,25 +337,3 @@ def fault_end_s(fault: Fault) -> float:
     if isinstance(fault, Kill | Leave):
         return fault.at_s + (fault.back_after_s or 0.0)
     return fault.at_s + fault.for_s
-
-
-__all__ = [
-    "Checks",
-    "Churn",
-    "EngineCrash",
-    "Fault",
-    "Hang",
-    "Kill",
-    "Leave",
-    "Network",
-    "OneWay",
-    "Partition",
-    "Profile",
-    "Sabotage",
-    "Scenario",
-    "Workload",
-    "check_scenario",
-    "default_scenario",
-    "fault_end_s",
-    "load_scenario",
-]

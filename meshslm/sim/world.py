@@ -190,17 +190,16 @@ class World:
             self.now = Instant(end)
 
     def _happen(self, guard: Any, node: SimNode, event: Event) -> None:
-        kind = type(event)
-        if kind is BytesReceived:
+        if type(event) is BytesReceived:
             self._trace.update(_HEAD.pack(self.now, node.index, 0))
-            self._trace.update(event.message)  # type: ignore[union-attr]
+            self._trace.update(event.message)
         else:
-            if kind is TimerFired:
-                del node.timers[event.key]  # type: ignore[union-attr]
-            elif kind is PeerConnected:
-                self._attach(guard, node, event)  # type: ignore[arg-type]
-            elif kind is PeerDisconnected:
-                self._detach(guard, node, event)  # type: ignore[arg-type]
+            if type(event) is TimerFired:
+                del node.timers[event.key]
+            elif type(event) is PeerConnected:
+                self._attach(guard, node, event)
+            elif type(event) is PeerDisconnected:
+                self._detach(guard, node, event)
             self.note(node, event)
         self._handle(node, event)
 

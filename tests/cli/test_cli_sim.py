@@ -80,6 +80,20 @@ def test_a_bad_scenario_names_the_key(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(SMALL.replace("tasks_per_second", "tasks_per_minute"))
     shown = run("sim", "run", "--scenario", str(file))
-    assert shown.code == 1
+    assert shown.code == 2
     assert "tasks_per_minute" in shown.err
     assert "bad.toml" in shown.err
+
+
+def test_a_scenario_longer_than_the_given_time_is_refused(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "late.toml"
+    file.write_text(SMALL + '\n[[faults]]\nkind = "hang"\nat_s = 15\nfor_s = 10\n')
+    shown = run("sim", "run", "--scenario", str(file), "--seconds", "20")
+    assert shown.code == 2
+    assert "faults[0]" in shown.err
+
+
+def test_without_a_scenario_any_time_will_do(run: Run) -> None:
+    told = run("sim", "run", "--nodes", "3", "--seconds", "5", "--json")
+    assert told.code == 0
+    assert told.json["scenario"] == "default"
