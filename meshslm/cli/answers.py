@@ -11,19 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshslm.cli.screen import duration_text
+from meshslm.cli.screen import duration_text, harmless
 
 if TYPE_CHECKING:
     from meshslm.client import Answer, TextStream
-
-_UNSEEN: Final = {
-    code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
-}
-"""C0 and C1 control characters, without those that lay text out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,7 @@ def show_stream(stream: TextStream, write: Callable[[str], None]) -> Shown:
 def write_text(text: str) -> None:
     """Show a piece of a model's text on stdout at once."""
     if sys.stdout.isatty():
-        text = text.translate(_UNSEEN)
+        text = harmless(text)
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -76,7 +71,7 @@ def answered_by(answer: Answer) -> str:
 
 def tell_answered(answer: Answer) -> None:
     """Say on stderr who answered."""
-    for line in answered_by(answer).translate(_UNSEEN).splitlines():
+    for line in harmless(answered_by(answer)).splitlines():
         click.secho(f"-- {line}", err=True, dim=True)
 
 

@@ -9,6 +9,7 @@ import click
 
 from meshslm.cli.answers import show_stream, tell_answered, write_text
 from meshslm.cli.reach import model_option, open_client, url_option
+from meshslm.cli.screen import harmless
 
 if TYPE_CHECKING:
     from meshslm.client import Client, Message
@@ -103,7 +104,7 @@ class Conversation:
         except MeshslmError as error:
             if pieces:
                 click.echo()
-            click.echo(f"meshslm: error: {error}", err=True)
+            click.echo(f"meshslm: error: {harmless(str(error))}", err=True)
         if pieces:
             # A broken answer was read too: what follows may refer to it.
             self._turns += [asked, {"role": "assistant", "content": "".join(pieces)}]

@@ -89,9 +89,11 @@ def fail(message: str, *hints: str) -> NoReturn:
 
 
 def _say(message: str, hints: Sequence[str]) -> None:
-    click.echo(f"meshslm: error: {message}", err=True)
+    from meshslm.cli.screen import harmless
+
+    click.echo(f"meshslm: error: {harmless(message)}", err=True)
     for hint in hints:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(f"hint: {harmless(hint)}", err=True)
 
 
 def _reader_gone() -> int:

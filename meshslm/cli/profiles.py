@@ -103,7 +103,7 @@ def profile_text(reference: str) -> tuple[str, str]:
     from meshslm import data
 
     if reference.endswith(".toml"):
-        return reference, read_text(Path(reference))
+        return reference, read_text(Path(reference).expanduser())
     texts = data.profile_texts()
     if reference not in texts:
         fail(

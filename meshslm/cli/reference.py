@@ -30,19 +30,65 @@ Shell completion: `eval "$(_MESHSLM_COMPLETE=bash_source meshslm)"` in `~/.bashr
 `eval "$(_MESHSLM_COMPLETE=zsh_source meshslm)"` in `~/.zshrc`,
 `_MESHSLM_COMPLETE=fish_source meshslm | source` in `~/.config/fish/config.fish`.
 
-What `--json` prints keeps its shape within a major version: keys may be added, none is renamed
-or removed.
+## JSON
+
+With `--json` a command prints one JSON document on stdout. Its shape is kept within a major
+version: keys may be added, none is renamed or removed. Durations end in `_ms` or `_s`; what was not
+measured is `null`. Where a command fails, stdout is empty and the reason is on stderr, as without
+`--json`; `doctor` and `sim run` print their document also when a check fails, and end with 1.
+
 """
+
+JSON_KEYS: Final = {
+    "ask": (
+        "text finish_reason model node node_name profile route attempts ttft_ms queue_ms "
+        "prefill_ms decode_ms tokens_per_s usage"
+    ),
+    "config": "SETTING: value source",
+    "demo": "prompt asked answer mesh_up_s first_text_s nodes",
+    "doctor": "verdict checks",
+    "models list": (
+        "LIST: name source pinned original prepared prepared_by wanted architecture parameters "
+        "context_length chat_template licence description pulled_at state path"
+    ),
+    "models list --available": (
+        "LIST: name description source sha256 size archive_sha256 archive_size licence parameters "
+        "quantisation"
+    ),
+    "models pull": "as an item of `models list`",
+    "models show": "as an item of `models list`",
+    "peers": "LIST: node name state agent address rtt_ms heard_ms specialists hardware loads",
+    "profiles check": "LIST: file name model domains examples",
+    "profiles list": "LIST: name model system_prompt max_tokens price sampling domains",
+    "profiles show": "as an item of `profiles list`",
+    "sim run": (
+        "ok events_per_s scenario seed nodes virtual_s wall_s events trace tasks routing "
+        "first_token_ms total_ms traffic convergence violations violation_counts"
+    ),
+    "status": "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads",
+}
+"""Command -> the keys of its JSON: of the object, of each item of a list, or of each setting."""
 
 
 def reference() -> str:
     """The whole document."""
-    parts = [HEAD]
+    rows = [f"| `{command}` | {_keys_text(keys)} |" for command, keys in JSON_KEYS.items()]
+    parts = [HEAD.rstrip() + "\n", "\n".join(["| Command | Keys |", "|---|---|", *rows, ""])]
     for context in _contexts(root, None):
         level = "##" if context.parent is None or context.parent.parent is None else "###"
         text = context.command.get_help(context).rstrip()
         parts.append(f"{level} {context.command_path}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
+
+
+def _keys_text(keys: str) -> str:
+    if keys.startswith("as "):
+        return keys
+    kind, _, names = keys.rpartition(": ")
+    listed = ", ".join(f"`{name}`" for name in names.split())
+    return {"LIST": "a list of ", "SETTING": "by setting, such as `gateway.port`: "}.get(
+        kind, ""
+    ) + listed
 
 
 def _contexts(command: click.Command, parent: click.Context | None) -> Iterator[click.Context]:

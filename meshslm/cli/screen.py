@@ -4,6 +4,8 @@ Rules:
 - `--json` prints one JSON document, indented, with text as it is; its shape is part of the
   interface and tested.
 - Where the output is not a terminal, tables are as wide as their content and nothing moves.
+- Names, addresses and reasons come from peers: their control characters are left out, so that
+  nobody in the mesh can move the cursor of whoever looks at it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 200
 """Columns of a table that goes into a pipe or file: nothing of ours is wider."""
+
+_UNSEEN: Final = {
+    code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
+"""C0 and C1 control characters, without those that lay text out."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 """The `--json` of every command that shows something."""
@@ -32,6 +39,11 @@ def console(*, err: bool = False) -> Console:
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else PIPED_WIDTH
     return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def harmless(text: str) -> str:
+    """`text` without control characters."""
+    return text.translate(_UNSEEN)
 
 
 def print_json(value: Any) -> None:
@@ -50,13 +62,13 @@ def print_table(
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(harmless(str(cell))) for cell in row))
     console().print(table)
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     """Print names and values, one pair a line, on stdout."""
-    pairs = [(name, str(value)) for name, value in fields]
+    pairs = [(name, harmless(str(value))) for name, value in fields]
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
         click.echo(f"{click.style(name.ljust(width), bold=True)}  {value}")

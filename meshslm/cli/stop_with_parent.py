@@ -18,8 +18,9 @@ PR_SET_PDEATHSIG: Final = 1
 def stop_with_parent(parent: int) -> None:
     """Have the kernel send SIGTERM to this process when its parent, process `parent`, is gone.
 
-    Must run before anything worth stopping is started. Raises `SystemExit` where the parent is
-    gone already, `OurFault` where the kernel refuses.
+    The kernel looks at the thread that started this process: that must be one that stays, such as
+    the main one. Call it before anything worth stopping is started. Raises `SystemExit` where the
+    parent is gone already, `OurFault` where the kernel refuses.
     """
     from meshslm.errors import OurFault
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from meshslm.cli import main
+from meshslm.cli.reference import JSON_KEYS
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Outcome:
 
 
 Run = Callable[..., Outcome]
+
+
+def documented_keys(command: str) -> set[str]:
+    """The keys that `docs/cli.md` promises of a command's JSON."""
+    return set(JSON_KEYS[command].rpartition(": ")[2].split())
 
 
 @pytest.fixture

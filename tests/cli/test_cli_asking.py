@@ -10,6 +10,7 @@ import pytest
 
 from meshslm.cli import answers
 from meshslm.errors import FaultCode, RequestFault
+from tests.cli.conftest import documented_keys
 from tests.cli.stand_in_node import NODE, StandIn, stand_in_node
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def test_without_streaming(run: Run, node: StandIn) -> None:
 def test_json(run: Run, node: StandIn) -> None:
     shown = run("ask", "--json", "Hi")
     assert shown.err == ""
+    assert set(shown.json) == documented_keys("ask")
     assert shown.json == {
         "text": "Snow on the lamp.",
         "finish_reason": "stop",
@@ -205,18 +207,7 @@ def test_peers_as_json(run: Run, node: StandIn) -> None:
     assert first["state"] == "self"
     assert second["specialists"][0]["profile"] == "writing"
     assert second["loads"][0]["decode_tps"] == 88.4
-    assert set(first) == {
-        "node",
-        "name",
-        "state",
-        "agent",
-        "address",
-        "rtt_ms",
-        "heard_ms",
-        "specialists",
-        "hardware",
-        "loads",
-    }
+    assert set(first) == documented_keys("peers")
 
 
 def test_status(run: Run, node: StandIn) -> None:
@@ -227,6 +218,7 @@ def test_status(run: Run, node: StandIn) -> None:
 
 def test_status_as_json(run: Run, node: StandIn) -> None:
     told = run("status", "--json").json
+    assert set(told) == documented_keys("status")
     assert told["node"] == NODE
     assert told["tasks"]["retried"] == 2
 
@@ -303,6 +295,7 @@ def test_the_doctor_tells_people_what_to_do(
     assert "-> meshslm models pull smollm2-135m-instruct" in shown.out
     assert "-> start one with 'meshslm up', or wait" in shown.out
     told = run("doctor", "--json", *words, "--profile", "cde").json
+    assert set(told) == documented_keys("doctor")
     assert told["verdict"] == "fail"
     assert {check["check"] for check in told["checks"]} == {
         "python",

@@ -10,6 +10,7 @@ import pytest
 
 from meshslm.cli.effective import SETTING_OPTIONS
 from meshslm.settings import KEYS
+from tests.cli.conftest import documented_keys
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
@@ -36,6 +37,7 @@ def test_flags_win_over_environment_over_file_over_default(
     assert told["node.name"]["source"] == f"{config_file}, line 5"
     assert told["link.mdns"]["source"] == "default"
     assert set(told) == SETTING_NAMES
+    assert all(set(entry) == documented_keys("config") for entry in told.values())
 
 
 def test_every_option_sets_its_setting(run: Run) -> None:

@@ -43,7 +43,8 @@ def test_commands_exist(line: str) -> None:
         assert child is not None, line
         command = child
     with suppress(click.MissingParameter):  # a command may be mentioned without its arguments
-        command.make_context("x", words)
+        parent = click.Context(root, help_option_names=["-h", "--help"])
+        command.make_context("x", words, parent=parent)
 
 
 def test_settings_can_be_read(run: Run, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from meshslm.cli.model_progress import (
 )
 from meshslm.cli.steps import Steps
 from meshslm.models.progress import Progress, Stage
+from tests.cli.conftest import documented_keys
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Outcome, Run
@@ -30,6 +31,7 @@ def test_a_model_from_a_file_and_back_out(run: Run, gguf_file: Path) -> None:
     pulled = pull(run, gguf_file)
     assert pulled.code == 0, pulled.err
     told = pulled.json
+    assert set(told) == documented_keys("models list")
     assert told["name"] == "tiny"
     assert told["state"] == "ready"
     assert told["original"]["sha256"] == digest
@@ -67,6 +69,7 @@ def test_an_empty_store_says_how_to_begin(run: Run) -> None:
 def test_the_catalogue(run: Run) -> None:
     (first, *_) = run("models", "list", "--available", "--json").json
     assert first["name"] == "smollm2-135m-instruct"
+    assert set(first) == documented_keys("models list --available")
     assert len(first["sha256"]) == 64
     assert "Apache-2.0" in run("models", "list", "--available").out
 

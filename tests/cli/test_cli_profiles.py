@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.conftest import documented_keys
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
 
@@ -29,6 +31,7 @@ examples = ["How long do I boil an egg?"]
 def test_packaged_profiles(run: Run) -> None:
     listed = run("profiles", "list", "--json").json
     assert {profile["name"] for profile in listed} >= {"code", "writing", "general"}
+    assert all(set(profile) == documented_keys("profiles list") for profile in listed)
     shown = run("profiles", "list").out
     for profile in listed:
         assert profile["name"] in shown
@@ -46,6 +49,7 @@ def test_checking_ones_own(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "cook.toml"
     file.write_text(GOOD)
     told = run("profiles", "check", str(file), "--json").json
+    assert set(told[0]) == documented_keys("profiles check")
     assert told == [
         {
             "file": str(file),

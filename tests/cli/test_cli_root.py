@@ -152,6 +152,7 @@ def noted(failure: Exception, note: str) -> Exception:
             "meshslm: error: port in use\n",
         ),
         (RequestFault(FaultCode.BAD_REQUEST, "no text"), 1, "meshslm: error: no text\n"),
+        (OurFault("a\x1b[2Jb"), 1, "meshslm: error: a[2Jb\n"),
         (click.ClickException("no"), 1, "meshslm: error: no\n"),
         (KeyboardInterrupt(), 130, "\n"),
         (SystemExit(5), 5, ""),

@@ -46,6 +46,20 @@ def test_a_table_in_a_pipe_keeps_long_cells_whole(capsys: pytest.CaptureFixture[
     assert lines[1].rstrip().endswith(" 7")
 
 
+HOSTILE = "node\x1b]0;owned\x07\x9b31m\r"
+
+
+def test_names_of_peers_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("name",), [(HOSTILE,)])
+    print_fields([("name", HOSTILE)])
+    assert capsys.readouterr().out.split("\n") == [
+        "name           ",
+        "node]0;owned31m",
+        "name  node]0;owned31m",
+        "",
+    ]
+
+
 def test_fields_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     print_fields([("a", 1), ("long", "two")])
     assert capsys.readouterr().out == "a     1\nlong  two\n"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.conftest import documented_keys
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
 
@@ -33,6 +35,7 @@ def test_the_same_seed_gives_the_same_run(run: Run, scenario: str) -> None:
     other = run("sim", "run", "--scenario", scenario, "--seed", "8", "--json")
     assert first.code == again.code == other.code == 0
     assert first.json["trace"] == again.json["trace"] != other.json["trace"]
+    assert set(first.json) == documented_keys("sim run")
     assert first.json["ok"] is True
     assert first.json["tasks"]["sent"] > 0
     assert first.json["tasks"]["lost"] == 0

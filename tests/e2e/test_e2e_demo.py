@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from meshslm.cli.reference import JSON_KEYS
 from tests.e2e.conftest import START_SECONDS, Program, Start, family, get, gone, until
 
 pytestmark = pytest.mark.model
@@ -30,6 +31,7 @@ def test_node_a_is_asked_and_node_b_answers(start: Start, tmp_path: Path, models
     program = start(*words(tmp_path, models_dir), "--no-keep", "--json")
     assert program.ended(START_SECONDS) == 0, program.said
     told = json.loads(program.out.read_text())
+    assert set(told) == set(JSON_KEYS["demo"].split())
     assert told["asked"] == "node-a"
     answer = told["answer"]
     assert (answer["node_name"], answer["profile"]) == ("node-b", "writing")
