@@ -11,7 +11,7 @@ from starlette.responses import Response
 from meshslm.api.faults import HTTP_FAULTS, ErrorBody, ErrorEnvelope, envelope
 from meshslm.errors import RequestFault
 
-_REFUSALS = {
+REFUSALS = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
@@ -47,6 +47,6 @@ def refusal(status: int, message: str, headers: Mapping[str, str] | None = None)
     body = ErrorBody(
         message=message,
         type="server_error" if status >= 500 else "invalid_request_error",
-        code=_REFUSALS.get(status, f"http_{status}"),
+        code=REFUSALS.get(status, f"http_{status}"),
     )
     return json_reply(ErrorEnvelope(error=body), status=status, headers=headers)

@@ -19,7 +19,6 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
@@ -200,7 +199,7 @@ class _Connection(TCPServer):
 class _Http1(H11Protocol):
     """Does not turn into HTTP/2 when a client asks for it."""
 
-    async def _check_protocol(self, event: h11.Request) -> None:
+    async def _check_protocol(self, event: object) -> None:
         pass
 
 

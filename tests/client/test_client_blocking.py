@@ -247,7 +247,10 @@ CHUNK = (
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "not a meshslm node"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\xff\xfe", "not a meshslm node"),
         (b"HTTP/1.1 502 Bad\r\ncontent-length: 2\r\n\r\nhi", "status 502"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", "broke the connection off"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{",
+            "broke the connection off|not a meshslm",
+        ),
         (EVENTS + CHUNK, "broke off in the middle|not a meshslm node"),
         (EVENTS + b"data: {\n\n", "not a meshslm node"),
         (b"", "broke the connection off"),
