@@ -1,0 +1,51 @@
+"""`python memory_probe.py MODEL CONTEXT SLOTS BATCH`: what llama.cpp says it allocates, as JSON.
+
+A process of its own: llama.cpp tells it only to a log that a process has once. The model is loaded
+as the engine does it, and computes a full call; `anonymous` is the memory of the process that no
+file holds, before and after, in MiB.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+import sys
+from pathlib import Path
+
+import llama_cpp
+
+from meshslm.engine import llama, worker
+
+_SIZE = re.compile(r"(\w+) +(model|KV|compute|output) buffer size = +([0-9.]+) MiB")
+
+
+def anonymous_mib() -> float:
+    """Memory of this process that no file holds."""
+    text = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    found = re.search(r"^Anonymous: +(\d+) kB", text, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def main(path: str, context: int, slots: int, batch: int) -> None:
+    """Load, compute, and print."""
+    assert worker  # what the engine's process imports counts
+    lines: list[str] = []
+    keep = llama_cpp.llama_log_callback(lambda _level, text, _: lines.append(text.decode()))
+    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
+    before = anonymous_mib()
+    model = llama.Model(
+        Path(path), context=context, slots=slots, batch=batch, threads=2, on_progress=lambda _: None
+    )
+    model.begin()
+    model.add(0, 0, [1] * min(batch, context), wanted=True)
+    model.compute()
+    sizes: dict[str, float] = {"model": 0, "KV": 0, "compute": 0, "output": 0}
+    for _, kind, size in _SIZE.findall("".join(lines)):
+        sizes[kind] += float(size)
+    print(json.dumps({**sizes, "before": before, "anonymous": anonymous_mib()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:5]))
