@@ -80,12 +80,12 @@ def demo(
 
     began = time.monotonic()
     settings = load_effective(**where).settings
-    home = folder or Path(settings.node.data_dir) / "demo"
-    with ended_as_interrupted(), RunningNodes() as nodes:
+    home = (folder or Path(settings.node.data_dir) / "demo").absolute()
+    with ended_as_interrupted(), _held(home), RunningNodes() as nodes:
         with Steps(quiet=as_json) as steps:
             _have_models(settings, steps)
             with steps.step("start three nodes"):
-                nodes.start(plan_nodes(settings, home.absolute(), port))
+                nodes.start(plan_nodes(settings, home, port))
             with steps.step("models loaded") as step:
                 nodes.wait_until("models loaded", _ready(nodes, step), READY_SECONDS)
             with steps.step("nodes know each other") as step:
@@ -99,6 +99,24 @@ def demo(
             _tell(shown.answer, times)
         if keep:
             _keep_up(nodes, quiet=as_json)
+
+
+@contextmanager
+def _held(home: Path) -> Iterator[None]:
+    """Keep a second demonstration off this one's logs and settings."""
+    from meshslm.adapters.keyring import DirectoryLock
+    from meshslm.errors import OurFault
+
+    lock = DirectoryLock(home)
+    try:
+        lock.acquire()
+    except OurFault as fault:
+        fault.add_note("a second demonstration needs a folder of its own: --dir")
+        raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _have_models(settings: Settings, steps: Steps) -> None:

@@ -10,17 +10,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from meshslm.adapters.keyring import load_or_create
+from meshslm.adapters.keyring import DirectoryLock, load_or_create
 from meshslm.cli import demo_nodes
 from meshslm.cli.demo import ended_as_interrupted
 from meshslm.cli.demo_nodes import NodePlan, RunningNode, RunningNodes, free_ports, plan_nodes
 from meshslm.errors import OurFault
 from meshslm.settings import Settings, default_directories, effective
 from meshslm.toml_text import TomlText
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
 
 SECONDS = 20.0
 
@@ -184,6 +188,14 @@ def test_settings_of_the_environment_do_not_reach_the_nodes(
     told = node.plan.log.read_text()
     assert "MESHSLM_" not in told
     assert f"up --config {node.plan.config} --stop-with-parent {os.getpid()}" in told
+
+
+def test_a_second_demonstration_needs_a_folder_of_its_own(run: Run, tmp_path: Path) -> None:
+    with DirectoryLock(tmp_path / "demo"):
+        shown = run("demo", "--dir", str(tmp_path / "demo"))
+    assert shown.code == 1
+    assert f"in use by process {os.getpid()}" in shown.err
+    assert "hint: a second demonstration needs a folder of its own: --dir" in shown.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

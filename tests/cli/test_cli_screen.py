@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from io import StringIO
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
 
 from meshslm.cli.screen import bytes_text, duration_text, print_fields, print_json, print_table
 from meshslm.cli.steps import Steps
@@ -82,6 +87,23 @@ def test_steps_in_a_pipe_are_lines_on_stderr(capsys: pytest.CaptureFixture[str])
     assert first.startswith("ok  first  0.")
     assert first.endswith("  half")
     assert second.startswith("no  second  0.")
+
+
+def test_steps_on_a_terminal_are_drawn_as_they_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=80)
+    monkeypatch.setattr("meshslm.cli.steps.console", lambda *, err: terminal)
+    with Steps() as steps:
+        with steps.step("first") as step:
+            step.note = "half"
+            steps.say("a remark")
+        with pytest.raises(ValueError, match="no"), steps.step("second"):
+            raise ValueError("no")
+    text = Text.from_ansi(screen.getvalue()).plain
+    assert "a remark" in text
+    first, second = text.rstrip().splitlines()[-2:]
+    assert re.fullmatch(r".*ok first +0\.\d s half *", first)
+    assert re.fullmatch(r".*no second +0\.\d s *", second)
 
 
 def test_quiet_steps_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:

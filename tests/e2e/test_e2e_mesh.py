@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -133,6 +136,28 @@ def test_ctrl_c_while_asking_stops_the_generation(mesh: Mesh, start: Start) -> N
     assert program.ended() == 130
     until(lambda: mesh.running("b") == 0, what="the remote node stops")
     assert "Traceback" not in program.said
+
+
+def test_ctrl_c_in_a_chat_stops_the_answer_and_not_the_chat(mesh: Mesh) -> None:
+    words = ("--model", "domain:writing", "--url", mesh.url("a"))
+    with subprocess.Popen(
+        [sys.executable, "-m", "meshslm", "chat", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as chat:
+        assert chat.stdin is not None
+        assert chat.stdout is not None
+        chat.stdin.write(b"Write a very long story about a lighthouse, with many chapters.\n")
+        chat.stdin.flush()
+        assert chat.stdout.read(1)
+        chat.send_signal(signal.SIGINT)
+        until(lambda: mesh.running("b") == 0, what="the remote node stops")
+        assert chat.poll() is None
+        _, told = chat.communicate(b"/quit\n", 30)
+    assert chat.returncode == 0
+    assert b"[stopped]" in told
+    assert b"Traceback" not in told
 
 
 def test_peers_and_status_from_the_command_line(mesh: Mesh, start: Start) -> None:
