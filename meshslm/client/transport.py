@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from meshslm import __version__
+from meshslm.api.admin import DEFAULT_URL
 from meshslm.client.answer import failure
 from meshslm.client.asking import CONNECT_S, Asking
 from meshslm.errors import FaultCode, OurFault, RequestFault
@@ -30,8 +32,8 @@ _SHORT_S = 10.0
 def settings_for(url: str) -> dict[str, Any]:
     """Arguments for an httpx client that talks to the node at `url`."""
     base = url.rstrip("/").removesuffix("/v1")
-    if not base.startswith(("http://", "https://")):
-        raise OurFault(f"{url!r} is no address of a node; it looks like http://127.0.0.1:7416")
+    if not _is_address(base):
+        raise OurFault(f"{url!r} is no address of a node; it looks like {DEFAULT_URL}")
     return {
         "base_url": base,
         "headers": {"user-agent": f"meshslm/{__version__}", "content-type": "application/json"},
@@ -41,6 +43,14 @@ def settings_for(url: str) -> dict[str, Any]:
         "verify": base.startswith("https"),
         "timeout": _SHORT_S,
     }
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False  # an unclosed bracket, a port that is no number
 
 
 def timeout_of(asked: Asking) -> httpx.Timeout:

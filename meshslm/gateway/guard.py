@@ -16,6 +16,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import logging
+import re
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -30,6 +31,8 @@ from meshslm.gateway.replies import refusal
 from meshslm.observe.meters import Meters
 
 _log = logging.getLogger("meshslm.gateway")
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class HostPolicy:
@@ -139,7 +142,7 @@ class Guard:
 def request_id(scope: Scope) -> str | None:
     """The client's own id for its request, where it sent a usable one."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and 0 < len(value) <= 128 and value.isalnum():
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             text: str = value.decode("ascii")
             return text
     return None

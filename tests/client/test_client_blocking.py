@@ -216,7 +216,10 @@ def test_nobody_there() -> None:
         client.status()
 
 
-@pytest.mark.parametrize("url", ["", "localhost:7416", "ftp://x", "/v1"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:7416", "ftp://x", "/v1", "http://[", "http://a:b", "http://", "http://:80"],
+)
 def test_no_address_of_a_node(url: str) -> None:
     with pytest.raises(OurFault, match="no address of a node"):
         Client(url)
