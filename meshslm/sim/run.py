@@ -108,10 +108,7 @@ class Simulation:
     def run(self, on_progress: OnProgress | None = None) -> Report:
         """Let it happen."""
         begun = perf_counter()
-        self._boot_all()
-        self.world.call(0, self._poll)
-        self.world.call(0, self._look)
-        self.clients.start()
+        self.begin()
         planned = int(self.scenario.seconds * SECOND)
         latest = planned + int(self.scenario.grace_s * SECOND)
         self._advance(planned, on_progress, lambda: True)
@@ -119,6 +116,13 @@ class Simulation:
         self._advance(latest, on_progress, self._unsettled)
         self._judge()
         return self._report(perf_counter() - begun)
+
+    def begin(self) -> None:
+        """Put the first things that will happen on the heap."""
+        self._boot_all()
+        self.world.call(0, self._poll)
+        self.world.call(0, self._look)
+        self.clients.start()
 
     def _advance(
         self, until: int, on_progress: OnProgress | None, needed: Callable[[], bool]
