@@ -232,6 +232,9 @@ async def answer_everything_with(listener: trio.SocketListener, answer: bytes) -
         async with stream:
             await stream.receive_some()
             await stream.send_all(answer)
+            await stream.send_eof()
+            async for _ in stream:
+                pass  # closing with something unread would reset the connection
 
     await trio.serve_listeners(handle, [listener])
 
