@@ -73,7 +73,8 @@ class TomlText:
         unknown = re.fullmatch(r"Object contains unknown field `(.*)`", problem, re.DOTALL)
         if unknown:
             name = unknown[1]
-            known = _keys(_type_at(inspect.type_info(kind), key))
+            holder = _plain(_type_at(inspect.type_info(kind), key, self.data), _dig(self.data, key))
+            known = _keys(holder)
             place = f"[{key_text(key)}]" if key else "the file"
             return self.fault((*key, name), f"{place} has no key {name!r}; {nearest(name, known)}")
         missing = re.fullmatch(r"Object missing required field `(.*)`", problem)
@@ -89,7 +90,7 @@ def sentence(what: str, kind: Any, value: object, error: msgspec.ValidationError
     `extra={"expected": ...}` in its `Meta`.
     """
     problem, key = _split(str(error))
-    node = _type_at(inspect.type_info(kind), key)
+    node = _type_at(inspect.type_info(kind), key, value)
     wording = (node.extra or {}).get("expected") if isinstance(node, inspect.Metadata) else None
     plain = _plain(node)
     if isinstance(plain, inspect.LiteralType):
@@ -138,28 +139,40 @@ def _split(message: str) -> tuple[str, Key]:
     return problem, tuple(name or int(index) for name, index in steps)
 
 
-def _type_at(node: inspect.Type, key: Key) -> inspect.Type:
-    """The type declared for `key` inside a value of type `node`."""
+def _type_at(node: inspect.Type, key: Key, value: object) -> inspect.Type:
+    """The type declared for `key` inside `value`, which is meant to be of type `node`."""
     for part in key:
-        plain = _plain(node)
+        plain = _plain(node, value)
         if isinstance(plain, inspect.StructType) and isinstance(part, str):
-            node = next(f.type for f in plain.fields if f.encode_name == part)
+            fields = {field.encode_name: field.type for field in plain.fields}
+            node = fields.get(part, inspect.AnyType())  # the tag of a union is no field
         elif isinstance(plain, inspect.VarTupleType | inspect.ListType):
             node = plain.item_type
         else:
             return inspect.AnyType()
+        value = _dig(value, (part,))
     return node
 
 
-def _plain(node: inspect.Type) -> inspect.Type:
-    """A type without its annotations, and without `| None`."""
+def _plain(node: inspect.Type, value: object = None) -> inspect.Type:
+    """A type without its annotations and without `| None`; of tagged ones that of `value`."""
     while True:
         if isinstance(node, inspect.Metadata):
             node = node.type
         elif isinstance(node, inspect.UnionType):
-            node = next(t for t in node.types if not isinstance(t, inspect.NoneType))
+            node = _meant(node, value)
         else:
             return node
+
+
+def _meant(union: inspect.UnionType, value: object) -> inspect.Type:
+    options = [option for option in union.types if not isinstance(option, inspect.NoneType)]
+    structs = [option for option in options if isinstance(option, inspect.StructType)]
+    if isinstance(value, Mapping):
+        for option in structs:
+            if option.tag_field and value.get(option.tag_field) == option.tag:
+                return option
+    return options[0]
 
 
 def _keys(node: inspect.Type) -> list[str]:

@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import tomllib
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 
 from meshslm.errors import OurFault
 from meshslm.sim.corpus import DOMAINS
+from meshslm.toml_text import Key, TomlText, key_text
 
 MOST_NODES = 10_000
 """Beyond, one process runs out of memory (a guess: about 1 MiB a node in a full mesh)."""
@@ -211,23 +211,29 @@ class Scenario(_Table, frozen=True):
     sabotage: Sabotage = Sabotage()
 
 
+class Misfit(OurFault):
+    """Parts of a scenario do not fit together. `key` is where."""
+
+    def __init__(self, key: Key, what: str) -> None:
+        super().__init__(f"{key_text(key)}: {what}")
+        self.key = key
+
+
 def load_scenario(path: str | Path) -> Scenario:
-    """Read a scenario. Raises `OurFault` that names the file and, where there is one, the key."""
-    source = Path(path)
+    """Read a scenario. Raises `OurFault` that names the file, the line and the key."""
+    file = Path(path)
     try:
-        raw = tomllib.loads(source.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise OurFault(f"cannot read scenario {source}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OurFault(f"scenario {source} is not TOML: {error}") from None
-    try:
-        scenario = msgspec.convert(raw, Scenario, strict=True)
-    except msgspec.ValidationError as error:
-        raise OurFault(f"scenario {source}: {error}") from None
+        raise OurFault(f"cannot read scenario {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise OurFault(f"scenario {file} is not UTF-8 text: {error.reason}") from None
+    source = TomlText(str(file), text)
+    scenario = source.decode(Scenario)
     try:
         check_scenario(scenario)
-    except OurFault as error:
-        raise OurFault(f"scenario {source}: {error}") from None
+    except Misfit as misfit:
+        raise source.fault(misfit.key, str(misfit)) from None
     return scenario
 
 
@@ -255,7 +261,7 @@ def resized(
 ) -> Scenario:
     """The scenario with another size where one is given.
 
-    Raises `OurFault` where its parts then do not fit together.
+    Raises `Misfit` where its parts then do not fit together.
     """
     if nodes is not None:
         scenario = replace(scenario, nodes=nodes)
@@ -266,40 +272,37 @@ def resized(
 
 
 def check_scenario(scenario: Scenario) -> None:
-    """Raise `OurFault` where the parts of a scenario do not fit together, naming the key."""
+    """Raise `Misfit` where the parts of a scenario do not fit together."""
     if not 1 <= scenario.nodes <= MOST_NODES:
-        raise OurFault(f"{scenario.nodes} nodes, from 1 to {MOST_NODES} - at `$.nodes`")
+        raise Misfit(("nodes",), f"{scenario.nodes} nodes, from 1 to {MOST_NODES} are possible")
     _check_profiles(scenario)
     _check_workload(scenario.workload)
     for place, fault in enumerate(scenario.faults):
-        _check_fault(scenario, fault, f"`$.faults[{place}]`")
+        _check_fault(scenario, fault, ("faults", place))
     splits = sorted((f.at_s, f.at_s + f.for_s) for f in scenario.faults if isinstance(f, Partition))
     for (_, healed), (begun, _) in pairwise(splits):
         if begun <= healed:
-            raise OurFault(
-                f"a partition begins at second {begun:g}, while another lasts until {healed:g}: "
-                "give one of them more `shares` instead - at `$.faults`"
-            )
+            what = f"a partition begins at second {begun:g}, while another lasts until {healed:g}"
+            raise Misfit(("faults",), f"{what}: give one of them more `shares` instead")
 
 
 def _check_profiles(scenario: Scenario) -> None:
-    seen: dict[str, int] = {}
+    names: dict[str, int] = {}
     engines: dict[str, Profile] = {}
     for place, profile in enumerate(scenario.profiles):
-        where = f"`$.profiles[{place}]`"
-        if profile.name in seen:
-            raise OurFault(f"profile {profile.name!r} is there twice - at {where}")
-        seen[profile.name] = place
+        where: Key = ("profiles", place)
+        if names.setdefault(profile.name, place) != place:
+            raise Misfit(where, f"profile {profile.name!r} is there twice")
         twin = engines.setdefault(profile.model or profile.name, profile)
         if _engine(twin) != _engine(profile):
-            names = f"{profile.name!r} and {twin.name!r}"
-            raise OurFault(f"{names} share a model but not its engine's figures - at {where}")
+            both = f"{profile.name!r} and {twin.name!r}"
+            raise Misfit(where, f"{both} share a model, but not the figures of its engine")
         for domain in profile.domains:
             if domain not in DOMAINS:
                 known = ", ".join(DOMAINS)
-                raise OurFault(f"unknown domain {domain!r}, known are {known} - at {where}")
+                raise Misfit(where, f"unknown domain {domain!r}, known are {known}")
     if scenario.workload.tasks_per_second > 0 and not any(p.domains for p in scenario.profiles):
-        raise OurFault("tasks need at least one profile with a domain - at `$.profiles`")
+        raise Misfit(("profiles",), "tasks need at least one profile with a domain")
 
 
 def _engine(profile: Profile) -> tuple[float, ...]:
@@ -309,25 +312,23 @@ def _engine(profile: Profile) -> tuple[float, ...]:
 
 def _check_workload(workload: Workload) -> None:
     if workload.domain_share + workload.model_share > 1.0:
-        raise OurFault("domain_share and model_share exceed 1 - at `$.workload`")
+        raise Misfit(("workload",), "domain_share and model_share exceed 1 together")
     for key in ("tokens_short", "tokens_long"):
         low, high = getattr(workload, key)
         if low > high:
-            raise OurFault(f"{low} is above {high} - at `$.workload.{key}`")
+            raise Misfit(("workload", key), f"{low} is above {high}")
 
 
-def _check_fault(scenario: Scenario, fault: Fault, where: str) -> None:
+def _check_fault(scenario: Scenario, fault: Fault, where: Key) -> None:
     over = fault_end_s(fault)
     if over > scenario.seconds:
-        raise OurFault(
-            f"the fault lasts until second {over:g}, the run until {scenario.seconds:g}: "
-            f"shorten one or lengthen the other - at {where}"
-        )
+        what = f"the fault lasts until second {over:g}, the run until {scenario.seconds:g}"
+        raise Misfit(where, f"{what}: shorten the one or lengthen the other")
     if isinstance(fault, Churn | Partition):
         return
     for node in fault.nodes:
         if not 0 <= node < scenario.nodes:
-            raise OurFault(f"node {node} of {scenario.nodes}, counted from 0 - at {where}.nodes")
+            raise Misfit((*where, "nodes"), f"node {node} of {scenario.nodes}, counted from 0")
 
 
 def fault_end_s(fault: Fault) -> float:

@@ -78,26 +78,29 @@ def test_a_scenario_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("name = \n", ["not TOML", "line 1"]),
-        ("nodes = 3", ["missing required field `name`"]),
-        ('name = "x"\ncolour = "red"', ["colour"]),
-        ('name = "x"\nnodes = "many"', ["$.nodes"]),
-        ('name = "x"\nnodes = 0', ["$.nodes"]),
-        ('name = "x"\nnodes = 100000', ["$.nodes"]),
-        ('name = "x"\nexpect = "maybe"', ["$.expect"]),
-        ('name = "x"\n[network]\nloss = 1.5', ["$.network.loss"]),
-        ('name = "x"\n[network]\nlost = 0.5', ["lost", "$.network"]),
-        ('name = "x"\n[[faults]]\nkind = "flood"\nat_s = 1', ["flood", "$.faults[0]"]),
-        ('name = "x"\n[[faults]]\nkind = "kill"', ["at_s", "$.faults[0]"]),
-        ('name = "x"\n[[faults]]\nkind = "kill"\nat_s = 61', ["second 61", "$.faults[0]"]),
-        ('name = "x"\n[[faults]]\nkind = "kill"\nat_s = 1\nnodes = [12]', ["$.faults[0]", "12"]),
-        (TWO_SPLITS, ["$.faults", "shares"]),
-        ('name = "x"\n[[profiles]]\nname = "p"\ndomains = ["magic"]', ["magic", "$.profiles[0]"]),
-        ('name = "x"\n[[profiles]]\nname = "p"\ndomains = []', ["$.profiles"]),
-        (SAME_NAMES, ["twice", "$.profiles[1]"]),
-        (UNLIKE_TWINS, ["share a model", "$.profiles[1]"]),
-        ('name = "x"\n[workload]\ntokens_long = [9, 3]', ["$.workload.tokens_long"]),
-        ('name = "x"\n[workload]\ndomain_share = 0.7\nmodel_share = 0.7', ["$.workload"]),
+        ("name = \n", ["line 1", "not valid TOML"]),
+        ("nodes = 3", ["line 1", "name is missing"]),
+        ('name = "x"\ncolour = "red"', ["line 2", "colour"]),
+        ('name = "x"\nnodez = 3', ["line 2", "did you mean 'nodes'"]),
+        ('name = "x"\nnodes = "many"', ["line 2", "nodes", "a whole number"]),
+        ('name = "x"\nnodes = 0', ["line 2", "nodes"]),
+        ('name = "x"\nnodes = 100000', ["line 2", "nodes"]),
+        ('name = "x"\nexpect = "maybe"', ["line 2", "expect"]),
+        ('name = "x"\n[network]\nloss = 1.5', ["line 3", "network.loss"]),
+        ('name = "x"\n[network]\nlost = 0.5', ["line 3", "network", "'loss'"]),
+        ('name = "x"\n[[faults]]\nkind = "flood"\nat_s = 1', ["line 3", "flood", "faults[0]"]),
+        ('name = "x"\n[[faults]]\nkind = "hang"\nat_s = 1\nfor = 3', ["line 5", "'for_s'"]),
+        ('name = "x"\n[[faults]]\nkind = "kill"', ["faults[0].at_s is missing"]),
+        ('name = "x"\n[[faults]]\nkind = "kill"\nat_s = 1\nwho = 3', ["line 5", "who"]),
+        ('name = "x"\n[[faults]]\nkind = "kill"\nat_s = 61', ["line 2", "faults[0]", "second 61"]),
+        ('name = "x"\n[[faults]]\nkind = "kill"\nat_s = 1\nnodes = [12]', ["line 5", "12 of 12"]),
+        (TWO_SPLITS, ["line 3", "faults", "shares"]),
+        ('name = "x"\n[[profiles]]\nname = "p"\ndomains = ["magic"]', ["magic", "profiles[0]"]),
+        ('name = "x"\n[[profiles]]\nname = "p"\ndomains = []', ["line 2", "profiles"]),
+        (SAME_NAMES, ["twice", "profiles[1]"]),
+        (UNLIKE_TWINS, ["line 5", "share a model", "profiles[1]"]),
+        ('name = "x"\n[workload]\ntokens_long = [9, 3]', ["line 3", "workload.tokens_long"]),
+        ('name = "x"\n[workload]\ndomain_share = 0.7\nmodel_share = 0.7', ["line 2", "workload"]),
     ],
 )
 def test_what_is_wrong_is_told_with_its_key(tmp_path: Path, text: str, parts: list[str]) -> None:
@@ -111,7 +114,7 @@ def test_a_file_that_is_not_there_or_not_text_is_told(tmp_path: Path) -> None:
     with pytest.raises(OurFault, match="cannot read"):
         load_scenario(tmp_path / "nowhere.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(OurFault, match="not TOML"):
+    with pytest.raises(OurFault, match="not UTF-8"):
         load_scenario(tmp_path / "binary.toml")
 
 
