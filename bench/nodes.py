@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 
 import httpx
@@ -62,8 +63,8 @@ def running_mesh() -> Iterator[Mesh]:
         began = time.perf_counter()
         nodes.start(plans)
         for plan in plans:
-            nodes.wait_until(plan.name, lambda p=plan: answers(p.url, "/readyz"), READY_S)
-            nodes.wait_until(plan.name, lambda p=plan: knows(p.url, len(plans) - 1), READY_S)
+            nodes.wait_until(plan.name, partial(answers, plan.url, "/readyz"), READY_S)
+            nodes.wait_until(plan.name, partial(knows, plan.url, len(plans) - 1), READY_S)
         ready_s = time.perf_counter() - began
         pids = tuple(node.pid for node in nodes.nodes)
         yield Mesh(plans[0], plans[1], plans[1].profile, pids, ready_s)

@@ -44,7 +44,6 @@ MAY_READ_ENVIRONMENT: dict[str, str] = {
 
 MAY_TOUCH_FILES: dict[str, str] = {
     "meshslm/cli/": "reads and writes what the user names",
-    "meshslm/boot.py": "puts the real parts together",
     "meshslm/data/": "packaged files, which are part of the code",
     "meshslm/engine/cores.py": "reads the kernel's load figures, at a path that can be handed in",
     "meshslm/engine/gguf.py": "checks a model file before it is mapped, at a path handed in",
