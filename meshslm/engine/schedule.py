@@ -13,6 +13,9 @@ Rules:
   the one for fewer. Prompts go in multiples of `TILE` and a rest below it; whatever was generated
   goes below it, so that a resumed sequence repeats exactly what decoding had computed.
 - Generating sequences sit in neighbouring slots: llama.cpp computes only neighbours together.
+- Runs of different groups (adapters) are never in one step, because an adapter is in force for a
+  whole call. Groups take turns: each that generates gets one decode step in a round, and prompts
+  have their share between rounds.
 - Whoever gets a slot clears it. What a finished sequence left there costs nothing.
 """
 
@@ -57,6 +60,8 @@ class Job:
     choices: int = 1
     resumed: int = 0
     """Tokens of the answer that are already there and only have to be computed again."""
+    group: str = ""
+    """Which runs it may share a step with: those of the same adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class Step:
 
     pieces: tuple[Piece, ...]
     decode: bool
+    group: str = ""
+    """Of all its pieces."""
     moves: tuple[tuple[int, int], ...] = ()
     clear: tuple[int, ...] = ()
 
@@ -108,6 +115,7 @@ class _Sequence:
     prompt: int
     most: int
     made: int
+    group: str
     done: int = 0
     """Tokens computed so far."""
     follows: bool = False
@@ -138,6 +146,10 @@ class Scheduler:
         self._order = 0
         self._clear: list[int] = []
         self._allowance = 0
+        self._line: list[str] = []
+        """Groups that generate, in the order of their turns."""
+        self._round = 0
+        """Decode steps before prompts may go on: one for each group."""
         self._admitted: list[int] = []
 
     @property
@@ -188,13 +200,15 @@ class Scheduler:
             if not decoding:
                 return self._prefill(prefilling, prefilling.piece_rows(self._shape.batch))
             rows = prefilling.piece_rows(min(self._allowance, self._shape.batch))
-            if rows <= self._allowance:
+            if rows <= self._allowance and not self._round:
                 self._allowance -= rows
                 return self._prefill(prefilling, rows)
         if not decoding:
             return None
-        self._allowance = BESIDE_ROWS
-        moves = self._compact() if prefilling is None else ()
+        groups = list(dict.fromkeys(held.group for held in decoding))
+        group = self._turn(groups)
+        decoding = [held for held in decoding if held.group == group]
+        moves = self._compact() if prefilling is None and len(groups) == 1 else ()
         pieces = tuple(
             Piece(
                 held.run,
@@ -206,7 +220,7 @@ class Scheduler:
             )
             for held in sorted(decoding, key=lambda held: held.slot)
         )
-        return Step(pieces, decode=True, moves=moves, clear=self._to_clear())
+        return Step(pieces, decode=True, group=group, moves=moves, clear=self._to_clear())
 
     def learn(self, step: Step, finished: Collection[int]) -> None:
         """The step was computed; the sequences in the slots `finished` end with it."""
@@ -227,6 +241,18 @@ class Scheduler:
                     raise ValueError(f"run {drawn.run} goes on after its last token")
 
     # --- inside -----------------------------------------------------------------------------------
+    def _turn(self, groups: list[str]) -> str:
+        """Whose decode step it is; begins a new round where all have had theirs."""
+        waiting = [group for group in self._line if group in groups]
+        waiting += [group for group in groups if group not in waiting]
+        group = waiting.pop(0)
+        self._line = [*waiting, group]
+        if self._round == 0:
+            self._round = len(self._line)
+            self._allowance = BESIDE_ROWS
+        self._round = min(self._round, len(self._line)) - 1
+        return group
+
     def _admit(self) -> None:
         while self._waiting and self._waiting[0].choices <= len(self._free):
             job = self._waiting.popleft()
@@ -236,11 +262,12 @@ class Scheduler:
                 _Sequence(
                     job.run,
                     choice,
-                    self._free.pop(0),
+                    self._take_slot(job.group),
                     self._order,
                     job.prompt,
                     job.most,
                     job.resumed,
+                    job.group,
                     follows=choice > 0,
                 )
                 for choice in range(job.choices)
@@ -249,6 +276,19 @@ class Scheduler:
             self._clear.append(sequences[0].slot)
             for sequence in sequences:
                 self._running[sequence.slot] = sequence
+
+    def _take_slot(self, group: str) -> int:
+        """A free slot: the lowest, but where groups meet, next to its own and far from others."""
+        others = [held.slot for held in self._running.values() if held.group != group]
+        own = [held.slot for held in self._running.values() if held.group == group]
+        if not others:
+            return self._free.pop(0)
+        if own:
+            chosen = min(self._free, key=lambda slot: min(abs(slot - place) for place in own))
+        else:
+            chosen = max(self._free, key=lambda slot: min(abs(slot - place) for place in others))
+        self._free.remove(chosen)
+        return chosen
 
     def _prefill(self, sequence: _Sequence, rows: int) -> Step:
         ends = sequence.done + rows
@@ -262,7 +302,7 @@ class Scheduler:
         piece = Piece(
             sequence.run, sequence.choice, sequence.slot, sequence.done, rows, sample, share
         )
-        return Step((piece,), decode=False, clear=self._to_clear())
+        return Step((piece,), decode=False, group=sequence.group, clear=self._to_clear())
 
     def _family(self, sequence: _Sequence) -> list[_Sequence]:
         return [sequence, *sequence.followers]
