@@ -31,14 +31,22 @@ def model_path() -> Path:
     It comes from the program's own store, so a machine fetches it once. MESHSLM_TEST_CACHE names
     another store, MESHSLM_TEST_MODEL a file.
     """
+    given = os.environ.get("MESHSLM_TEST_MODEL")
+    return Path(given) if given else stored_model("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def embedding_path() -> Path:
+    """The catalogue's embedding model, prepared; for tests marked `model`."""
+    return stored_model("all-minilm-l6-v2")
+
+
+def stored_model(name: str) -> Path:
+    """A model of the catalogue in the store that tests use, fetched if it is not there."""
     from meshslm.models.library import ModelLibrary
     from meshslm.settings import default_directories
 
-    given = os.environ.get("MESHSLM_TEST_MODEL")
-    if given:
-        return Path(given)
     store = os.environ.get("MESHSLM_TEST_CACHE") or str(
         default_directories(os.environ, Path.home()).models
     )
-    library = ModelLibrary(Path(store), environment=os.environ)
-    return library.ensure(library.catalogue.default.name, lambda _: None).path
+    return ModelLibrary(Path(store), environment=os.environ).ensure(name, lambda _: None).path

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from meshslm.cli.effective import config_option, models_dir_option, open_library
+from meshslm.cli.effective import (
+    config_option,
+    library_of,
+    load_effective,
+    models_dir_option,
+    open_library,
+)
 from meshslm.cli.model_progress import ModelReport, parameters_text
+from meshslm.cli.model_show import fields, memory, shown
 from meshslm.cli.screen import bytes_text, json_option, print_fields, print_json, print_table
 from meshslm.cli.steps import Steps
-
-if TYPE_CHECKING:
-    from meshslm.models.library import StoredModel
 
 
 @click.group()
@@ -53,7 +57,7 @@ def pull(
         )
         step.note = f"{ready.quantisation}, {bytes_text(ready.manifest.used.size)}"
     if as_json:
-        print_json(_shown(library.show(ready.name)))
+        print_json(shown(library.show(ready.name)))
     else:
         click.echo(ready.name)
 
@@ -82,7 +86,7 @@ def list_models(available: bool, as_json: bool, **where: Any) -> None:
         return
     stored = library.models()
     if as_json:
-        print_json([_shown(model) for model in stored])
+        print_json([shown(model) for model in stored])
         return
     if not stored:
         click.echo(
@@ -107,39 +111,31 @@ def list_models(available: bool, as_json: bool, **where: Any) -> None:
 
 @models.command()
 @click.argument("name")
+@click.option("--context", type=click.IntRange(0, 2**24), help="Tokens of one sequence.")
+@click.option("--slots", type=click.IntRange(1, 256), help="Sequences at the same time.")
 @config_option
 @models_dir_option
 @json_option
-def show(name: str, as_json: bool, **where: Any) -> None:
-    """Show everything known of one model."""
-    model = open_library(**where).show(name)
-    if as_json:
-        print_json(_shown(model))
-        return
-    about = model.manifest
-    prepared = "no: used as it came"
-    if about.prepared is not None:
-        size = bytes_text(about.prepared.size)
-        prepared = f"{about.prepared.quantisation}, {size}, by {about.prepared_by}"
-    print_fields(
-        [
-            ("name", about.name),
-            ("state", model.state),
-            ("description", about.description or "-"),
-            ("licence", about.licence or "-"),
-            ("architecture", about.architecture),
-            ("parameters", parameters_text(about.parameters)),
-            ("context", f"{about.context_length} tokens"),
-            ("chat template", "yes" if about.chat_template else "no: completions only"),
-            ("source", about.source),
-            ("original", f"{about.original.quantisation}, {bytes_text(about.original.size)}"),
-            ("prepared", prepared),
-            ("digest", about.used.sha256),
-            ("pinned", "yes" if about.pinned else "no: its digest was not known beforehand"),
-            ("pulled", about.pulled_at),
-            ("file", model.path),
-        ]
+def show(name: str, context: int | None, slots: int | None, as_json: bool, **where: Any) -> None:
+    """Show everything known of one model, and the memory it needs.
+
+    The memory is for a node's settings, or for the context and slots given here.
+    """
+    from msgspec.structs import replace
+
+    settings = load_effective(**where).settings
+    engine = settings.engine
+    engine = replace(
+        engine,
+        context=engine.context if context is None else context,
+        slots=slots or engine.slots,
     )
+    model = library_of(settings).show(name)
+    needed = memory(model, engine)
+    if as_json:
+        print_json({**shown(model), "memory": needed})
+    else:
+        print_fields(fields(model, needed))
 
 
 @models.command()
@@ -167,10 +163,3 @@ def verify(names: tuple[str, ...], **where: Any) -> None:
             with steps.step(f"model {name}") as step:
                 library.verify(name, ModelReport(steps, step))
                 step.note = "every byte is as it was"
-
-
-def _shown(model: StoredModel) -> dict[str, Any]:
-    from msgspec import to_builtins
-
-    shown: dict[str, Any] = to_builtins(model.manifest)
-    return {**shown, "state": model.state, "path": str(model.path)}

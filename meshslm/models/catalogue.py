@@ -36,6 +36,8 @@ class CatalogueEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     archive_sha256: Digest | None = None
     archive_size: Size | None = None
     """The archive that the file is taken from, where there is one."""
+    converted_sha256: Digest | None = None
+    """The GGUF file that is made from it, where it is of another format."""
     licence: str
     parameters: str
     quantisation: str
@@ -48,6 +50,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             size=self.size,
             archive_sha256=self.archive_sha256,
             archive_size=self.archive_size,
+            converted_sha256=self.converted_sha256,
         )
 
 

@@ -20,6 +20,7 @@ import msgspec
 from meshslm.engine.gguf import GgufHeader, read_header
 from meshslm.errors import OurFault
 from meshslm.models.catalogue import NAME_PATTERN, Catalogue, built_in
+from meshslm.models.convert_bert import CONVERTED_BY, convert_archive, is_archive
 from meshslm.models.https import fetch_https
 from meshslm.models.local import fetch_file
 from meshslm.models.prepare import PREPARED, prepare
@@ -154,9 +155,9 @@ class ModelLibrary:
                 )
             if manifest is None or not self.store.intact(manifest.original):
                 manifest = self._pull_original(order, PREPARED if prepared else "", report)
-            elif order.pin.sha256 not in (None, manifest.original.sha256):
+            elif order.pin.sha256 not in (None, manifest.arrived):
                 raise OurFault(
-                    f"{order.name} is here already, with digest {manifest.original.sha256} and not "
+                    f"{order.name} is here already, with digest {manifest.arrived} and not "
                     f"{order.pin.sha256}: remove it with `meshslm models rm {order.name}`"
                 )
             if prepared and not self._is_prepared(manifest):
@@ -210,7 +211,8 @@ class ModelLibrary:
         entry = self.catalogue.find(wanted) if wanted in self.catalogue.names else None
         stored = self.store.find(wanted) if name in (None, wanted) else None
         if stored is not None and (entry is None or stored.source != entry.source):
-            pin = Pin(sha256=stored.original.sha256, size=stored.original.size)
+            size = None if stored.converted_from else stored.original.size
+            pin = Pin(sha256=stored.arrived, size=size)
             return _Order(wanted, stored.source, pin, stored.licence, stored.description)
         entry = entry or self.catalogue.find(wanted)  # which says what there is
         return _Order(name or wanted, entry.source, entry.pin, entry.licence, entry.description)
@@ -225,16 +227,19 @@ class ModelLibrary:
                 f"{fetched.sha256} ({fetched.size} bytes); what was fetched is deleted"
             )
         try:
-            header = checked_header(fetched.path, order.name)
+            made = self._converted(order, fetched, stage, report)
+            header = checked_header(made.path, order.name)
         except OurFault:
             self.store.clear_stage(order.name)
             raise
-        blob = Blob(fetched.sha256, fetched.size, header.quantisation)
+        blob = Blob(made.sha256, made.size, header.quantisation)
         manifest = Manifest(
             name=order.name,
             source=order.source,
             pinned=order.pin.sha256 is not None,
             original=blob,
+            converted_from="" if made is fetched else fetched.sha256,
+            converted_by="" if made is fetched else CONVERTED_BY,
             wanted=wanted,
             architecture=header.architecture,
             parameters=header.parameters,
@@ -244,8 +249,20 @@ class ModelLibrary:
             description=order.description or header.name,
             pulled_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        self.store.place(manifest, {blob: fetched.path})
+        self.store.place(manifest, {blob: made.path})
         return manifest
+
+    def _converted(self, order: _Order, fetched: Fetched, stage: Path, report: Report) -> Fetched:
+        """What came as a GGUF file; itself, if it is one."""
+        if not is_archive(fetched.path):
+            return fetched
+        made = convert_archive(fetched.path, order.name, stage, report)
+        if order.pin.converted_sha256 not in (None, made.sha256):
+            raise OurFault(
+                f"{order.name} was converted to a file with digest {made.sha256} instead of "
+                f"{order.pin.converted_sha256}: this program converts it differently"
+            )
+        return made
 
     def _is_prepared(self, manifest: Manifest) -> bool:
         whole = all(map(self.store.intact, manifest.blobs))

@@ -22,6 +22,7 @@ class Stage(StrEnum):
     DOWNLOADING = "downloading"
     UNPACKING = "unpacking"
     COPYING = "copying"
+    CONVERTING = "converting"
     PREPARING = "preparing"
     CHECKING = "checking"
 

@@ -29,6 +29,8 @@ class Pin:
     archive_sha256: str | None = None
     archive_size: int | None = None
     """Of the archive that the file is taken from."""
+    converted_sha256: str | None = None
+    """Of the GGUF file, where one is made from the model file."""
 
 
 @dataclass(frozen=True, slots=True)

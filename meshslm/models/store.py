@@ -52,6 +52,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool
     """Its digest was known before it was pulled."""
     original: Blob
+    converted_from: str = ""
+    """SHA-256 of what came from the source, where the original was made from it; else empty."""
+    converted_by: str = ""
+    """Program and version that made it."""
     prepared: Blob | None = None
     """The file made for this machine from the original; none where the original is used."""
     prepared_by: str = ""
@@ -72,6 +76,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def used(self) -> Blob:
         """The file that an engine loads."""
         return self.prepared or self.original
+
+    @property
+    def arrived(self) -> str:
+        """SHA-256 of what came from the source."""
+        return self.converted_from or self.original.sha256
 
     @property
     def blobs(self) -> tuple[Blob, ...]:

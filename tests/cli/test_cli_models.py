@@ -39,7 +39,8 @@ def test_a_model_from_a_file_and_back_out(run: Run, gguf_file: Path) -> None:
 
     assert [model["name"] for model in run("models", "list", "--json").json] == ["tiny"]
     assert "tiny" in run("models", "list").out
-    assert run("models", "show", "tiny", "--json").json == told
+    shown = run("models", "show", "tiny", "--json").json
+    assert {key: value for key, value in shown.items() if key != "memory"} == told
     shown = run("models", "show", "tiny").out
     for part in (digest, "llama", "512 tokens", f"file:{gguf_file}", "no: completions only"):
         assert part in shown
@@ -116,6 +117,32 @@ def test_a_damaged_model_is_noticed(run: Run, gguf_file: Path) -> None:
     assert shown.code == 1
     assert "digest" in shown.err
     assert "no  model tiny" in shown.err
+
+
+def test_the_memory_that_a_model_needs_is_shown(run: Run, gguf_file: Path) -> None:
+    path = Path(pull(run, gguf_file).json["path"])
+    needed = run("models", "show", "tiny", "--context", "100", "--slots", "3", "--json").json
+    assert (needed["memory"]["context"], needed["memory"]["slots"]) == (100, 3)
+    assert needed["memory"]["total_mib"] is None  # the file says nothing of its layers
+    assert needed["memory"]["process_mib"] > 0
+    told = run("models", "show", "tiny").out
+    assert "8 slots of 512 tokens" in told
+    assert "lacks layers" in told
+    assert run("models", "show", "tiny", "--slots", "0").code == 2
+    path.chmod(0o644)
+    path.write_bytes(b"")
+    assert run("models", "show", "tiny", "--json").json["memory"] is None
+    assert "its file is damaged" in run("models", "show", "tiny").out
+
+
+@pytest.mark.model
+def test_the_memory_of_the_default_model(run: Run, model_path: Path) -> None:
+    pull_name = ("models", "pull", f"file:{model_path}", "--as-is", "--name", "real")
+    assert run(*pull_name).code == 0
+    shown = run("models", "show", "real", "--context", "2048", "--slots", "4", "--json").json
+    assert shown["memory"]["kv_mib"] == 202.5
+    assert shown["memory"]["unknown"] == ""
+    assert "KV 202, buffers" in run("models", "show", "real", "--slots", "4").out
 
 
 def test_another_store(run: Run, gguf_file: Path, tmp_path: Path) -> None:
