@@ -11,12 +11,23 @@ Rules:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (`sys.argv` by default) and return its exit code."""
-    from meshslm.cli.failures import run_command
-    from meshslm.cli.root import root
-
+    try:
+        from meshslm.cli.failures import run_command
+        from meshslm.cli.root import root
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("meshslm"):
+            raise
+        # Without an extra only the client library is installed, but pip installs the program too.
+        sys.stderr.write(
+            f"meshslm: error: only its client library is installed here ({missing.name} is "
+            "missing); for the program: pip install 'meshslm[node]', or 'meshslm[engine]' to host "
+            "models\n"
+        )
+        return 1
     return run_command(root, argv)

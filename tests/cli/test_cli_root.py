@@ -181,3 +181,18 @@ def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
         ["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stderr == ""
+
+
+def test_without_the_extra_one_line_says_what_to_install() -> None:
+    without = "import sys; sys.modules['click'] = None; from meshslm.cli import main; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{without}sys.exit(main(['status']))"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "pip install 'meshslm[node]'" in line
+    assert "click is missing" in line
