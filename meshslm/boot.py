@@ -21,6 +21,7 @@ from pathlib import Path
 import trio
 
 from meshslm import __version__
+from meshslm.adapters import memory
 from meshslm.adapters.boot_counter import next_boot
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
 from meshslm.adapters.hardware import detect
@@ -33,10 +34,12 @@ from meshslm.core.config import CoreConfig
 from meshslm.core.events import ShutdownRequested, Started
 from meshslm.core.node import NodeCore
 from meshslm.daemon.executor import Executor
-from meshslm.daemon.hosting import Hosting, Shape
+from meshslm.daemon.hosting import Hosting, Room, Shape
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.service import NodeService
 from meshslm.daemon.timers import Timers
+from meshslm.engine.estimate import estimate
+from meshslm.engine.gguf import read_header
 from meshslm.errors import OurFault
 from meshslm.gateway.app import create_app
 from meshslm.gateway.server import HttpAddress, serve
@@ -135,6 +138,11 @@ class _Node:
             executor,
             ensure=self._ensure,
             make_engine=self._make_engine,
+            room=Room(
+                self._budget_mib(),
+                settings.engine.idle_s * 1000,
+                lambda: memory.read().available_mib,
+            ),
         )
 
     async def run(self, boot: int, on_ready: OnReady | None) -> int:
@@ -204,7 +212,8 @@ class _Node:
         if self._service.status().leaving:
             return False, "leaving"
         if self._profiles:
-            return self._hosting.ready()
+            why = "; ".join([*self._hosting.unready(), *self._core.unready()])
+            return not why, why
         hosted = any(peer.specialists for peer in self._service.peers() if peer.state == "alive")
         return hosted, "" if hosted else "no member hosts a model yet"
 
@@ -224,7 +233,12 @@ class _Node:
         engine = self._settings.engine
         trained = model.manifest.context_length
         context = min(engine.context or trained, trained) if trained else engine.context
-        return Shape(context, engine.slots)
+        foreseen = estimate(read_header(model.path), context, engine.slots, engine.batch)
+        return Shape(context, engine.slots, foreseen.least_mib, foreseen.unknown)
+
+    def _budget_mib(self) -> int:
+        """Memory for models; a quarter is left to everything else."""
+        return self._settings.engine.memory_mib or memory.read().total_mib * 3 // 4
 
     def _make_engine(self, model: ReadyModel) -> EngineProcess:
         engine = self._settings.engine
@@ -235,5 +249,7 @@ class _Node:
             slots=engine.slots,
             threads=engine.threads or None,
             batch=engine.batch,
+            sandbox=engine.sandbox,
+            private_mib=self._budget_mib(),
         )
         return EngineProcess(spec)

@@ -112,6 +112,15 @@ TOP_LOGPROBS: Final = 20
 MAX_TOKENS: Final = 1_000_000
 """Above every context length there is."""
 
+REQUEST_TOKENS: Final = 1_000_000
+"""Tokens that all answers of one request may have together: what one may have alone."""
+
+PROMPTS: Final = 64
+"""Prompts, or lists of tokens, in one request: each is a task of its own in the queues."""
+
+PROMPTS_AT_ONCE: Final = 8
+"""Of them under way at a time, so that one request does not fill an engine's queue."""
+
 DEADLINE_MS: Final = 600_000
 """Default, and longest, time for one request."""
 
@@ -265,10 +274,27 @@ SCHEMA_BYTES: Final = 64 * KIB
 INPUTS: Final = 1024
 """Texts of one request for embeddings or scores."""
 
+TOOLS_BYTES: Final = 256 * KIB
+"""All tools of one request together: longer than most contexts have room for."""
+
+RESPONSES: Final = 1024
+RESPONSES_BYTES: Final = 64 * MIB
+RESPONSES_MS: Final = 3_600_000
+"""Answers kept for a request that goes on from them: so many, of so many bytes, for an hour."""
+
 VECTOR_BYTES: Final = 64 * KIB
 """One embedding: 16,384 numbers of 32 bits."""
 
 # --- the daemon ---------------------------------------------------------------------------------
+MODEL_TURN_MS: Final = 10_000
+"""Time that a loaded model may take new runs while another waits for its memory: a load takes a
+second or some, so at most a fifth of the time goes into changing places."""
+
+MODEL_RETRY_MS: Final = 30_000
+MODEL_RETRY_MOST_MS: Final = 600_000
+"""First and longest wait before a model that could not be loaded is tried again; doubles. A lack
+of memory may pass, a damaged file does not mend itself."""
+
 STREAM_ITEMS: Final = 65_536
 """Items of one answer that wait for a slow local client: more than an answer of most contexts."""
 

@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -126,6 +126,13 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             "has room for.",
         ),
     ] = 0
+    load: Annotated[
+        Literal["demand", "start", "always"],
+        Meta(
+            description="When its model is in memory: from its first request on, from the start "
+            "on if it fits beside the others, or always. Only the last is never unloaded."
+        ),
+    ] = "start"
     price: Annotated[
         float,
         Meta(ge=0, le=1e9, description="Of a million tokens, in a unit that the mesh agrees on."),

@@ -148,6 +148,32 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     batch: Annotated[
         int, Meta(ge=32, le=16384, description="Tokens computed in one step, at most.")
     ] = 512
+    memory_mib: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=999_999,
+            description="Memory for all loaded models together; one more than fits has the least "
+            "recently used ones unloaded. 0: three quarters of what the machine, or the control "
+            "group, has.",
+        ),
+    ] = 0
+    idle_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=999_999,
+            description="A model without requests for so many seconds is unloaded until the next "
+            "one; 0: never.",
+        ),
+    ] = 0
+    sandbox: Annotated[
+        Literal["off", "auto", "required"],
+        Meta(
+            description="Whether a worker gives up network, files and programs: as far as this "
+            "system can (auto), or not starting where it cannot (required)."
+        ),
+    ] = "auto"
 
 
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -4,8 +4,10 @@ Rules:
 - It posts `EngineReady` and `EngineLost` in turns; whatever ran when a worker died is dead.
 - A crash is followed by a wait that doubles, and is forgotten once the worker is ready. A worker
   that dies `LOADING_CRASHES` times in a row while loading, or says that its model cannot be
-  loaded, is given up, loudly.
-- A worker that computes nothing for `HANG_S` while runs are active is killed.
+  loaded, is given up: the last `EngineLost` is final, and `run` returns.
+- A worker that reports nothing for `HANG_S` while runs are active is killed, and one that reports
+  nothing for `LOAD_HANG_S` while it loads.
+- What a worker writes on its pipe is not trusted: nonsense ends that worker and nothing else.
 - Nothing heavy is imported here: the daemon must stay small.
 """
 
@@ -13,11 +15,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +28,7 @@ from typing import Final
 import trio
 
 from meshslm.core.events import (
+    EngineLoading,
     EngineLost,
     EngineMeasured,
     EngineReady,
@@ -65,6 +69,9 @@ LOADING_CRASHES: Final = 5
 """Five crashes take about six seconds: enough for a passing lack of memory."""
 HANG_S: Final = 30.0
 """The longest step is a call of 512 rows; of an 8B model on two cores that takes about 15 s."""
+LOAD_HANG_S: Final = 120.0
+"""The longest silence of a load: progress is told every twentieth of the file (a guess at the
+slowest disk: 5 MB/s with a file of 8 GB)."""
 GOODBYE_S: Final = 0.5
 """Time for a worker to leave by itself."""
 READ_BYTES: Final = 256 * 1024
@@ -72,8 +79,6 @@ COMMANDS: Final = 4096
 """Commands waiting for a worker that does not read; the runs beyond fail."""
 LAST_WORDS: Final = 4096
 """Bytes of the worker's standard error that are kept to explain its death."""
-
-OnProgress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +96,31 @@ class EngineSpec:
     """None: chosen from free cores."""
     batch: int = 512
     """Rows of one call."""
+    readable: tuple[str, ...] = ()
+    """Files and folders that the worker may read beside the model."""
+    writable: tuple[str, ...] = ()
+    """Folders in which it may also write."""
+    sandbox: str = "auto"
+    """`off`, `auto` (as far as the system can) or `required`."""
+    private_mib: int = 0
+    """Memory of the worker that is not a mapped file, at most; 0: without bound."""
+    hang_s: float = HANG_S
+    """Longest time for one step."""
+
+
+WORKER: Final = (sys.executable, "-P", "-m", "meshslm.engine.worker")
+"""The command of a worker; `--fd N` names the socket to its daemon."""
 
 
 class EngineProcess:
     """The `Engine` port over a worker process."""
 
-    def __init__(self, spec: EngineSpec, *, on_progress: OnProgress | None = None) -> None:
+    def __init__(self, spec: EngineSpec, *, command: Sequence[str] = WORKER) -> None:
         self._spec = spec
-        self._on_progress = on_progress
+        self._command = command
         self._worker: _Worker | None = None
+        self._quiet_since = 0.0
+        """When it was last heard, or its first run began; on trio's clock."""
         self._ready: Ready | None = None
         self._given_up = ""
         self._active: set[int] = set()
@@ -117,6 +138,11 @@ class EngineProcess:
         return self._ready
 
     @property
+    def given_up(self) -> str:
+        """Why no worker is started any more; empty while one is, or will be."""
+        return self._given_up
+
+    @property
     def pid(self) -> int | None:
         """Process id of the worker, while there is one."""
         return self._worker.process.pid if self._worker is not None else None
@@ -129,6 +155,8 @@ class EngineProcess:
         elif not self._worker.tell(Start(run, request)):
             self._refuse(RunFailed(run, FaultCode.OVERLOADED, "the engine does not keep up"))
         else:
+            if not self._active:
+                self._quiet_since = trio.current_time()
             self._active.add(run)
 
     def stop_run(self, run: RunId) -> None:
@@ -139,32 +167,49 @@ class EngineProcess:
                 self._worker.tell(Stop(run), always=True)
 
     async def run(self, post: Post) -> None:
-        """Load, serve, and restart after a crash, until cancelled."""
+        """Load, serve, and restart after a crash, until cancelled or given up."""
+        self._given_up = ""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._post_refusals, post)
-            wait = BACKOFF_S
-            crashes = 0
-            while True:
-                loaded, reason, final = await self._live(post)
-                crashes = 0 if loaded else crashes + 1
-                if crashes >= LOADING_CRASHES:
-                    final = True
-                    reason = f"{reason}; it died {crashes} times while loading and is given up"
-                self._given_up = reason if final else ""
-                log.error("engine %s: %s", self.model, reason)
-                await post(EngineLost(self.model, reason))
-                if final:
-                    return
-                wait = BACKOFF_S if loaded else min(wait * 2, BACKOFF_MOST_S)
-                await trio.sleep(wait)
+            self._given_up = await self._lives(post)
+            nursery.cancel_scope.cancel()
+        await post(EngineLost(self.model, self._given_up, final=True))
+
+    async def _lives(self, post: Post) -> str:
+        """One worker after another; why there is no use in a next one."""
+        wait = BACKOFF_S
+        crashes = 0
+        while True:
+            loaded, reason, final = await self._live(post)
+            crashes = 0 if loaded else crashes + 1
+            if crashes >= LOADING_CRASHES:
+                return f"{reason}; it died {crashes} times while loading and is given up"
+            if final:
+                return reason
+            await post(EngineLost(self.model, reason))
+            wait = BACKOFF_S if loaded else min(wait * 2, BACKOFF_MOST_S)
+            await trio.sleep(wait)
 
     # --- one life of a worker ---------------------------------------------------------------------
     async def _live(self, post: Post) -> tuple[bool, str, bool]:
         """From start to death of a worker: whether it loaded, why it died, and for good."""
         spec = self._spec
-        worker = _Worker()
+        worker = _Worker(self._command)
         self._worker = worker
-        worker.tell(Load(str(spec.path), spec.context, spec.slots, spec.batch, spec.threads))
+        self._quiet_since = trio.current_time()
+        worker.tell(
+            Load(
+                str(spec.path),
+                spec.context,
+                spec.slots,
+                spec.batch,
+                spec.threads,
+                spec.readable,
+                spec.writable,
+                spec.sandbox,
+                spec.private_mib,
+            )
+        )
         unusable = ""
         reason = ""
         try:
@@ -190,14 +235,17 @@ class EngineProcess:
         reader = FrameReader()
         try:
             while True:
-                with trio.move_on_after(HANG_S) as silence:
+                patience = LOAD_HANG_S if self._ready is None else self._spec.hang_s
+                with trio.move_on_after(patience) as silence:
                     data = await worker.receive()
-                    if not data:
-                        return "", ""
                 if silence.cancelled_caught:
-                    if self._active and trio.current_time() - worker.told_at >= HANG_S:
-                        return "", f"it computed nothing for {HANG_S:.0f} s and was killed"
+                    waiting = self._ready is None or self._active
+                    if waiting and trio.current_time() - self._quiet_since >= patience:
+                        return "", f"it reported nothing for {patience:g} s and was killed"
                     continue
+                if not data:
+                    return "", ""
+                self._quiet_since = trio.current_time()
                 for body in reader.feed(data):
                     for report in decode_reports(body):
                         if isinstance(report, Unusable):
@@ -223,11 +271,11 @@ class EngineProcess:
                 return EngineMeasured(self.model, prefill, decode)
             case Ready():
                 self._ready = report
+                for lack in report.unconfined:
+                    log.warning("worker of %s: %s", self.model, lack)
                 return EngineReady(self.model, report.slots)
             case Loading(fraction):
-                if self._on_progress is not None:
-                    self._on_progress(fraction)
-                return None
+                return EngineLoading(self.model, fraction)
             case Beat() | Unusable():
                 return None
 
@@ -254,19 +302,12 @@ class EngineProcess:
 class _Worker:
     """One worker process and the pipe to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             # Started from the main thread: Linux ends a child when the thread that made it ends.
             self.process = subprocess.Popen(  # noqa: S603 - no argument comes from outside
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "meshslm.engine.worker",
-                    "--fd",
-                    str(theirs.fileno()),
-                ],
+                [*command, "--fd", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -280,15 +321,12 @@ class _Worker:
         self._words = b""
         self._commands: deque[Command] = deque()
         self._told = trio.Event()
-        self.told_at = 0.0
-        """When it was last told something, on trio's clock."""
 
     def tell(self, command: Command, *, always: bool = False) -> bool:
         """Queue a command; False where too many wait."""
         if len(self._commands) >= COMMANDS and not always:
             return False
         self._commands.append(command)
-        self.told_at = trio.current_time()
         self._told.set()
         return True
 
@@ -348,5 +386,7 @@ class _Worker:
     def death(self, code: int) -> str:
         """Why it died, as far as can be told."""
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        if code == -signal.SIGKILL:
+            how += ", which is how a system that runs out of memory ends a process"
         words = self._words.decode(errors="replace").strip().splitlines()
         return f"the worker ended {how}" + (f": {words[-1]}" if words else "")

@@ -94,6 +94,17 @@ class TaskCountsInfo(msgspec.Struct, kw_only=True):
     refused: int
 
 
+class ModelStatus(msgspec.Struct, kw_only=True):
+    """One base model on the asked node's disk."""
+
+    model: str
+    state: str
+    loaded: float = 0.0
+    need_mib: int = 0
+    pinned: bool = False
+    reason: str = ""
+
+
 class StatusReply(msgspec.Struct, kw_only=True):
     """Answer of `GET /mesh/status`."""
 
@@ -108,6 +119,8 @@ class StatusReply(msgspec.Struct, kw_only=True):
     leaving: bool
     tasks: TaskCountsInfo
     loads: list[LoadInfo]
+    models: list[ModelStatus] = []
+    memory_budget_mib: int = 0
 
 
 class Readiness(msgspec.Struct, kw_only=True):

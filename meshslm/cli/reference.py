@@ -62,13 +62,16 @@ JSON_KEYS: Final = {
     ),
     "peers": "LIST: node name state agent address rtt_ms heard_ms specialists hardware loads",
     "profiles check": "LIST: file name model domains examples",
-    "profiles list": "LIST: name model system_prompt max_tokens price sampling domains",
+    "profiles list": "LIST: name model system_prompt max_tokens load price sampling domains",
     "profiles show": "as an item of `profiles list`",
     "sim run": (
         "ok events_per_s scenario seed nodes virtual_s wall_s events trace tasks routing "
         "first_token_ms total_ms traffic convergence violations violation_counts"
     ),
-    "status": "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads",
+    "status": (
+        "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads models "
+        "memory_budget_mib"
+    ),
 }
 """Command -> the keys of its JSON: of the object, of each item of a list, or of each setting."""
 

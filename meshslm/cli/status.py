@@ -12,6 +12,9 @@ from meshslm.cli.screen import duration_text, json_option, print_fields, print_j
 if TYPE_CHECKING:
     from meshslm.api.admin import StatusReply
 
+RESIDENT = ("loading", "ready", "draining", "restarting", "unloading")
+"""States of a model in which it takes memory."""
+
 
 @click.command()
 @url_option
@@ -44,6 +47,24 @@ def status(url: str | None, as_json: bool) -> None:
             ],
             right=("running", "queued", "free slots", "prefill/s", "tokens/s"),
         )
+    if told.models:
+        click.echo()
+        print_table(
+            ("model", "state", "memory", "", ""),
+            [
+                (
+                    model.model,
+                    f"{model.state} {model.loaded:.0%}"
+                    if model.state == "loading"
+                    else model.state,
+                    f"{model.need_mib} MiB",
+                    "pinned" if model.pinned else "",
+                    model.reason,
+                )
+                for model in told.models
+            ],
+            right=("memory",),
+        )
 
 
 def _fields(told: StatusReply) -> list[tuple[str, object]]:
@@ -64,4 +85,11 @@ def _fields(told: StatusReply) -> list[tuple[str, object]]:
             ),
         ),
         ("runs", f"{tasks.served} served, {tasks.refused} refused"),
+        ("memory", _memory_text(told)),
     ]
+
+
+def _memory_text(told: StatusReply) -> str:
+    taken = sum(m.need_mib for m in told.models if m.state in RESIDENT)
+    bound = f" of {told.memory_budget_mib} MiB" if told.memory_budget_mib else ""
+    return f"{taken} MiB{bound} for models, by estimate"

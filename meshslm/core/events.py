@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 from meshslm.errors import FaultCode
 from meshslm.ids import NodeId, RunId, TaskId
@@ -122,12 +122,53 @@ class TaskDropped:
 
 
 # --- events: the engine -------------------------------------------------------------------------
+class Keep(Enum):
+    """When a model is in memory."""
+
+    DEMAND = "demand"
+    """From its first request on, until another needs the memory."""
+    START = "start"
+    """The same, but from the start on where it fits."""
+    ALWAYS = "always"
+    """Never unloaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNeed:
+    """What a base model takes."""
+
+    model: str
+    mib: int
+    keep: Keep = Keep.START
+
+
+@dataclass(frozen=True, slots=True)
+class Residency:
+    """How much may be loaded, and for how long."""
+
+    needs: tuple[ModelNeed, ...] = ()
+    """A model that is not named here takes nothing."""
+    budget_mib: int = 0
+    """Memory for all models together; 0: without bound."""
+    idle_ms: int = 0
+    """A model without requests for so long is unloaded; 0: never."""
+
+
 @dataclass(frozen=True, slots=True)
 class HostingChanged:
-    """What this node hosts: the specialists whose models are here, loaded or loading."""
+    """What this node hosts: the specialists whose models are on its disk."""
 
     specialists: tuple[Specialist, ...]
     hardware: Hardware
+    residency: Residency = Residency()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoading:
+    """How far the load of `model` is, 0 to 1."""
+
+    model: str
+    fraction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +185,15 @@ class EngineLost:
 
     model: str
     reason: str
+    final: bool = False
+    """It will not, unless it is loaded anew; its memory is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUnloaded:
+    """The engine of `model` has left, as `UnloadModel` asked; its memory is free."""
+
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +243,10 @@ Event = (
     | TaskArrived
     | TaskDropped
     | HostingChanged
+    | EngineLoading
     | EngineReady
     | EngineLost
+    | EngineUnloaded
     | EngineMeasured
     | RunProduced
     | RunEnded
@@ -245,6 +297,20 @@ class StopTimer:
 
 
 # --- effects: the engine ------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class LoadModel:
+    """Start the engine of `model`; ends in `EngineReady`, or in a final `EngineLost`."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModel:
+    """End the engine of `model`, on which nothing runs; ends in `EngineUnloaded`."""
+
+    model: str
+
+
 @dataclass(frozen=True, slots=True)
 class StartRun:
     """Give a run to the engine of `model`, with the profile's defaults still to be filled in."""
@@ -322,6 +388,8 @@ Effect = (
     | Disconnect
     | StartTimer
     | StopTimer
+    | LoadModel
+    | UnloadModel
     | StartRun
     | StopRun
     | RouteChosen

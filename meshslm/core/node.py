@@ -16,7 +16,7 @@ from typing import Any
 
 from meshslm import __version__
 from meshslm.chance import Chance
-from meshslm.core import dialling, membership, origin, serving
+from meshslm.core import dialling, membership, models, origin, serving
 from meshslm.core.classify import classifier_for, distinct
 from meshslm.core.config import CoreConfig
 from meshslm.core.directory import Directory, Peer, PeerState
@@ -25,9 +25,11 @@ from meshslm.core.events import (
     BytesReceived,
     DialFailed,
     Effect,
+    EngineLoading,
     EngineLost,
     EngineMeasured,
     EngineReady,
+    EngineUnloaded,
     Event,
     HostingChanged,
     PeerConnected,
@@ -84,8 +86,9 @@ class NodeCore:
         self._cards: tuple[DomainCard, ...] = ()
         self._cards_version = -1
         self._dialling = dialling.Dialling(config.node, self._out, chance.fork("dialling"))
+        self._models = models.Models(self._out, self._usage)
         self._serving = serving.Serving(
-            config.node, config.queue_per_engine, self._out, self._deliver
+            config.node, config.queue_per_engine, self._out, self._models, self._deliver
         )
         self._origin = origin.Origin(config.node, self._serving, self._out, self._route)
         self._membership = membership.Membership(
@@ -115,8 +118,10 @@ class NodeCore:
             TaskArrived: lambda e, now: self._origin.arrive(e.task, e.request, now),
             TaskDropped: lambda e, now: self._origin.drop(e.task, now),
             HostingChanged: self._on_hosting,
-            EngineReady: lambda e, now: self._serving.engine_ready(e.model, e.slots, now),
-            EngineLost: lambda e, now: self._serving.engine_lost(e.model, e.reason, now),
+            EngineLoading: lambda e, _: self._models.loading(e.model, e.fraction),
+            EngineReady: self._on_engine_ready,
+            EngineLost: self._on_engine_lost,
+            EngineUnloaded: lambda e, now: self._models.unloaded(e.model, now),
             EngineMeasured: lambda e, _: self._serving.engine_measured(
                 e.model, e.prefill_tps, e.decode_tps
             ),
@@ -131,6 +136,7 @@ class NodeCore:
             membership.TICK: lambda _, now: self._on_tick(now),
             membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
             dialling.TIMER: self._dialling.timer,
+            models.TIMER: lambda _, now: self._models.timer(now),
             serving.DEADLINE: lambda s, now: self._serving.deadline(RunId(int(s)), now),
             origin.DEADLINE: lambda s, now: self._origin.deadline(TaskId(s), now),
             origin.WATCH: lambda s, now: self._origin.watch(TaskId(s), now),
@@ -183,9 +189,19 @@ class NodeCore:
         self._serving.sweep(now)
         self._membership.tick(now)
 
-    def _on_hosting(self, event: HostingChanged, _now: Instant) -> None:
+    def _on_hosting(self, event: HostingChanged, now: Instant) -> None:
         self._serving.host(event.specialists)
+        names = tuple(dict.fromkeys(s.model for s in event.specialists))
+        self._models.host(names, event.residency, now)
         self._membership.host(event.specialists, event.hardware)
+
+    def _on_engine_ready(self, event: EngineReady, now: Instant) -> None:
+        if self._models.ready(event.model, now):
+            self._serving.engine_ready(event.model, event.slots, now)
+
+    def _on_engine_lost(self, event: EngineLost, now: Instant) -> None:
+        self._models.lost(event.model, event.reason, final=event.final, now=now)
+        self._serving.engine_lost(event.model, event.reason, now)
 
     def _on_shutdown(self, _event: ShutdownRequested, now: Instant) -> None:
         self._origin.leave(now)
@@ -208,6 +224,9 @@ class NodeCore:
         except PeerFault as fault:
             self._out.tell("peer.fault", str(fault), peer=event.peer)
             self._membership.drop(peer, f"fault: {fault}", now)
+
+    def _usage(self, model: str) -> tuple[int, int]:
+        return self._serving.usage(model)
 
     def _peer_gone(self, peer: NodeId, reason: str, now: Instant) -> None:
         self._serving.peer_gone(peer, now)
@@ -293,12 +312,19 @@ class NodeCore:
                 refused=self._serving.refused,
             ),
             loads=self._serving.loads(),
+            models=self._models.views(),
+            memory_budget_mib=self._models.budget_mib,
         )
+
+    def unready(self) -> tuple[str, ...]:
+        """What keeps this node's own models from being as its settings want them."""
+        return self._models.unready()
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant of any machine is broken."""
         self._dialling.check()
         self._membership.check()
+        self._models.check()
         self._serving.check()
         self._origin.check()
 

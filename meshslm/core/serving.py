@@ -23,6 +23,7 @@ from enum import Enum
 
 from meshslm import limits
 from meshslm.core.events import Lane, RunEnded, RunFailed, RunProduced, StartRun, StopRun
+from meshslm.core.models import Models
 from meshslm.core.outbox import Outbox
 from meshslm.errors import FaultCode
 from meshslm.ids import Instant, NodeId, RunId, TaskId, after, ms_between
@@ -87,8 +88,6 @@ class EngineState:
 
     model: str
     slots: int = 1
-    ready: bool = False
-    lost: str = ""
     running: dict[RunId, Run] = field(default_factory=dict)
     weight: int = 0
     queue: deque[Run] = field(default_factory=deque)
@@ -105,11 +104,13 @@ class Serving:
         node: NodeId,
         queue_bound: int,
         out: Outbox,
+        models: Models,
         deliver: Callable[[NodeId, Reply, Instant], None],
     ) -> None:
         self._node = node
         self._queue_bound = queue_bound
         self._out = out
+        self._models = models
         self._deliver = deliver
         """Hands a reply to the local origin, without the wire between."""
         self._engines: dict[str, EngineState] = {}
@@ -130,16 +131,23 @@ class Serving:
         for specialist in specialists:
             self._engines.setdefault(specialist.model, EngineState(specialist.model))
 
+    def usage(self, model: str) -> tuple[int, int]:
+        """Runs on the engine of a model, and runs that wait for it."""
+        engine = self._engines.get(model)
+        return (len(engine.running), len(engine.queue)) if engine else (0, 0)
+
     def engine_ready(self, model: str, slots: int, now: Instant) -> None:
         """An engine takes runs."""
-        engine = self._engines.setdefault(model, EngineState(model))
-        engine.ready, engine.slots, engine.lost = True, max(1, slots), ""
-        self._dispatch(engine, now)
+        engine = self._engines.get(model)
+        if engine is not None:
+            engine.slots = max(1, slots)
+            self._dispatch(engine, now)
 
     def engine_lost(self, model: str, reason: str, now: Instant) -> None:
         """An engine is gone with every run on it; those that wait go elsewhere too."""
-        engine = self._engines.setdefault(model, EngineState(model))
-        engine.ready, engine.lost = False, reason
+        engine = self._engines.get(model)
+        if engine is None:
+            return
         for run in [*engine.running.values(), *engine.queue]:
             self._fail(run, FaultCode.WORKER_LOST, f"the engine of {model} died: {reason}", now)
 
@@ -155,14 +163,15 @@ class Serving:
         return tuple(
             EngineLoad(
                 engine.model,
-                engine.ready,
+                ready,
                 len(engine.running),
                 len(engine.queue),
-                max(0, engine.slots - engine.weight) if engine.ready else 0,
+                max(0, engine.slots - engine.weight) if ready else 0,
                 engine.prefill_tps,
                 engine.decode_tps,
             )
             for engine in self._engines.values()
+            for ready in (self._models.takes_runs(engine.model),)
         )
 
     # --- what origins say -----------------------------------------------------------------------
@@ -174,7 +183,7 @@ class Serving:
             if origin != self._node:
                 self._send(origin, self._accepted(known))
             return
-        refusal = self._refusal(origin, submit)
+        refusal = self._refusal(origin, submit, now)
         if refusal is not None:
             self.refused += 1
             self._reply(origin, refusal, now)
@@ -197,6 +206,7 @@ class Serving:
         self._out.start_timer(DEADLINE, str(run.run), max(1, submit.remaining_ms))
         if origin != self._node:
             self._send(origin, self._accepted(run))
+        self._models.want(engine.model, now)
         self._dispatch(engine, now)
 
     def resend(self, origin: NodeId, ask: TaskResend, now: Instant) -> None:
@@ -279,7 +289,7 @@ class Serving:
             self._known.pop(key, None)
 
     # --- steps ----------------------------------------------------------------------------------
-    def _refusal(self, origin: NodeId, submit: TaskSubmit) -> TaskRefused | None:
+    def _refusal(self, origin: NodeId, submit: TaskSubmit, now: Instant) -> TaskRefused | None:
         def refuse(code: FaultCode, detail: str, retry_after_ms: float = 0) -> TaskRefused:
             return TaskRefused(submit.task, submit.attempt, code, detail, int(retry_after_ms))
 
@@ -289,9 +299,9 @@ class Serving:
         if specialist is None:
             return refuse(FaultCode.UNKNOWN_MODEL, f"no profile {submit.profile!r} on this node")
         engine = self._engines[specialist.model]
-        if not engine.ready:
-            state = f"failed: {engine.lost}" if engine.lost else "is loading"
-            return refuse(FaultCode.NOT_READY, f"the engine of {engine.model} {state}", 1000)
+        why = self._models.refusal(engine.model, now)
+        if why:
+            return refuse(FaultCode.NOT_READY, why, 1000)
         if len(self._known) >= limits.KNOWN_RUNS:
             return refuse(FaultCode.OVERLOADED, "too many tasks of late", limits.LINGER_MS)
         if origin != self._node and self._of_peer.get(origin, 0) >= limits.TASKS_PER_PEER:
@@ -313,7 +323,7 @@ class Serving:
         return TaskAccepted(task, attempt, ahead, run.seq)
 
     def _dispatch(self, engine: EngineState, now: Instant) -> None:
-        while engine.ready and engine.queue:
+        while engine.queue and self._models.takes_runs(engine.model):
             run = engine.queue[0]
             if engine.running and engine.weight + run.weight > engine.slots + limits.RUN_AHEAD:
                 return
@@ -370,6 +380,8 @@ class Serving:
             del self._of_peer[origin]
         self._over.append((after(now, limits.LINGER_MS), run.key))
         self._dispatch(engine, now)
+        if not engine.running:
+            self._models.released(engine.model, now)
 
     def _reply(self, origin: NodeId, reply: Reply, now: Instant) -> None:
         if origin == self._node:
@@ -385,7 +397,8 @@ class Serving:
         for engine in self._engines.values():
             assert len(engine.queue) <= self._queue_bound
             assert engine.weight == sum(run.weight for run in engine.running.values())
-            assert not (engine.ready and engine.queue and not engine.running)
+            ready = self._models.takes_runs(engine.model)
+            assert not (ready and engine.queue and not engine.running)
         for run in self._by_run.values():
             assert run.state is not RunState.OVER
             assert self._known[run.key] is run

@@ -45,6 +45,23 @@ class TaskCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelView:
+    """One base model on this node's disk."""
+
+    model: str
+    state: str
+    """`absent`, `waiting` for memory, `loading`, `ready`, `draining` for another, `restarting`,
+    `unloading` or `failed`."""
+    loaded: float
+    """How much of it is loaded, 0 to 1."""
+    need_mib: int
+    """Memory that it takes, estimated."""
+    pinned: bool
+    reason: str
+    """Why it is restarting, or failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatusView:
     """One node about itself."""
 
@@ -60,3 +77,6 @@ class StatusView:
     leaving: bool
     tasks: TaskCounts
     loads: tuple[EngineLoad, ...]
+    models: tuple[ModelView, ...] = ()
+    memory_budget_mib: int = 0
+    """Memory for all models together; 0: without bound."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from meshslm.core.events import (
     Dial,
@@ -17,6 +18,7 @@ from meshslm.core.events import (
     EmitChunk,
     FailTask,
     FinishTask,
+    LoadModel,
     RouteChosen,
     RunFailed,
     Send,
@@ -25,6 +27,7 @@ from meshslm.core.events import (
     StopRun,
     StopTimer,
     Tell,
+    UnloadModel,
 )
 from meshslm.daemon.defaults import fill
 from meshslm.daemon.pump import Pump
@@ -40,6 +43,18 @@ QUIET = frozenset({"peer.unknown-message", "task.moved"})
 """Topics that are logged for debugging only."""
 
 
+class Loader(Protocol):
+    """Who starts and ends engines."""
+
+    def load(self, model: str) -> None:
+        """Start the engine of a model; ends in `EngineReady`, or in a final `EngineLost`."""
+        ...
+
+    def unload(self, model: str) -> None:
+        """End it; ends in `EngineUnloaded`."""
+        ...
+
+
 class Executor:
     """The hands of one node."""
 
@@ -50,11 +65,14 @@ class Executor:
         self._pump = pump
         self._engines: Mapping[str, Engine] = {}
         self._profiles: Mapping[str, Profile] = {}
+        self._loader: Loader | None = None
         self._do: dict[type, Callable[..., None]] = {
             Send: lambda e: link.send(e.peer, e.lane, e.message),
             EmitChunk: service.deliver,
             StartTimer: timers.start,
             StopTimer: lambda e: timers.stop(e.key),
+            LoadModel: self._load,
+            UnloadModel: self._unload,
             StartRun: self._start_run,
             StopRun: self._stop_run,
             RouteChosen: service.deliver,
@@ -65,14 +83,25 @@ class Executor:
             Tell: self._tell,
         }
 
-    def host(self, engines: Mapping[str, Engine], profiles: Mapping[str, Profile]) -> None:
-        """Engines by model and profiles by name, from now on."""
+    def host(
+        self, engines: Mapping[str, Engine], profiles: Mapping[str, Profile], loader: Loader
+    ) -> None:
+        """Engines by model and profiles by name, from now on, and who starts them."""
         self._engines = engines
         self._profiles = profiles
+        self._loader = loader
 
     def perform(self, effect: Effect) -> None:
         """Do it."""
         self._do[type(effect)](effect)
+
+    def _load(self, effect: LoadModel) -> None:
+        assert self._loader is not None, "the core hosts what the executor does not"
+        self._loader.load(effect.model)
+
+    def _unload(self, effect: UnloadModel) -> None:
+        assert self._loader is not None, "the core hosts what the executor does not"
+        self._loader.unload(effect.model)
 
     def _start_run(self, effect: StartRun) -> None:
         engine = self._engines.get(effect.model)

@@ -1,7 +1,7 @@
-"""What this node hosts: from profiles to running engines.
+"""What this node hosts: from profiles to engines that can be loaded.
 
-Models are brought and prepared first, outside the loop; then the node announces its specialists
-and starts one engine for each base model.
+Models are brought and prepared first, outside the loop; then the node announces its specialists,
+and the core decides which of their models are loaded.
 
 Rules:
 - Several profiles on one base model share one engine.
@@ -11,17 +11,19 @@ Rules:
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from meshslm.core.events import EngineLost, EngineReady, Event, HostingChanged
+from meshslm.core.events import HostingChanged, Keep, ModelNeed, Residency
+from meshslm.daemon.engine_room import EngineRoom
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.pump import Pump
 from meshslm.errors import OurFault
-from meshslm.ports import Engine, Post
+from meshslm.ports import Engine
 from meshslm.profiles import Profile
 from meshslm.wire.messages import DomainCard, Hardware, Specialist
 
@@ -29,6 +31,8 @@ log = logging.getLogger("meshslm.hosting")
 
 BATCH_INVARIANT = frozenset({"Q8_0"})
 """Formats measured to give the same tokens in a batch as alone, on CPUs with AVX2."""
+
+_EAGERNESS = (Keep.DEMAND, Keep.START, Keep.ALWAYS)
 
 
 class Hosted(Protocol):
@@ -52,10 +56,26 @@ class Hosted(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How an engine is to be run."""
+    """How an engine is to be run, and what it will take."""
 
     context: int
     slots: int
+    need_mib: float
+    """Memory, estimated."""
+    unknown: str = ""
+    """Why the estimate lacks something; empty where it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Memory for models."""
+
+    budget_mib: int
+    """Of all models together; 0: without bound."""
+    idle_ms: int
+    """A model without requests for so long is unloaded; 0: never."""
+    available_mib: Callable[[], int]
+    """What the machine has left now; 0 where it does not tell."""
 
 
 M = TypeVar("M", bound=Hosted)
@@ -73,6 +93,7 @@ class Hosting(Generic[M]):
         *,
         ensure: Callable[[str], tuple[M, Shape]],
         make_engine: Callable[[M], Engine],
+        room: Room,
     ) -> None:
         """`ensure` has a model ready, blocking, in a thread; it raises `OurFault`."""
         self._profiles = profiles
@@ -81,12 +102,13 @@ class Hosting(Generic[M]):
         self._executor = executor
         self._ensure = ensure
         self._make_engine = make_engine
+        self._room = room
         self._states = {profile.model: "is being brought" for profile in profiles}
+        self._shapes: dict[str, Shape] = {}
 
-    def ready(self) -> tuple[bool, str]:
-        """Whether every engine takes runs, and which does not."""
-        waiting = [f"{model} {state}" for model, state in self._states.items() if state]
-        return not waiting, "; ".join(waiting)
+    def unready(self) -> tuple[str, ...]:
+        """Models that are not on this node's disk yet, and why."""
+        return tuple(f"{model} {state}" for model, state in self._states.items() if state)
 
     async def run(self) -> None:
         """Bring the models, announce, and serve until cancelled."""
@@ -96,31 +118,47 @@ class Hosting(Generic[M]):
                 hosted[model] = await trio.to_thread.run_sync(
                     self._ensure, model, abandon_on_cancel=True
                 )
-                self._states[model] = "is loading"
             except OurFault as fault:
                 log.error("%s cannot be hosted: %s", model, fault)  # noqa: TRY400 - no bug, no trace
                 self._states[model] = f"cannot be hosted: {fault}"
+        self._shapes = {model: shape for model, (_, shape) in hosted.items()}
+        for model, shape in self._shapes.items():
+            if shape.unknown:
+                log.warning("%s needs more memory than can be foreseen: %s", model, shape.unknown)
         engines = {model: self._make_engine(found) for model, (found, _) in hosted.items()}
+        engine_room = EngineRoom(engines, self._pump.post, self._refusal)
+        profiles = {profile.name: profile for profile in self._profiles}
+        self._executor.host(engines, profiles, engine_room)
         specialists = tuple(_specialists(self._profiles, hosted))
-        self._executor.host(engines, {profile.name: profile for profile in self._profiles})
-        self._pump.handle(HostingChanged(specialists, self._hardware))
-        async with trio.open_nursery() as nursery:
-            for engine in engines.values():
-                nursery.start_soon(engine.run, self._watching(self._pump.post))
 
-    def _watching(self, post: Post) -> Post:
-        """`post`, remembering which engines are ready."""
+        def announce() -> None:
+            for model in hosted:
+                self._states[model] = ""
+            self._pump.handle(HostingChanged(specialists, self._hardware, self._residency()))
 
-        async def watched(event: Event) -> None:
-            if isinstance(event, EngineReady):
-                self._states[event.model] = ""
-                log.info("%s is loaded and takes requests", event.model)
-            elif isinstance(event, EngineLost):
-                self._states[event.model] = f"was lost: {event.reason}"
-                log.warning("the engine of %s was lost: %s", event.model, event.reason)
-            await post(event)
+        await engine_room.run(announce)
 
-        return watched
+    def _residency(self) -> Residency:
+        needs = tuple(
+            ModelNeed(model, math.ceil(shape.need_mib), self._keep(model))
+            for model, shape in self._shapes.items()
+        )
+        return Residency(needs, self._room.budget_mib, self._room.idle_ms)
+
+    def _keep(self, model: str) -> Keep:
+        """What the most eager of a model's profiles asks for."""
+        asked = [Keep(profile.load) for profile in self._profiles if profile.model == model]
+        return max(asked, key=_EAGERNESS.index)
+
+    def _refusal(self, model: str) -> str:
+        """Why a model cannot be loaded now; empty where it can."""
+        need, left = self._shapes[model].need_mib, self._room.available_mib()
+        if not left or need <= left:
+            return ""
+        return (
+            f"it needs {need:.0f} MiB and this machine has {left} MiB left; stop something, or "
+            "choose a shorter context or fewer slots"
+        )
 
 
 def _specialists(

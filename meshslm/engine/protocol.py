@@ -34,6 +34,14 @@ class Load(msgspec.Struct, frozen=True, tag=True, array_like=True):
     slots: int
     batch: int
     threads: int | None
+    readable: tuple[str, ...] = ()
+    """Files and folders that it may read beside the model."""
+    writable: tuple[str, ...] = ()
+    """Folders in which it may also write."""
+    sandbox: str = "auto"
+    """`off`, `auto` (as far as the system can) or `required`."""
+    private_mib: int = 0
+    """Memory that is not a mapped file, at most; 0: without bound."""
 
 
 class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -73,6 +81,10 @@ class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
     quantisation: str
     description: str
     threads: int
+    sandbox: tuple[str, ...] = ()
+    """What confines it."""
+    unconfined: tuple[str, ...] = ()
+    """What does not, and why."""
 
 
 class Unusable(msgspec.Struct, frozen=True, tag=True, array_like=True):

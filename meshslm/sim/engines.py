@@ -13,8 +13,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from meshslm.adapters.scripted_engine import ScriptedEngine, Speed, answer
-from meshslm.core.events import EngineLost, HostingChanged, StartRun, StopRun
-from meshslm.sim.checkers import Answer
+from meshslm.core.events import (
+    EngineLost,
+    EngineUnloaded,
+    HostingChanged,
+    LoadModel,
+    ModelNeed,
+    Residency,
+    StartRun,
+    StopRun,
+    UnloadModel,
+)
+from meshslm.sim.checkers import Answer, Violations
 from meshslm.sim.corpus import topic
 from meshslm.sim.node import SECOND, Guard, SimNode
 from meshslm.sim.scenario import Profile, Scenario
@@ -22,17 +32,23 @@ from meshslm.sim.world import World
 from meshslm.wire.messages import ChatMessage, Hardware, Specialist, TaskRequest
 
 _HARDWARE = Hardware(cores=2, memory_mib=4096)
+LEAVE_US = SECOND // 20
+"""Time that an engine process takes to leave."""
 
 
 class _Station:
     """One engine on one node."""
 
-    __slots__ = ("alarm", "alarm_at", "engine", "load_us", "ready")
+    __slots__ = ("alarm", "alarm_at", "engine", "life", "load_us", "need", "ready", "resident")
 
     def __init__(self, profile: Profile) -> None:
         speed = Speed(profile.prefill_tps, profile.decode_tps, profile.slots, profile.context)
         self.engine = ScriptedEngine(model_of(profile), speed)
         self.load_us = int(profile.load_s * SECOND)
+        self.need = ModelNeed(model_of(profile), int(profile.memory_mib))
+        self.life = Guard()
+        """Closes when its process ends."""
+        self.resident = False
         self.ready = False
         self.alarm = Guard()
         """Closes when the engine is asked at another time instead."""
@@ -42,8 +58,10 @@ class _Station:
 class Engines:
     """All engines of a world."""
 
-    def __init__(self, world: World, scenario: Scenario) -> None:
+    def __init__(self, world: World, scenario: Scenario, violations: Violations) -> None:
         self._world = world
+        self._violations = violations
+        self._budget_mib = int(scenario.memory_mib)
         self._domains = {profile.name: profile.domains for profile in scenario.profiles}
         self._dealt = tuple(dealt(scenario, node.index) for node in world.nodes)
         self._hosted = tuple(tuple(map(_specialist, profiles)) for profiles in self._dealt)
@@ -64,28 +82,59 @@ class Engines:
 
     # --- processes ------------------------------------------------------------------------------
     def booted(self, node: SimNode) -> None:
-        """A daemon starts: it says what it hosts and loads it."""
-        self._world.tell(node, HostingChanged(self._hosted[node.index], _HARDWARE))
+        """A daemon starts: it says what it hosts, and loads what the core wants loaded."""
         stations = self._stations[node.index]
         for profile in self._dealt[node.index]:
-            if model_of(profile) not in stations:
-                station = stations[model_of(profile)] = _Station(profile)
-                self._load(node, station, station.load_us)
+            stations.setdefault(model_of(profile), _Station(profile))
+        needs = tuple(station.need for station in stations.values())
+        residency = Residency(needs, self._budget_mib)
+        self._world.tell(node, HostingChanged(self._hosted[node.index], _HARDWARE, residency))
 
     def died(self, node: SimNode) -> None:
         """A daemon is gone, and its engines with it."""
         for station in self._stations[node.index].values():
-            station.alarm.open = False
+            self._end(station)
         self._stations[node.index].clear()
+
+    def load(self, node: SimNode, effect: LoadModel) -> None:
+        """An engine process starts."""
+        stations = self._stations[node.index]
+        station = stations[effect.model]
+        if station.resident:
+            self._wrong(f"{effect.model} was loaded twice on {node.name}")
+        station.resident = True
+        resident = sum(s.need.mib for s in stations.values() if s.resident)
+        if self._budget_mib and resident > self._budget_mib:
+            self._wrong(f"{resident} MiB of {self._budget_mib} taken on {node.name}")
+        self._load(node, station, station.load_us)
+
+    def unload(self, node: SimNode, effect: UnloadModel) -> None:
+        """An engine process is told to leave, which takes it a moment."""
+        station = self._stations[node.index][effect.model]
+        if station.engine.next_at() is not None:
+            self._wrong(f"{effect.model} was unloaded while in use on {node.name}")
+        self._end(station)
+
+        def left() -> None:
+            station.resident = False
+            self._world.tell(node, EngineUnloaded(effect.model))
+
+        self._world.call(self._world.now + LEAVE_US, left, node.life)
+
+    def _end(self, station: _Station) -> None:
+        station.life.open = station.alarm.open = False
+        station.alarm_at = None
+        station.ready = False
+        station.engine.reset()
+
+    def _wrong(self, detail: str) -> None:
+        self._violations.note("memory", self._world.now, detail)
 
     def crash(self, node: SimNode, for_s: float) -> None:
         """The engine processes of a node die, and are ready again after so many seconds."""
         for station in self._stations[node.index].values():
             if station.ready:
-                station.ready = False
-                station.engine.reset()
-                station.alarm.open = False
-                station.alarm_at = None
+                self._end(station)
                 self._world.tell(node, EngineLost(station.engine.model, "the scenario says so"))
                 self._load(node, station, int(for_s * SECOND))
 
@@ -94,7 +143,8 @@ class Engines:
             station.ready = True
             self._world.tell(node, station.engine.loaded())
 
-        self._world.call(self._world.now + wait_us, loaded, node.life)
+        station.life = Guard()
+        self._world.call(self._world.now + wait_us, loaded, station.life)
 
     # --- runs -----------------------------------------------------------------------------------
     def start(self, node: SimNode, effect: StartRun) -> None:

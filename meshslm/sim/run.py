@@ -15,8 +15,10 @@ from time import perf_counter
 from meshslm.chance import Chance
 from meshslm.core.events import (
     EmitChunk,
+    LoadModel,
     StartRun,
     StopRun,
+    UnloadModel,
 )
 from meshslm.core.node import NodeCore
 from meshslm.ids import MICROSECONDS_PER_MS, NodeId
@@ -94,7 +96,7 @@ class Simulation:
         self.seed = seed
         self.world = World(settings, make_core, chance.fork("world"), around=self)
         self.violations = Violations()
-        self.engines = Engines(self.world, scenario)
+        self.engines = Engines(self.world, scenario, self.violations)
         self.tasks = TaskChecker(self.violations, self.world.node, self.engines.expected)
         self.views = ViewChecker(self.violations, self.world.nodes, self.engines.hosted)
         self.clients = Clients(self.world, scenario, self.tasks, chance.fork("clients"))
@@ -169,6 +171,14 @@ class Simulation:
         """See `Surroundings`."""
         self.engines.died(node)
         self.tasks.node_died(node, self.world.now)
+
+    def load_model(self, node: SimNode, effect: LoadModel) -> None:
+        """See `Surroundings`."""
+        self.engines.load(node, effect)
+
+    def unload_model(self, node: SimNode, effect: UnloadModel) -> None:
+        """See `Surroundings`."""
+        self.engines.unload(node, effect)
 
     def start_run(self, node: SimNode, effect: StartRun) -> None:
         """See `Surroundings`."""

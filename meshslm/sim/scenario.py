@@ -65,7 +65,9 @@ class Profile(_Table, frozen=True):
     decode_tps: Positive = 60.0
     """Tokens a second of one stream while its engine is otherwise idle."""
     load_s: NotNegative = 0.5
-    """Time from the start of a node until its engine takes runs."""
+    """Time from the start of its engine until it takes runs."""
+    memory_mib: NotNegative = 0
+    """Memory that its engine takes while it is loaded."""
 
 
 class Workload(_Table, frozen=True):
@@ -201,6 +203,8 @@ class Scenario(_Table, frozen=True):
     grace_s: NotNegative = 60.0
     """The run goes on for at most so long while tasks are open or views differ."""
     profiles_per_node: Annotated[int, msgspec.Meta(ge=0, le=16)] = 1
+    memory_mib: NotNegative = 0
+    """Memory for the loaded models of one node; 0: without bound."""
     profiles: tuple[Profile, ...] = tuple(
         Profile(name=f"{domain}-small", domains=(domain,)) for domain in DOMAINS
     )
@@ -307,7 +311,7 @@ def _check_profiles(scenario: Scenario) -> None:
 
 def _engine(profile: Profile) -> tuple[float, ...]:
     speeds = (profile.prefill_tps, profile.decode_tps, profile.load_s)
-    return (profile.slots, profile.context, *speeds)
+    return (profile.slots, profile.context, profile.memory_mib, *speeds)
 
 
 def _check_workload(workload: Workload) -> None:

@@ -31,6 +31,7 @@ from meshslm.core.events import (
     Event,
     FailTask,
     FinishTask,
+    LoadModel,
     PeerConnected,
     PeerDisconnected,
     RouteChosen,
@@ -42,6 +43,7 @@ from meshslm.core.events import (
     StopTimer,
     Tell,
     TimerFired,
+    UnloadModel,
 )
 from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId
 from meshslm.sim.network import Network
@@ -62,6 +64,14 @@ class Surroundings(Protocol):
 
     def died(self, node: SimNode) -> None:
         """The process of `node` is gone."""
+        ...
+
+    def load_model(self, node: SimNode, effect: LoadModel) -> None:
+        """Start one of the node's engines."""
+        ...
+
+    def unload_model(self, node: SimNode, effect: UnloadModel) -> None:
+        """End it."""
         ...
 
     def start_run(self, node: SimNode, effect: StartRun) -> None:
@@ -129,6 +139,8 @@ class World:
             StopTimer: self._stop_timer,
             Dial: lambda node, effect: self.network.dial(node, effect.address),
             Disconnect: self._disconnect,
+            LoadModel: around.load_model,
+            UnloadModel: around.unload_model,
             StartRun: around.start_run,
             StopRun: around.stop_run,
             RouteChosen: self._to_client,

@@ -326,7 +326,7 @@ def test_death_after_the_first_item_is_told_to_the_client(trio_of: Mesh) -> None
 
 
 def test_a_refusal_moves_the_task(trio_of: Mesh) -> None:
-    trio_of.give("b", EngineLost("tiny", "crash"))
+    trio_of.give("b", EngineLost("tiny", "crash", final=True))
     ask(trio_of, "a", "coder@b", task="only-b")
     ask(trio_of, "a", "coder")
     produce(trio_of, "c", "ok")

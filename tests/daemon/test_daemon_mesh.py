@@ -27,6 +27,7 @@ from meshslm.core.events import (
     Started,
 )
 from meshslm.core.node import NodeCore
+from meshslm.daemon.engine_room import EngineRoom
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.service import NodeService
@@ -103,7 +104,9 @@ class Node:
         executor = Executor(self.link, self.timers, self.service, self.pump)
         self.pump.attach(executor.perform)
         if engine is not None:
-            executor.host({"tiny": engine}, {"coder": Profile(name="coder", model="tiny")})
+            engines = {"tiny": engine}
+            self.engine_room = EngineRoom(engines, self.pump.post, lambda _: "")
+            executor.host(engines, {"coder": Profile(name="coder", model="tiny")}, self.engine_room)
 
     @asynccontextmanager
     async def up(self) -> AsyncIterator[Node]:
@@ -115,8 +118,8 @@ class Node:
             self.pump.handle(Started(1, self.link.addresses))
             if self.engine is not None:
                 offer = Specialist("coder", "tiny", "d", "Q8_0", 2048, 4)
-                self.pump.handle(HostingChanged((offer,), Hardware()))
-                nursery.start_soon(self.engine.run, self.pump.post)
+                announce = partial(self.pump.handle, HostingChanged((offer,), Hardware()))
+                nursery.start_soon(self.engine_room.run, announce)
             yield self
             nursery.cancel_scope.cancel()
 

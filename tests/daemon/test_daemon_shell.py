@@ -170,6 +170,14 @@ class NoLink:
     async def run(self, post: Post, *, started: Callable[[], None]) -> None: ...
 
 
+class NoLoader:
+    """Engines are up, or the test says when."""
+
+    def load(self, model: str) -> None: ...
+
+    def unload(self, model: str) -> None: ...
+
+
 PROFILE = Profile(name="coder", model="tiny", system_prompt="Be brief.")
 ASK = TaskRequest("coder", (ChatMessage("user", "hi"),))
 
@@ -186,7 +194,7 @@ class Node:
             core, self.pump, clock, Chance.from_int(2), readiness=lambda: (True, "")
         )
         executor = Executor(NoLink(), Timers(clock, self.pump.handle), self.service, self.pump)
-        executor.host({"tiny": self.engine}, {"coder": PROFILE})
+        executor.host({"tiny": self.engine}, {"coder": PROFILE}, NoLoader())
         self.pump.attach(executor.perform)
         self.events: list[Event] = [
             Started(1, ()),

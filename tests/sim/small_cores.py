@@ -13,6 +13,7 @@ from meshslm.core.events import (
     Disconnect,
     Event,
     Lane,
+    LoadModel,
     PeerConnected,
     PeerDisconnected,
     Send,
@@ -22,6 +23,7 @@ from meshslm.core.events import (
     StopRun,
     TimerFired,
     TimerKey,
+    UnloadModel,
 )
 from meshslm.core.views import PeerView, StatusView
 from meshslm.ids import Instant, NodeId
@@ -101,6 +103,12 @@ class Onlooker:
         pass
 
     def died(self, node: SimNode) -> None:
+        pass
+
+    def load_model(self, node: SimNode, effect: LoadModel) -> None:
+        pass
+
+    def unload_model(self, node: SimNode, effect: UnloadModel) -> None:
         pass
 
     def start_run(self, node: SimNode, effect: StartRun) -> None:
