@@ -309,14 +309,17 @@ def test_a_report_adds_up() -> None:
 
 
 # --- laws ---------------------------------------------------------------------------------------
-moments = st.floats(0.5, 12)
+moments = st.floats(0.5, 14)
+settled_moments = st.floats(8, 14)
+"""When all have met: who comes to a mesh whose configured nodes have gone for good finds nobody."""
 spans = st.floats(0.2, 6)
 counts = st.integers(1, 2)
-backs = st.none() | spans
 faults = st.one_of(
-    st.builds(Kill, at_s=moments, count=counts, back_after_s=backs, silent=st.booleans()),
+    st.builds(Kill, at_s=settled_moments, count=counts, silent=st.booleans()),
+    st.builds(Kill, at_s=moments, count=counts, back_after_s=spans, silent=st.booleans()),
     st.builds(Hang, at_s=moments, for_s=spans, count=counts),
-    st.builds(Leave, at_s=moments, back_after_s=backs),
+    st.builds(Leave, at_s=settled_moments),
+    st.builds(Leave, at_s=moments, back_after_s=spans),
     st.builds(OneWay, at_s=moments, for_s=spans, count=counts),
     st.builds(EngineCrash, at_s=moments, for_s=spans, count=counts),
     st.builds(Partition, at_s=moments, for_s=spans),
@@ -378,7 +381,7 @@ def test_whatever_happens_the_checks_hold(scenario: Scenario, seed: int) -> None
 
 
 @pytest.mark.long
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(scenario=scenarios, seed=st.integers(0, 2**32))
 def test_whatever_happens_the_checks_hold_for_long(scenario: Scenario, seed: int) -> None:
     report = run(scenario, seed=seed)
