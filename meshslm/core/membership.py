@@ -130,8 +130,10 @@ class Membership:
             promised = max(peer.next_ms, self._interval_ms)
             if ms_between(peer.heard, now) > limits.PEER_EXPIRY_PRESENCES * promised:
                 self.drop(peer, f"silent for {ms_between(peer.heard, now) / 1000:.1f} s", now)
-            else:
-                alive.append(peer)
+                continue
+            alive.append(peer)
+            if peer.capability is None:
+                self._out.send(peer.node, Lane.CONTROL, CapabilityWanted())
         if alive:
             self._tell_presence(alive)
         every = max(limits.PING_EVERY, -(-len(alive) // limits.PINGS_PER_SECOND))
