@@ -15,6 +15,7 @@ from meshslm.cli.effective import (
 )
 from meshslm.cli.model_progress import ModelReport, parameters_text
 from meshslm.cli.model_show import fields, memory, shown
+from meshslm.cli.model_synthesis import synthesize
 from meshslm.cli.screen import bytes_text, json_option, print_fields, print_json, print_table
 from meshslm.cli.steps import Steps
 
@@ -163,3 +164,6 @@ def verify(names: tuple[str, ...], **where: Any) -> None:
             with steps.step(f"model {name}") as step:
                 library.verify(name, ModelReport(steps, step))
                 step.note = "every byte is as it was"
+
+
+models.add_command(synthesize)

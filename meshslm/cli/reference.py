@@ -60,6 +60,7 @@ JSON_KEYS: Final = {
     "models show": (
         "as an item of `models list`, and `memory`: what it needs with so many `slots` of `context`"
     ),
+    "models synthesize": "path architecture parameters vocabulary quantisation size",
     "peers": "LIST: node name state agent address rtt_ms heard_ms specialists hardware loads",
     "profiles check": "LIST: file name model domains examples",
     "profiles list": "LIST: name model system_prompt max_tokens load price sampling domains",

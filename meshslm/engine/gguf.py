@@ -240,6 +240,22 @@ def read_header(path: str | Path) -> GgufHeader:
         raise OurFault(f"cannot read the model file {path}: {error.strerror or error}") from error
 
 
+def read_encoded(path: str | Path, prefix: str) -> Mapping[str, bytes]:
+    """Metadata whose keys begin with `prefix`, in the written form, type first; for copying it.
+
+    Raises `OurFault` like `read_header`.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            reader = _Reader(file, size, path.name)
+            reader.header()
+            return reader.encoded(prefix)
+    except OSError as error:
+        raise OurFault(f"cannot read the model file {path}: {error.strerror or error}") from error
+
+
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _Item = TypeVar("_Item")
@@ -254,6 +270,8 @@ class _Reader:
         self._name = name
         self._buffer = bytearray()
         self._at = 0
+        self._places: dict[str, tuple[int, int]] = {}
+        """Where each metadata value is in the buffer."""
 
     def fault(self, what: str) -> OurFault:
         return OurFault(f"{self._name} is not a usable GGUF file: {what}")
@@ -267,7 +285,9 @@ class _Reader:
             key = self._text(KEY_BYTES, "a metadata key")
             if key in metadata:
                 raise self.fault(f"metadata key {key!r} appears twice")
+            begin = self._at
             metadata[key] = self._value(key)
+            self._places[key] = (begin, self._at)
         alignment = metadata.get("general.alignment", 32)
         if (
             not isinstance(alignment, int)
@@ -277,6 +297,11 @@ class _Reader:
             raise self.fault(f"general.alignment {alignment!r} is no power of two from 8 to 65536")
         tensors = self._tensors(tensor_count, alignment)
         return GgufHeader(version, metadata, tensors, self._size)
+
+    def encoded(self, prefix: str) -> Mapping[str, bytes]:
+        """Metadata whose keys begin with `prefix`, as it is written."""
+        places = {key: place for key, place in self._places.items() if key.startswith(prefix)}
+        return {key: bytes(self._buffer[begin:end]) for key, (begin, end) in places.items()}
 
     def _version(self) -> int:
         if self._size < 24:

@@ -23,6 +23,7 @@ class Stage(StrEnum):
     UNPACKING = "unpacking"
     COPYING = "copying"
     CONVERTING = "converting"
+    WRITING = "writing"
     PREPARING = "preparing"
     CHECKING = "checking"
 

@@ -145,6 +145,25 @@ def test_the_memory_of_the_default_model(run: Run, model_path: Path) -> None:
     assert "KV 202, buffers" in run("models", "show", "real", "--slots", "4").out
 
 
+@pytest.mark.model
+def test_a_synthetic_model(run: Run, model_path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "made.gguf"
+    words = ("models", "synthesize", str(target), "--tokenizer", str(model_path))
+    assert run(*words).code == 2
+    assert "--arch, --layers" in run(*words).err
+    assert "did you mean 'qwen3-" in run(*words, "--like", "qwen3-1b").err
+    assert "cannot be synthesised" in run(*words, "--like", "qwen3-0.6b", "--arch", "t5").err
+    small = ("--like", "qwen3-0.6b", "--layers", "1", "--vocabulary", "50000", "--json")
+    made = run(*words, *small)
+    assert made.code == 0, made.err
+    assert set(made.json) == documented_keys("models synthesize")
+    assert (made.json["vocabulary"], made.json["size"]) == (50_000, target.stat().st_size)
+    assert "is there already" in run(*words, *small).err
+    again = run(*words, *small, "--force", "--quant", "Q4_0")
+    assert again.json["size"] < made.json["size"]
+    assert run("models", "pull", f"file:{target}", "--as-is").code == 0
+
+
 def test_another_store(run: Run, gguf_file: Path, tmp_path: Path) -> None:
     where = ("--models-dir", str(tmp_path / "other"))
     assert run("models", "pull", f"file:{gguf_file}", "--as-is", *where).code == 0
