@@ -48,7 +48,14 @@ class ScriptedPort:
         self._changed.set()
 
     async def run(self, post: Post) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled; what ran then is forgotten."""
+        try:
+            await self._serve(post)
+        finally:
+            self.ready = False
+            self._engine.reset()
+
+    async def _serve(self, post: Post) -> None:
         while True:
             await trio.sleep(self._load_s)
             self.ready = True

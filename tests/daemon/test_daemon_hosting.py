@@ -1,0 +1,283 @@
+"""From profiles to engines: what is announced, loaded, refused and unloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+import trio.testing
+
+from meshslm.adapters.scripted_port import ScriptedPort
+from meshslm.chance import Chance
+from meshslm.core.config import CoreConfig
+from meshslm.core.events import (
+    EmitChunk,
+    EngineLost,
+    EngineUnloaded,
+    Event,
+    FailTask,
+    FinishTask,
+    HostingChanged,
+    Keep,
+    Started,
+)
+from meshslm.core.node import NodeCore
+from meshslm.core.views import ModelView
+from meshslm.daemon.engine_room import EngineRoom
+from meshslm.daemon.executor import Executor
+from meshslm.daemon.hosting import Hosting, Room, Shape
+from meshslm.daemon.pump import Pump
+from meshslm.daemon.service import NodeService
+from meshslm.daemon.timers import Timers
+from meshslm.errors import OurFault
+from meshslm.ids import Instant, NodeId
+from meshslm.ports import Post
+from meshslm.profiles import Profile
+from meshslm.wire.messages import ChatMessage, Hardware, TaskRequest
+
+
+class TrioClock:
+    def now(self) -> Instant:
+        return Instant(int(trio.current_time() * 1e6))
+
+
+class NoLink:
+    node_id = NodeId("a")
+    addresses: tuple[str, ...] = ()
+
+    def send(self, *_: object) -> None: ...
+
+    def dial(self, address: str) -> None: ...
+
+    def disconnect(self, *_: object) -> None: ...
+
+    async def run(self, post: Post, *, started: Callable[[], None]) -> None: ...
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    name: str
+    digest: str = "d"
+    quantisation: str = "Q8_0"
+
+
+@dataclass
+class Box:
+    """A node with scripted engines."""
+
+    profiles: tuple[Profile, ...]
+    needs: dict[str, float]
+    room: Room
+    missing: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        clock = TrioClock()
+        self.engines: dict[str, ScriptedPort] = {}
+        self.core = NodeCore(CoreConfig(NodeId("a"), "a"), Chance.from_int(1))
+        self.pump = Pump(self.core, clock)
+        self.timers = Timers(clock, self.pump.handle)
+        self.service = NodeService(
+            self.core, self.pump, clock, Chance.from_int(2), readiness=lambda: (True, "")
+        )
+        executor = Executor(NoLink(), self.timers, self.service, self.pump)
+        self.pump.attach(executor.perform)
+        self.hosting = Hosting(
+            self.profiles,
+            Hardware(),
+            self.pump,
+            executor,
+            ensure=self.ensure,
+            make_engine=self.make,
+            room=self.room,
+        )
+
+    def ensure(self, model: str) -> tuple[OnDisk, Shape]:
+        if model in self.missing:
+            raise OurFault(self.missing[model])
+        return OnDisk(model), Shape(2048, 2, self.needs[model], self.unknown.get(model, ""))
+
+    def make(self, model: OnDisk) -> ScriptedPort:
+        engine = self.engines[model.name] = ScriptedPort(model.name, load_ms=500)
+        return engine
+
+    async def run(self) -> None:
+        self.pump.handle(Started(1, ()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.timers.run)
+            nursery.start_soon(self.hosting.run)
+
+    def models(self) -> dict[str, ModelView]:
+        return {view.model: view for view in self.service.status().models}
+
+    def states(self) -> dict[str, str]:
+        return {view.model: view.state for view in self.service.status().models}
+
+    async def until(self, **states: str) -> None:
+        while self.states() != states:  # noqa: ASYNC110 - the core has no waiters
+            await trio.sleep(0.01)
+
+    async def ask(self, model: str) -> FinishTask | FailTask:
+        request = TaskRequest(model, (ChatMessage("user", "hi"),), deadline_ms=20_000)
+        items = []
+        async with self.service.submit(request) as stream:
+            items = [item async for item in stream]
+        end = items[-1]
+        assert isinstance(end, FinishTask | FailTask)
+        assert isinstance(end, FailTask) or any(isinstance(i, EmitChunk) for i in items)
+        return end
+
+
+def profile(model: str, load: str = "start") -> Profile:
+    return Profile(name=f"p-{model}", model=model, load=load)  # type: ignore[arg-type]  # by name
+
+
+def room(budget_mib: int = 100, idle_ms: int = 0, available_mib: int = 1000) -> Room:
+    return Room(budget_mib, idle_ms, lambda: available_mib)
+
+
+async def test_models_change_places_as_they_are_asked_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    box = Box((profile("a"), profile("b")), {"a": 60, "b": 60}, room())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.run)
+        await box.until(a="ready", b="absent")
+        for model in ("b", "a", "b", "b"):
+            assert isinstance(await box.ask(model), FinishTask)
+            assert box.states()[model] == "ready"
+            assert [e.ready for e in box.engines.values()].count(True) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_idle_model_leaves(autojump_clock: trio.testing.MockClock) -> None:
+    box = Box((profile("a"), profile("b", "always")), {"a": 10, "b": 10}, room(idle_ms=60_000))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.run)
+        await box.until(a="ready", b="ready")
+        began = trio.current_time()
+        await box.until(a="absent", b="ready")
+        assert trio.current_time() - began == pytest.approx(60, abs=1)
+        assert isinstance(await box.ask("a"), FinishTask)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_load_that_the_machine_has_no_memory_for_is_refused_with_numbers(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    box = Box((profile("a"),), {"a": 80.2}, room(available_mib=50))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.run)
+        await box.until(a="failed")
+        assert not box.engines["a"].ready
+        assert "80 MiB" in box.models()["a"].reason
+        assert "50 MiB" in box.models()["a"].reason
+        (why,) = box.core.unready()
+        assert "80 MiB" in why
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_model_that_cannot_be_had_leaves_the_others(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = Box(
+        (profile("a"), profile("b")),
+        {"a": 60, "b": 60},
+        room(),
+        missing={"a": "nobody has it"},
+        unknown={"b": "a strange architecture"},
+    )
+    assert box.hosting.unready() == ("a is being brought", "b is being brought")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.run)
+        await box.until(b="ready")
+        assert box.hosting.unready() == ("a cannot be hosted: nobody has it",)
+        assert [s.profile for s in box.core.specialists()] == ["p-b"]
+        assert "a strange architecture" in caplog.text
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_most_eager_profile_of_a_model_decides(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    loads = {"d": ("demand", "demand"), "s": ("demand", "start"), "k": ("start", "always")}
+    profiles = tuple(
+        Profile(name=f"{model}{load}{n}", model=model, load=load)  # type: ignore[arg-type]  # by name
+        for model, asked in loads.items()
+        for n, load in enumerate(asked)
+    )
+    box = Box(profiles, dict.fromkeys(loads, 10.0), room())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.run)
+        await box.until(d="absent", s="ready", k="ready")
+        assert [view.pinned for view in box.models().values()] == [False, False, True]
+        nursery.cancel_scope.cancel()
+
+
+# --- the engine room ----------------------------------------------------------------------------
+class Stubborn:
+    """An engine that takes its time to leave, and counts its lives."""
+
+    model = "a"
+
+    def __init__(self) -> None:
+        self.lives = 0
+        self.most = 0
+        self.gives_up = False
+
+    def start_run(self, *_: object) -> None: ...
+
+    def stop_run(self, *_: object) -> None: ...
+
+    async def run(self, post: Post) -> None:
+        self.lives += 1
+        self.most = max(self.most, self.lives)
+        try:
+            if self.gives_up:
+                await post(EngineLost("a", "no", final=True))
+                return
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            self.lives -= 1
+
+
+@pytest.mark.parametrize("gives_up", [False, True])
+async def test_one_life_at_a_time(
+    autojump_clock: trio.testing.MockClock, *, gives_up: bool
+) -> None:
+    engine = Stubborn()
+    engine.gives_up = gives_up
+    posted: list[Event] = []
+
+    async def post(event: Event) -> None:
+        posted.append(event)
+
+    engines = EngineRoom({"a": engine}, post, lambda _: "")
+    async with trio.open_nursery() as nursery:
+        started = trio.Event()
+        nursery.start_soon(engines.run, started.set)
+        await started.wait()
+        for _ in range(3):
+            engines.load("a")
+            await trio.sleep(0.5)
+            engines.unload("a")
+            if not gives_up:
+                assert EngineUnloaded("a") not in posted, "it is still leaving"
+            await trio.sleep(1.5)
+            assert posted.pop() == EngineUnloaded("a"), "asked for, so always answered"
+        engines.load("a")
+        engines.load("a")
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert engine.most == 1
+
+
+def test_keeps_are_spelled_alike() -> None:
+    assert {keep.value for keep in Keep} == {"demand", "start", "always"}
+    for keep in Keep:
+        assert profile("m", keep.value).load == keep.value
+    assert HostingChanged((), Hardware()).residency.budget_mib == 0
