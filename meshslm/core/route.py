@@ -6,6 +6,8 @@ first wins, by an estimate in milliseconds.
 
 Rules:
 - What was asked for by name is never swapped for something else.
+- Nobody is asked for an operation that it does not announce: a chat model gives no vectors, and an
+  embedding model no answers.
 - Every verdict carries its reason in words a person can read, in ASCII, for a response header.
 - A refusal says what there is to choose from.
 """
@@ -23,6 +25,7 @@ from meshslm.wire.messages import EngineLoad, Specialist, TaskRequest
 
 AUTO = "auto"
 DOMAIN = "domain:"
+GENERATE = "generate"
 GENERAL = "general"
 """Domain of the specialist that takes what no other recognises."""
 
@@ -80,11 +83,19 @@ def request_text(request: TaskRequest) -> str:
     return request.prompt
 
 
+def _prompt_length(request: TaskRequest) -> int:
+    """Characters that are to be read, roughly."""
+    texts = (*(message.content for message in request.messages), request.prompt, *request.inputs)
+    return sum(map(len, texts))
+
+
 def cost_ms(candidate: Candidate, request: TaskRequest) -> float:
     """Expected milliseconds until the answer is complete."""
     load = candidate.load
-    prompt = sum(len(m.content) for m in request.messages) + len(request.prompt)
+    prompt = _prompt_length(request)
     answer = min(request.max_tokens or ASSUMED_ANSWER_TOKENS, ASSUMED_ANSWER_TOKENS)
+    if request.operation != GENERATE:
+        answer = 0
     prefill_tps = (load.prefill_tps if load else 0.0) or ASSUMED_PREFILL_TPS
     decode_tps = (load.decode_tps if load else 0.0) or ASSUMED_DECODE_TPS
     decode = answer / decode_tps * 1000.0
@@ -95,7 +106,7 @@ def cost_ms(candidate: Candidate, request: TaskRequest) -> float:
         return cost + NOT_READY_MS
     if load.free_slots == 0:
         slots = max(1, candidate.specialist.slots)
-        cost += (load.queued + 1) / slots * decode
+        cost += (load.queued + 1) / slots * (decode or cost)
     return cost
 
 
@@ -122,7 +133,10 @@ def choose(
         reason = f"{selector} asked for by name"
     if not matching:
         return _unknown(f"nobody hosts {request.selector!r}", candidates)
-    return _cheapest(request, matching, tried, reason, chance)
+    able = _able(request, matching)
+    if not able:
+        return _unable(request, candidates)
+    return _cheapest(request, able, tried, reason, chance)
 
 
 def _choose_auto(
@@ -134,6 +148,13 @@ def _choose_auto(
 ) -> Verdict | Refusal:
     if not pool:
         return _unknown("no node hosts a model yet", pool)
+    able = _able(request, pool)
+    if not able:
+        return _unable(request, pool)
+    if request.operation != GENERATE:
+        chat = [c for c in able if GENERATE in c.specialist.operations]
+        return _cheapest(request, chat or able, tried, f"auto: {request.operation}", chance)
+    pool = able
     scores = classifier.classify(request_text(request))
     if not scores or scores[0].score < UNSURE_BELOW:
         wanted = [(GENERAL, "auto: no domain recognised")]
@@ -167,6 +188,19 @@ def _cheapest(
     chosen = best[0] if len(best) == 1 else chance.pick(best)
     words = f"{reason}; {least:.0f} ms expected, best of {len(left)}"
     return Verdict(chosen, words.encode("ascii", "replace").decode())
+
+
+def _able(request: TaskRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [c for c in candidates if request.operation in c.specialist.operations]
+
+
+def _unable(request: TaskRequest, candidates: Sequence[Candidate]) -> Refusal:
+    """There are models, but not for this operation."""
+    names = sorted({c.specialist.profile for c in _able(request, candidates)})[:NAMES_SHOWN]
+    what = f"{request.selector!r} cannot do {request.operation!r}"[:500]
+    if names:
+        return Refusal(FaultCode.BAD_REQUEST, f"{what}; who can: {', '.join(names)}"[:1000])
+    return Refusal(FaultCode.UNKNOWN_MODEL, f"{what}, and no other model here can"[:1000])
 
 
 def _has_domain(candidate: Candidate, domain: str) -> bool:

@@ -57,6 +57,8 @@ class Specialist:
     """Price of a million tokens, in whatever unit the mesh agrees on."""
     batch_invariant: Annotated[bool, Tag(9)] = False
     """The file's kernels give the same tokens in a batch as alone."""
+    operations: Annotated[tuple[str, ...], Tag(10, most=16, items=8)] = ("generate",)
+    """What it can be asked for; see `TaskRequest.operation`."""
 
 
 @dataclass(frozen=True, slots=True)
