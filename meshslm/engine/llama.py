@@ -56,6 +56,11 @@ llama.llama_log_set(_log_callback, ctypes.c_void_p(0))
 llama.llama_backend_init()
 
 
+def offloads() -> bool:
+    """Whether a backend for GPUs is compiled in."""
+    return bool(llama.llama_supports_gpu_offload())
+
+
 class Vocabulary:
     """Tokens of one model."""
 

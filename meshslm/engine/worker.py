@@ -31,9 +31,10 @@ from typing import Final
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from meshslm.engine import sandbox
 from meshslm.engine.cores import ThreadChoice
 from meshslm.engine.gguf import read_header
-from meshslm.engine.llama import DecodeFailed, Model
+from meshslm.engine.llama import DecodeFailed, Model, offloads
 from meshslm.engine.protocol import (
     Beat,
     Command,
@@ -318,6 +319,7 @@ def _ended(run: Run, now: float) -> Ended:
 def load(pipe: Pipe, command: Load) -> tuple[Model, Intake, Shape, ThreadChoice]:
     """Check and load the model, telling how far it is. Raises `OurFault`."""
     path = Path(command.path)
+    confinement = confine(command)
     header = read_header(path)
     if not header.tensors:
         raise OurFault(f"{path.name} has no weights")
@@ -356,10 +358,26 @@ def load(pipe: Pipe, command: Load) -> tuple[Model, Intake, Shape, ThreadChoice]
                 quantisation=header.quantisation,
                 description=model.description,
                 threads=threads.revise(),
+                sandbox=confinement.held,
+                unconfined=confinement.lacking,
             )
         ]
     )
     return model, intake, shape, threads
+
+
+def confine(command: Load) -> sandbox.Confinement:
+    """Give up what the model does not need. Raises `OurFault`."""
+    if command.sandbox == "off":
+        return sandbox.Confinement((), ("the sandbox is switched off",))
+    return sandbox.enter(
+        Path(command.path),
+        readable=command.readable,
+        writable=command.writable,
+        private_mib=command.private_mib,
+        gpu=offloads(),
+        required=command.sandbox == "required",
+    )
 
 
 def run(connection: socket.socket) -> int:
