@@ -17,7 +17,8 @@ from typing import Protocol
 
 import msgspec
 
-from meshslm.engine.gguf import GgufHeader, read_header
+from meshslm.engine.gguf import GgufHeader
+from meshslm.engine.gguf_model import read_model
 from meshslm.errors import OurFault
 from meshslm.models.catalogue import NAME_PATTERN, Catalogue, built_in
 from meshslm.models.convert_bert import CONVERTED_BY, convert_archive, is_archive
@@ -301,7 +302,7 @@ def name_of(source: Source) -> str:
 def checked_header(path: Path, name: str) -> GgufHeader:
     """The header of a file that is to be a language model. Raises `OurFault` where it is none."""
     try:
-        header = read_header(path)
+        header = read_model(path)
     except OurFault as fault:
         raise OurFault(f"{name} cannot be used: {fault}") from fault
     kind = header.text("general.type") or "model"
