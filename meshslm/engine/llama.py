@@ -1,6 +1,7 @@
 """llama.cpp through its low-level bindings: a model, its vocabulary, and calls of many rows.
 
-The only file that imports llama_cpp. Nothing here knows of runs or requests.
+With its siblings `llama_*` the only file that imports llama_cpp. Nothing here knows of runs or
+requests.
 
 Rules:
 - Weights are mapped, never copied: several processes share one copy in memory. That is why the
@@ -26,6 +27,9 @@ import numpy.typing as npt
 from meshslm.errors import OurFault
 
 log = logging.getLogger("meshslm.engine.llama")
+
+Adapter = Any
+"""A loaded LoRA adapter; only llama.cpp looks inside."""
 
 SPLIT_KEYS: Final = 256
 """Above so many tokens a lone row is attended to in one part per thread, which rounds otherwise."""
@@ -74,6 +78,9 @@ class Vocabulary:
         self.adds_bos: bool = llama.llama_vocab_get_add_bos(handle)
         self.bos: int = llama.llama_vocab_bos(handle)
         self.eos: int = llama.llama_vocab_eos(handle)
+        self.adds_eos: bool = llama.llama_vocab_get_add_eos(handle)
+        self.sep: int = llama.llama_vocab_sep(handle)
+        self.adds_sep: bool = llama.llama_vocab_get_add_sep(handle)
 
     def tokens(self, text: str, *, special: bool, begins: bool = False) -> list[int]:
         """The tokens of `text`.
@@ -106,6 +113,20 @@ class Vocabulary:
                 return buffer.raw[:count]
             room = -count
 
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of a whole sequence, without control tokens; what is no UTF-8 as U+FFFD."""
+        given = (llama.llama_token * len(tokens))(*tokens)
+        room = 16 * len(tokens) + 64
+        remove, unparse = True, False
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = llama.llama_detokenize(
+                self._handle, given, len(tokens), buffer, room, remove, unparse
+            )
+            if count >= 0:
+                return buffer.raw[:count].decode(errors="replace")
+            room = -count
+
     def ends(self, token: int) -> bool:
         """`token` ends a generation."""
         return token in self._ends
@@ -114,14 +135,26 @@ class Vocabulary:
         """How templates write a token, control tokens too; empty for none."""
         return self._read_piece(token, special=True).decode(errors="replace") if token >= 0 else ""
 
-    def control_texts(self) -> tuple[str, ...]:
-        """Texts that tokenising with `special` turns into control tokens."""
-        found = []
+    def control_tokens(self) -> dict[str, int]:
+        """Control tokens by their text, into which tokenising with `special` turns it."""
+        found: dict[str, int] = {}
         for token in range(self.size):
             if int(llama.llama_vocab_get_attr(self._handle, token)) & _TOKEN_CONTROL:
-                text = llama.llama_vocab_get_text(self._handle, token)
-                found.append(text.decode(errors="replace"))
-        return tuple(text for text in found if text)
+                text = llama.llama_vocab_get_text(self._handle, token).decode(errors="replace")
+                if text:
+                    found.setdefault(text, token)
+        return found
+
+    def pieces(self) -> list[bytes]:
+        """The bytes of every token, empty for control tokens; takes 0.1 s for 49,152."""
+        room = 1024
+        buffer = ctypes.create_string_buffer(room)
+        read, handle, special = llama.llama_token_to_piece, self._handle, False
+        found = []
+        for token in range(self.size):
+            count = read(handle, token, buffer, room, 0, special)
+            found.append(buffer.raw[:count] if count >= 0 else self.piece(token))
+        return found
 
 
 class Model:
@@ -139,14 +172,20 @@ class Model:
     ) -> None:
         """Load it. Raises `OurFault` where llama.cpp cannot."""
         self._threads = threads
-        self._model = _load(path, on_progress)
+        self._model = load_weights(path, on_progress)
+        self._adapter: Adapter | None = None
         self._context = _make_context(self._model, context, slots, batch, threads)
         self._memory = llama.llama_get_memory(self._context)
         self.vocabulary = Vocabulary(llama.llama_model_get_vocab(self._model))
         self._removes_rows = not (
             llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
         )
-        self._rows = _Rows(batch + 1)
+        self._rows = Rows(batch + slots)
+
+    @property
+    def weights(self) -> object:
+        """The model itself, for a second context."""
+        return self._model
 
     @property
     def trained_context(self) -> int:
@@ -184,6 +223,25 @@ class Model:
         """Make the sequence `target` equal to `source`."""
         llama.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
+    def load_adapter(self, path: Path) -> Adapter:
+        """Load a LoRA adapter that was found to fit. Raises `OurFault` where llama.cpp cannot."""
+        adapter = llama.llama_adapter_lora_init(self._model, str(path).encode())
+        if not adapter:
+            raise OurFault(f"llama.cpp cannot load the adapter {path.name}")
+        return adapter
+
+    def free_adapter(self, adapter: Adapter) -> None:
+        """Forget one that no sequence uses any more."""
+        if adapter is self._adapter:
+            self.use_adapter(None)
+        llama.llama_adapter_lora_free(adapter)
+
+    def use_adapter(self, adapter: Adapter | None) -> None:
+        """Compute with this adapter, or with none, from the next call on."""
+        if adapter is not self._adapter:
+            apply_adapter(self._context, adapter)
+            self._adapter = adapter
+
     def begin(self) -> None:
         """Begin a new call."""
         self._rows.count = 0
@@ -195,14 +253,14 @@ class Model:
     def compute(self) -> None:
         """Compute the call. Raises `DecodeFailed`."""
         rows = self._rows
-        lone = rows.count == 1 and self._threads > 1 and self._removes_rows
-        slot, place = int(rows.slots[0]), int(rows.places[0])
-        lone = lone and place >= SPLIT_KEYS
-        if lone:
+        lone = rows.lone() if self._threads > 1 and self._removes_rows else []
+        for row in lone:
             # A second row, taken back afterwards, has a lone row computed as in a batch.
-            rows.add(slot, place + 1, (int(rows.tokens[0]),), wanted=False)
+            slot, place = int(rows.slots[row]), int(rows.places[row])
+            rows.add(slot, place + 1, (int(rows.tokens[row]),), wanted=False)
         result = llama.llama_decode(self._context, rows.batch())
-        if lone:
+        for row in lone:
+            slot, place = int(rows.slots[row]), int(rows.places[row])
             llama.llama_memory_seq_rm(self._memory, slot, place + 1, -1)
         if result != 0:
             why = {1: "no room in the KV cache", 2: "it was aborted", -1: "the call was invalid"}
@@ -219,7 +277,7 @@ class Model:
         return rows.reshape(count, self.vocabulary.size)
 
 
-class _Rows:
+class Rows:
     """Rows of a call, in arrays that llama.cpp reads directly."""
 
     def __init__(self, most: int) -> None:
@@ -243,6 +301,7 @@ class _Rows:
             setattr(self._batch, name, ctypes.cast(array.ctypes.data, kind))
 
     def add(self, slot: int, start: int, tokens: Sequence[int], *, wanted: bool) -> None:
+        """Add rows of one sequence; `wanted`: a result for the last one."""
         begin, end = self.count, self.count + len(tokens)
         self.tokens[begin:end] = tokens
         self.places[begin:end] = range(start, start + len(tokens))
@@ -251,12 +310,32 @@ class _Rows:
         self._wanted[end - 1] = wanted
         self.count = end
 
+    def want_all(self) -> None:
+        """Every row has a result."""
+        self._wanted[: self.count] = 1
+
+    def lone(self) -> list[int]:
+        """Rows without a neighbour, which llama.cpp computes by themselves, far into a sequence.
+
+        In order of slots, one row each; none where a sequence has more than one.
+        """
+        slots = self.slots[: self.count]
+        gaps = np.diff(slots)
+        if (gaps < 1).any():
+            return []
+        before = np.concatenate(([True], gaps > 1))
+        after = np.concatenate((gaps > 1, [True]))
+        far = self.places[: self.count] >= SPLIT_KEYS
+        return [int(row) for row in np.flatnonzero(before & after & far)]
+
     def batch(self) -> llama.llama_batch:
+        """What llama.cpp takes; valid until rows are added."""
         self._batch.n_tokens = self.count
         return self._batch
 
 
-def _load(path: Path, on_progress: Callable[[float], None]) -> object:
+def load_weights(path: Path, on_progress: Callable[[float], None]) -> object:
+    """Map a model file. Raises `OurFault` where llama.cpp cannot."""
     parameters = llama.llama_model_default_params()
     parameters.load_mode = llama.LLAMA_LOAD_MODE_MMAP
     parameters.use_extra_bufts = False
@@ -271,6 +350,16 @@ def _load(path: Path, on_progress: Callable[[float], None]) -> object:
     if not model:
         raise OurFault(f"llama.cpp cannot load {path.name}")
     return model
+
+
+def apply_adapter(context: object, adapter: Adapter | None) -> None:
+    """Have `context` compute with this adapter, or with none, from now on."""
+    kind = llama.llama_adapter_lora_p_ctypes
+    given = (kind * 1)() if adapter is None else (kind * 1)(adapter)
+    scales = (ctypes.c_float * 1)(1.0)
+    result = llama.llama_set_adapters_lora(context, given, 0 if adapter is None else 1, scales)
+    if result != 0:
+        raise DecodeFailed(f"llama.cpp cannot use an adapter (code {result})")
 
 
 def _make_context(model: object, context: int, slots: int, batch: int, threads: int) -> object:

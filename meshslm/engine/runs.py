@@ -3,25 +3,32 @@
 Rules:
 - Everything a client can have got wrong is refused here, before a run is scheduled, with the
   numbers involved.
-- A choice ends by the model's end token, a stop string (`stop`) or its limit (`length`); nothing is
-  reported of it afterwards.
+- A choice ends by the model's end token, a stop string, or the end of its form (`stop`, or
+  `tool_calls` where it called some), or by its limit (`length`); nothing is reported of it
+  afterwards.
+- A choice's state is a function of the request and its tokens: `replay` rebuilds it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 
+from meshslm.engine.forms import END_OF_THOUGHTS, Form, Forms
+from meshslm.engine.grammar import Grammars, Matcher
 from meshslm.engine.llama import Vocabulary
+from meshslm.engine.output import THINK, THOUGHT, Delta, OutputStream
 from meshslm.engine.sampling import Ranked, Row, Sampler, ranked
 from meshslm.engine.schedule import Job
-from meshslm.engine.templates import ChatTemplate
-from meshslm.engine.text import TextStream
+from meshslm.engine.templates import ChatTemplate, Part
 from meshslm.errors import FaultCode, RequestFault
+from meshslm.limits import TOOL_CALLS
 from meshslm.wire.messages import Chunk, TaskRequest, TokenLogprob, TopLogprob
 
 
@@ -31,9 +38,26 @@ class Choice:
 
     number: int
     sampler: Sampler
-    text: TextStream
+    output: OutputStream
+    matcher: Matcher | None = None
     tokens: list[int] = field(default_factory=list)
     finish: str = ""
+    thought: int = 0
+    """Tokens among thoughts."""
+    forced: list[int] = field(default_factory=list)
+    """Tokens that come next, whatever the model says."""
+
+    def end(self, finish: str) -> None:
+        """It ends by itself, or by its limit."""
+        self.finish = "tool_calls" if finish == "stop" and self.output.calls else finish
+
+    def close(self, delta: Delta, finish: str) -> Delta:
+        """It ends after what `delta` released; that, and what was still held back."""
+        last = self.output.close()
+        self.end("stop" if self.output.stopped else finish)
+        return Delta(
+            delta.text + last.text, delta.reasoning + last.reasoning, delta.calls + last.calls
+        )
 
 
 @dataclass(slots=True)
@@ -46,6 +70,11 @@ class Run:
     choices: list[Choice]
     logprobs: int | None
     arrived: float
+    marks: Mapping[int, bytes] = field(default_factory=dict)
+    """Control tokens that are read as text, because they are tags of thoughts or calls."""
+    thinking_tokens: int | None = None
+    """After so many, `end_of_thoughts` comes."""
+    end_of_thoughts: Sequence[int] = ()
     admitted: float = 0.0
     first_token: float = 0.0
     _prompt_set: npt.NDArray[np.int64] | None = None
@@ -74,31 +103,87 @@ class Run:
         made = self.choices[choice].tokens
         return self.prompt[start:known] + made[max(0, start - known) : end - known]
 
-    def draw(self, number: int, row: Row) -> int:
-        """Choose the next token of a choice from its logits."""
+    def draw(self, number: int, row: Row, best: int) -> int:
+        """Choose the next token of a choice from its logits, of which `best` is the likeliest.
+
+        Raises `GrammarFault` where the choice's form cannot go on.
+        """
         choice = self.choices[number]
-        if choice.sampler.changes and self._prompt_set is None:
+        if choice.forced:
+            return choice.forced[0]
+        sampler, matcher = choice.sampler, choice.matcher
+        plain = sampler.greedy and not sampler.changes
+        if plain and (matcher is None or matcher.allows(best)):
+            return best
+        allowed = None
+        if matcher is not None:
+            allowed = matcher.allowed()
+            row = np.where(allowed, row, np.float32(-np.inf))
+            best = int(row.argmax())
+        if plain:
+            return best
+        if sampler.changes and self._prompt_set is None:
             self._prompt_set = np.unique(np.asarray(self.prompt, dtype=np.int64))
         place = len(self.prompt) + len(choice.tokens)
-        return choice.sampler.draw(row, place, self._prompt_set, choice.tokens)
+        token = sampler.draw(row, place, self._prompt_set, choice.tokens)
+        # Sums of floats may round a draw onto a token of no weight.
+        return token if allowed is None or allowed[token] else best
 
     def take(self, number: int, token: int, row: Row, vocabulary: Vocabulary) -> Chunk:
         """Append a token to a choice; the chunk to report."""
         choice = self.choices[number]
-        if vocabulary.ends(token):
-            choice.finish = "stop"
-            return Chunk(number, text=choice.text.close(), finish="stop")
-        choice.tokens.append(token)
-        text = choice.text.feed(vocabulary.piece(token))
-        if not choice.text.stopped and len(choice.tokens) >= self.most:
-            text += choice.text.close()
-            choice.finish = "length"
-        if choice.text.stopped:
-            choice.finish = "stop"
+        delta = self._advance(choice, token, vocabulary)
+        known = () if vocabulary.ends(token) else (token,)
         logprobs: tuple[TokenLogprob, ...] = ()
-        if self.logprobs is not None:
+        if known and self.logprobs is not None:
             logprobs = (_told(*ranked(row, token, self.logprobs), vocabulary),)
-        return Chunk(number, (token,), text, logprobs, choice.finish)
+        return Chunk(
+            number,
+            known,
+            delta.text,
+            logprobs,
+            choice.finish,
+            reasoning=delta.reasoning,
+            calls=delta.calls,
+        )
+
+    def replay(self, number: int, tokens: Sequence[int], vocabulary: Vocabulary) -> list[Delta]:
+        """Bring a choice to where it was after `tokens`; what they released, token by token.
+
+        Raises `GrammarFault` where they are not of its form.
+        """
+        choice = self.choices[number]
+        return [self._advance(choice, token, vocabulary) for token in tokens]
+
+    def _advance(self, choice: Choice, token: int, vocabulary: Vocabulary) -> Delta:
+        output = choice.output
+        if vocabulary.ends(token):
+            delta = output.close()
+            choice.end("stop")
+            return delta
+        choice.tokens.append(token)
+        if choice.matcher is not None:
+            choice.matcher.accept(token)
+        if choice.forced:
+            choice.forced.pop(0)
+        thinking = output.thinking
+        delta = output.feed(self.marks.get(token) or vocabulary.piece(token))
+        whole = choice.matcher is not None and choice.matcher.done
+        if output.stopped:
+            choice.end("stop")
+        elif whole or output.calls >= TOOL_CALLS:
+            return choice.close(delta, "stop")
+        elif len(choice.tokens) >= self.most:
+            return choice.close(delta, "length")
+        elif output.thinking:
+            choice.thought += thinking
+            self._bound_thoughts(choice)
+        return delta
+
+    def _bound_thoughts(self, choice: Choice) -> None:
+        most = self.thinking_tokens
+        if most is not None and choice.thought >= most and not choice.forced:
+            choice.forced = list(self.end_of_thoughts)
 
 
 def _told(chosen: Ranked, likeliest: tuple[Ranked, ...], vocabulary: Vocabulary) -> TokenLogprob:
@@ -121,11 +206,26 @@ class Intake:
         self._template = template
         self._context = context
         self._slots = slots
+        self._scratch = np.zeros(vocabulary.size, dtype=np.float32)
+        self._controls = vocabulary.control_tokens()
+        self._forms = Forms(template, Grammars(vocabulary), self._controls)
+        self._end_of_thoughts = vocabulary.tokens(END_OF_THOUGHTS, special=True)
+
+    @property
+    def prepared(self) -> bool:
+        """Ready for answers of a given form."""
+        return self._forms.grammars.prepared
+
+    def prepare(self) -> None:
+        """Make ready for answers of a given form: half a second that the first would wait."""
+        self._forms.grammars.prepare()
 
     def run(self, number: int, request: TaskRequest, now: float, today: date) -> Run:
         """Check and tokenise a request. Raises `RequestFault`, or `OurFault` for the template."""
         self._check(request)
-        prompt = self._prompt(request, today)
+        parts = self._parts(request, today)
+        form = self._forms.form(request, parts)
+        prompt = self._tokens(request, parts)
         if not prompt:
             raise RequestFault(FaultCode.BAD_REQUEST, "the prompt is empty", param="prompt")
         room = self._context - len(prompt)
@@ -140,13 +240,36 @@ class Intake:
         seed = request.sampling.seed
         if seed is None:
             seed = int.from_bytes(os.urandom(7), "big")
-        choices = [
-            Choice(place, Sampler(request.sampling, seed, place), TextStream(request.stop))
-            for place in range(request.choices)
-        ]
-        return Run(number, prompt, most, choices, request.logprobs, now)
+        choices = [self._choice(request, form, seed, place) for place in range(request.choices)]
+        run = Run(number, prompt, most, choices, request.logprobs, now)
+        run.marks = self._marks(form)
+        run.thinking_tokens = form.thinking_tokens
+        run.end_of_thoughts = self._end_of_thoughts
+        if form.thinking_tokens == 0:
+            for choice in choices:
+                if choice.output.thinking:
+                    choice.forced = list(self._end_of_thoughts)
+        return run
+
+    def _choice(self, request: TaskRequest, form: Form, seed: int, place: int) -> Choice:
+        return Choice(
+            place,
+            Sampler(request.sampling, seed, place, self._scratch),
+            OutputStream(form.reading, request.stop, _call_ids(seed, place)),
+            None if form.matcher is None else form.matcher.copy(),
+        )
+
+    def _marks(self, form: Form) -> dict[int, bytes]:
+        if form.reading.plain:
+            return {}
+        texts = [THINK, THOUGHT]
+        if form.reading.format is not None:
+            format_ = form.reading.format
+            texts += [format_.open, format_.close, format_.marker]
+        return {self._controls[text]: text.encode() for text in texts if text in self._controls}
 
     def _check(self, request: TaskRequest) -> None:
+        self._forms.check(request)
         if request.choices > self._slots:
             raise RequestFault(
                 FaultCode.BAD_REQUEST,
@@ -162,13 +285,33 @@ class Intake:
                     param="logit_bias",
                 )
 
-    def _prompt(self, request: TaskRequest, today: date) -> list[int]:
+    def _parts(self, request: TaskRequest, today: date) -> list[Part]:
+        if not request.messages:
+            return [Part(request.prompt, literal=True)] if request.prompt else []
+        return self._template.render(
+            request.messages,
+            today,
+            tools=() if request.tool_choice == "none" else request.tools,
+            options=self._forms.options(request),
+        )
+
+    def _tokens(self, request: TaskRequest, parts: list[Part]) -> list[int]:
         vocabulary = self._vocabulary
         if not request.messages:
             return vocabulary.tokens(request.prompt, special=False, begins=True)
         tokens: list[int] = []
-        for part in self._template.render(request.messages, today):
+        for part in parts:
             tokens += vocabulary.tokens(part.text, special=not part.literal)
         if vocabulary.adds_bos and tokens[:1] != [vocabulary.bos]:
             tokens.insert(0, vocabulary.bos)
         return tokens
+
+
+def _call_ids(seed: int, choice: int) -> Callable[[int], str]:
+    """Ids of calls: of the run's seed, so that a run that is resumed elsewhere gives the same."""
+
+    def call_id(index: int) -> str:
+        digest = blake2b(f"{seed}/{choice}/{index}".encode(), digest_size=12)
+        return f"call_{digest.hexdigest()}"
+
+    return call_id

@@ -50,6 +50,7 @@ class Sampler:
         "_min_p",
         "_presence",
         "_repeat",
+        "_scratch",
         "_temperature",
         "_top_k",
         "_top_p",
@@ -57,7 +58,9 @@ class Sampler:
         "greedy",
     )
 
-    def __init__(self, sampling: Sampling, seed: int, choice: int) -> None:
+    def __init__(self, sampling: Sampling, seed: int, choice: int, scratch: Row) -> None:
+        """`scratch` has room for one row and is overwritten by each draw; samplers may share it."""
+        self._scratch = scratch
         self._temperature = 1.0 if sampling.temperature is None else sampling.temperature
         self._top_p = 1.0 if sampling.top_p is None else sampling.top_p
         self._top_k = sampling.top_k or 0
@@ -91,24 +94,36 @@ class Sampler:
             raise FloatingPointError("the model computed logits that are not finite")
         if self.greedy:
             return best
-        weights = np.exp((row - top) * np.float32(1.0 / self._temperature))
-        return self._pick(weights, self._uniform(position))
+        uniform = self._uniform(position)
+        if self._top_k:
+            tokens = _largest(row, min(self._top_k, len(row)))
+            weights = np.exp((row[tokens] - top) * np.float32(1.0 / self._temperature))
+            place = self._place(weights, 0.0, uniform, last=True)
+            assert place is not None
+            return int(tokens[place])
+        weights = np.subtract(row, top, out=self._scratch)
+        weights *= np.float32(1.0 / self._temperature)
+        return self._pick(np.exp(weights, out=weights), uniform)
 
     def _pick(self, weights: Row, uniform: float) -> int:
         """Draw from `weights`, of which the largest is 1."""
-        everything = len(weights)
         total = float(weights.sum())
-        for size in (self._top_k,) if self._top_k else (*LIKELIEST, everything):
-            tokens = _largest(weights, size)
-            sums = np.cumsum(weights[tokens], dtype=np.float64)
-            last = bool(self._top_k) or size >= everything
-            kept, limit = self._cut(weights[tokens], sums, total, last=last)
-            place = int(np.searchsorted(sums[:kept], uniform * limit, side="right"))
-            if place < kept:
+        everything = len(weights)
+        for size in (*LIKELIEST, everything):
+            tokens = _largest(weights, min(size, everything))
+            place = self._place(weights[tokens], total, uniform, last=size >= everything)
+            if place is not None:
                 return int(tokens[place])
-            if last:
-                return int(tokens[kept - 1])
         raise AssertionError("the last pass always draws")
+
+    def _place(self, weights: Row, total: float, uniform: float, *, last: bool) -> int | None:
+        """Draw among the likeliest, sorted; None where more must be seen to know."""
+        sums = np.cumsum(weights, dtype=np.float64)
+        kept, limit = self._cut(weights, sums, total, last=last)
+        place = int(np.searchsorted(sums[:kept], uniform * limit, side="right"))
+        if place < kept:
+            return place
+        return kept - 1 if last else None
 
     def _cut(
         self, sorted_weights: Row, sums: npt.NDArray[np.float64], total: float, *, last: bool
@@ -151,14 +166,15 @@ class Sampler:
         return row
 
 
-def _largest(weights: Row, count: int) -> npt.NDArray[np.intp]:
+def _largest(row: Row, count: int) -> npt.NDArray[np.intp]:
     """Places of the `count` largest, largest first, of equals the first."""
-    size = len(weights)
-    if count < size:
-        places = np.sort(np.argpartition(weights, size - count)[size - count :])
-    else:
-        places = np.arange(size)
-    return places[np.argsort(-weights[places], kind="stable")]
+    size = len(row)
+    if count >= size:
+        return np.argsort(-row, kind="stable")
+    least = np.partition(row, size - count)[size - count]
+    above = np.flatnonzero(row > least)
+    places = np.concatenate((above, np.flatnonzero(row == least)[: count - len(above)]))
+    return places[np.argsort(-row[places], kind="stable")]
 
 
 def best_of_each(rows: Row) -> list[int]:
@@ -174,7 +190,7 @@ def ranked(row: Row, token: int, top: int) -> tuple[Ranked, tuple[Ranked, ...]]:
     norm = float(high) + math.log(float(np.exp(row - high).sum(dtype=np.float64)))
     likeliest: tuple[Ranked, ...] = ()
     if top:
-        among = np.argpartition(-row, top - 1)[:top]
-        among = among[np.lexsort((among, -row[among]))]
-        likeliest = tuple(Ranked(int(place), min(0.0, float(row[place]) - norm)) for place in among)
+        likeliest = tuple(
+            Ranked(int(place), min(0.0, float(row[place]) - norm)) for place in _largest(row, top)
+        )
     return Ranked(token, min(0.0, float(row[token]) - norm)), likeliest

@@ -1,33 +1,42 @@
 """From a conversation to the prompt's text, by the model's own chat template.
 
-A template comes with the model file, so it is code from a stranger: it runs in Jinja's immutable
-sandbox with bounds on its own size and on what it writes.
+A template comes with the model file, so it is code from a stranger: it runs in a sandbox with
+bounds on its time, its memory, its own size and on what it writes.
 
 Rules:
-- What a user wrote stays text. Texts of control tokens in it (and in roles and names) are replaced
-  before rendering by one private-use character each; the prompt comes out in parts, and the parts
-  that stand for such a text are tokenised without control tokens.
+- What a user wrote stays text. Texts of control tokens in it (in roles, names, tools and calls
+  too) are replaced before rendering by one private-use character each; the prompt comes out in
+  parts, and the parts that stand for such a text are tokenised without control tokens.
 - The template sees everything else as it is: templates look into contents and trim them.
+- What a template knows of tools is found by rendering: its words for a call that it was shown.
 - The date is handed in.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Final, NoReturn
+from functools import cached_property
+from typing import Any, Final
 
 from jinja2 import TemplateError
 from jinja2.exceptions import SecurityError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from meshslm.engine.template_sandbox import Overrun, Sandbox, bounded
+from meshslm.engine.tool_formats import (
+    HERMES,
+    LLAMA3,
+    ToolFormat,
+    arguments_of,
+    described,
+    in_words,
+    one_call_a_turn,
+)
 from meshslm.errors import FaultCode, OurFault, RequestFault
 from meshslm.limits import PROMPT_BYTES
-from meshslm.wire.messages import ChatMessage
+from meshslm.wire.messages import ChatMessage, Tool, ToolCall
 
 TEMPLATE_BYTES: Final = 256 * 1024
 """The longest published templates have 30 KB."""
@@ -40,6 +49,10 @@ CHATML: Final = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 """For a model without a template of its own: the form most small models were trained on."""
+
+_PROBE: Final = Tool("probe_tool", "A probe described.", '{"type": "object", "properties": {}}')
+_PROBE_CALL: Final = ToolCall("call00000", "probe_tool", '{"probe_key": "probe_value"}')
+"""Of nine letters and digits: some templates check an id's form."""
 
 _FIRST: Final = 0x100000
 _MARKS: Final = 0x10FFFD - _FIRST
@@ -66,39 +79,87 @@ class ChatTemplate:
                 f"the model's chat template has {len(source.encode())} bytes, at most "
                 f"{TEMPLATE_BYTES}"
             )
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise
+        sandbox = Sandbox()
         self._today = date.min
-        environment.globals["strftime_now"] = self._strftime
+        sandbox.globals["strftime_now"] = self._strftime
         try:
-            self._template = environment.from_string(source or CHATML)
-        except (TemplateError, RecursionError) as error:
+            self._template = sandbox.compiled(source or CHATML)
+        except (TemplateError, Overrun) as error:
             raise OurFault(f"the model's chat template is broken: {error}") from error
+        self._source = source
         self._fixed = {"bos_token": bos, "eos_token": eos, "add_generation_prompt": True}
         longest_first = sorted(control_texts, key=len, reverse=True)
         marks = f"[{chr(_FIRST)}-{chr(_FIRST + _MARKS)}]"
         self._unsafe = re.compile("|".join([marks, *map(re.escape, longest_first)]))
         self._marks = re.compile(f"({marks})")
 
-    def render(self, messages: Sequence[ChatMessage], today: date) -> list[Part]:
-        """The prompt of a conversation. Raises `RequestFault` where the template refuses it."""
+    @cached_property
+    def thinks(self) -> bool:
+        """It knows of thinking between `<think>` tags."""
+        return "<think>" in self._source or "</think>" in self._source
+
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """The notation of calls that it writes; None where it knows no tools, or another one."""
+        asked = ChatMessage("user", "Probe.")
+        answered = (
+            ChatMessage("assistant", "", calls=(_PROBE_CALL,)),
+            ChatMessage("tool", "Probed.", name="probe_tool", call_id=_PROBE_CALL.id),
+            asked,
+        )
+        try:
+            told = self._text((asked,), (_PROBE,), {})
+            called = self._text((asked, *answered), (), {})
+        except (RequestFault, OurFault):
+            return None
+        if "A probe described." not in told or "probe_value" not in called:
+            return None
+        if re.search(r"<tool_call>\s*\{[^<]*probe_tool[^<]*</tool_call>", called):
+            return HERMES
+        if re.search(r'\{\s*"name":\s*"probe_tool",\s*"parameters":', called):
+            return LLAMA3
+        return None
+
+    def render(
+        self,
+        messages: Sequence[ChatMessage],
+        today: date,
+        *,
+        tools: Sequence[Tool] = (),
+        options: Mapping[str, object] | None = None,
+    ) -> list[Part]:
+        """The prompt of a conversation; `options` are variables that some templates know.
+
+        Raises `RequestFault` where the template refuses it.
+        """
         replaced: list[str] = []
 
         def safe(text: str) -> str:
             return self._unsafe.sub(lambda match: _mark(match.group(), replaced), text)
 
-        turns = []
-        for message in messages:
-            turn = {"role": safe(message.role), "content": safe(message.content)}
-            if message.name:
-                turn["name"] = safe(message.name)
-            turns.append(turn)
         self._today = today
-        text = self._run({**self._fixed, "messages": turns})
-        return self._parts(text, replaced)
+        try:
+            if tools or any(message.calls or message.role == "tool" for message in messages):
+                if self.tool_format is None:
+                    messages, tools = in_words(messages, tools), ()
+                elif self.tool_format is LLAMA3:
+                    messages = one_call_a_turn(messages)
+            return self._parts(self._text(messages, tools, options or {}, safe), replaced)
+        except RecursionError as error:
+            raise _refusal(error) from error
+
+    def _text(
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Tool],
+        options: Mapping[str, object],
+        safe: Callable[[str], str] = str,
+    ) -> str:
+        context: dict[str, object] = {**options, **self._fixed}
+        context["messages"] = [_turn(message, safe) for message in messages]
+        if tools:
+            context["tools"] = [_safe(described(tool), safe) for tool in tools]
+        return self._run(context)
 
     def _strftime(self, form: str) -> str:
         return self._today.strftime(form)
@@ -107,23 +168,26 @@ class ChatTemplate:
         pieces = []
         length = 0
         try:
-            for piece in self._template.generate(context):
-                pieces.append(piece)
-                length += len(piece)
-                if length > OUTPUT_CHARACTERS:
-                    raise RequestFault(
-                        FaultCode.BAD_REQUEST,
-                        f"the model's chat template writes more than {OUTPUT_CHARACTERS} "
-                        "characters for this conversation",
-                        param="messages",
-                    )
+            with bounded():
+                for piece in self._template.generate(context):
+                    pieces.append(piece)
+                    length += len(piece)
+                    if length > OUTPUT_CHARACTERS:
+                        raise RequestFault(
+                            FaultCode.BAD_REQUEST,
+                            f"the model's chat template writes more than {OUTPUT_CHARACTERS} "
+                            "characters for this conversation",
+                            param="messages",
+                        )
+                return "".join(pieces)
         except SecurityError as error:
             raise OurFault(f"the model's chat template does what it must not: {error}") from error
+        except Overrun as error:
+            raise OurFault(f"the model's chat template takes too much: {error}") from error
         except (TemplateError, ArithmeticError, LookupError, RecursionError) as error:
             raise _refusal(error) from error
         except (TypeError, ValueError, AttributeError) as error:
             raise _refusal(error) from error
-        return "".join(pieces)
 
     def _parts(self, text: str, replaced: Sequence[str]) -> list[Part]:
         parts = []
@@ -157,9 +221,34 @@ def _mark(text: str, replaced: list[str]) -> str:
     return chr(_FIRST + len(replaced) - 1)
 
 
-def _to_json(value: object, indent: int | None = None, **_: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _turn(message: ChatMessage, safe: Callable[[str], str]) -> dict[str, Any]:
+    """A turn, as templates want it."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.name:
+        turn["name"] = message.name
+    if message.reasoning:
+        turn["reasoning_content"] = message.reasoning
+    if message.call_id and message.role == "tool":
+        turn["tool_call_id"] = message.call_id
+    if message.calls:
+        turn["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": arguments_of(call)},
+            }
+            for call in message.calls
+        ]
+    made: dict[str, Any] = _safe(turn, safe)
+    return made
 
 
-def _raise(message: str) -> NoReturn:
-    raise TemplateError(message)
+def _safe(value: Any, safe: Callable[[str], str]) -> Any:
+    """`value` with all its texts made safe."""
+    if isinstance(value, str):
+        return safe(value)
+    if isinstance(value, dict):
+        return {safe(key): _safe(part, safe) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_safe(part, safe) for part in value]
+    return value

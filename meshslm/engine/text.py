@@ -14,33 +14,20 @@ import codecs
 from collections.abc import Sequence
 
 
-class TextStream:
-    """The text of one choice."""
+class StopFilter:
+    """Cuts one text at the first of its stop strings."""
 
-    __slots__ = ("_decoder", "_held", "_longest", "_stops", "stopped")
+    __slots__ = ("_held", "_longest", "_stops", "stopped")
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._stops = tuple(stop for stop in dict.fromkeys(stops) if stop)
         self._longest = max((len(stop) for stop in self._stops), default=0)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self.stopped = False
         """A stop string was found; the text is complete."""
 
-    def feed(self, piece: bytes) -> str:
-        """Add a token's bytes; the text that it releases."""
-        return self._release(self._decoder.decode(piece))
-
-    def close(self) -> str:
-        """No more tokens come; the text that was still held back."""
-        if self.stopped:
-            return ""
-        text = self._release(self._decoder.decode(b"", final=True))
-        if not self.stopped:
-            text, self._held = text + self._held, ""
-        return text
-
-    def _release(self, new: str) -> str:
+    def feed(self, new: str) -> str:
+        """Add text; what may be shown of it."""
         if self.stopped:
             return ""
         if not self._stops:
@@ -54,6 +41,11 @@ class TextStream:
         keep = self._possible_start(text)
         self._held = text[keep:]
         return text[:keep]
+
+    def close(self) -> str:
+        """No more comes; the text that was still held back."""
+        text, self._held = self._held, ""
+        return text
 
     def _find(self, text: str, known: int) -> int | None:
         """Where the first complete stop string begins; it ends after the `known` characters."""
@@ -71,3 +63,27 @@ class TextStream:
             if any(stop.startswith(rest) for stop in self._stops):
                 return start
         return len(text)
+
+
+class TextStream:
+    """The text of one choice."""
+
+    __slots__ = ("_decoder", "_filter")
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self._filter = StopFilter(stops)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def stopped(self) -> bool:
+        """A stop string was found; the text is complete."""
+        return self._filter.stopped
+
+    def feed(self, piece: bytes) -> str:
+        """Add a token's bytes; the text that it releases."""
+        return self._filter.feed(self._decoder.decode(piece))
+
+    def close(self) -> str:
+        """No more tokens come; the text that was still held back."""
+        text = self._filter.feed(self._decoder.decode(b"", final=True))
+        return text + self._filter.close()

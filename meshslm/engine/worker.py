@@ -33,6 +33,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from meshslm.engine import sandbox
 from meshslm.engine.cores import ThreadChoice
+from meshslm.engine.gbnf import GrammarFault
 from meshslm.engine.gguf import read_header
 from meshslm.engine.llama import DecodeFailed, Model, offloads
 from meshslm.engine.protocol import (
@@ -184,7 +185,7 @@ class Worker:
         revised = 0.0
         while True:
             idle = self._scheduler.idle
-            for command in self._pipe.receive(wait=idle):
+            for command in self._commands(wait=idle):
                 match command:
                     case Start(number, request):
                         self._start(number, request)
@@ -202,6 +203,15 @@ class Worker:
             if step is not None:
                 self._step(step)
             self._report()
+
+    def _commands(self, *, wait: bool) -> list[Command]:
+        if wait and not self._intake.prepared:
+            # There is time for it now, after telling that the model is ready.
+            commands = self._pipe.receive(wait=False)
+            if commands:
+                return commands
+            self._intake.prepare()
+        return self._pipe.receive(wait=wait)
 
     def _start(self, number: int, request: TaskRequest) -> None:
         now = time.monotonic()
@@ -239,7 +249,8 @@ class Worker:
         finished: list[int] = []
         broken = self._draw(step, finished)
         self._scheduler.learn(step, finished)
-        self._fail(broken, "the model computed logits that are not finite")
+        for number, why in sorted(broken.items()):
+            self._fail({number}, why)
         self._end({piece.run for piece in step.pieces})
         if not self._reports:
             self._reports.append(Beat())
@@ -259,25 +270,28 @@ class Worker:
             for slot in piece.share:
                 model.copy(piece.slot, slot)
 
-    def _draw(self, step: Step, finished: list[int]) -> set[int]:
-        """Draw a token for each sample; the runs whose logits are broken."""
+    def _draw(self, step: Step, finished: list[int]) -> dict[int, str]:
+        """Draw a token for each sample; the runs that cannot go on, and why."""
         sampling = [piece for piece in step.pieces if piece.sample]
         if not sampling:
-            return set()
+            return {}
         rows = self._model.logits(len(sampling))
         greedy = best_of_each(rows)
-        broken: set[int] = set()
+        broken: dict[int, str] = {}
         for row, best, piece in zip(rows, greedy, sampling, strict=True):
             run = self._runs[piece.run]
             if best < 0:
-                broken.add(piece.run)
+                broken[piece.run] = "the model computed logits that are not finite"
                 finished += [sample.slot for sample in piece.sample]
                 continue
             for sample in piece.sample:
-                sampler = run.choices[sample.choice].sampler
-                plain = sampler.greedy and not sampler.changes
-                token = best if plain else run.draw(sample.choice, row)
-                chunk = run.take(sample.choice, token, row, self._model.vocabulary)
+                try:
+                    token = run.draw(sample.choice, row, best)
+                    chunk = run.take(sample.choice, token, row, self._model.vocabulary)
+                except GrammarFault as fault:
+                    broken[piece.run] = f"the form of the answer cannot be kept: {fault}"
+                    finished.append(sample.slot)
+                    continue
                 if not run.first_token:
                     chunk = replace(chunk, queue_ms=(run.admitted - run.arrived) * 1000)
                 self._reports.append(Produced(run.id, chunk))
@@ -345,7 +359,7 @@ def load(pipe: Pipe, command: Load) -> tuple[Model, Intake, Shape, ThreadChoice]
         header.chat_template,
         bos=vocabulary.text_of(vocabulary.bos),
         eos=vocabulary.text_of(vocabulary.eos),
-        control_texts=vocabulary.control_texts(),
+        control_texts=tuple(vocabulary.control_tokens()),
     )
     intake = Intake(vocabulary, template, shape.context, shape.slots)
     pipe.send(
