@@ -28,7 +28,7 @@ def doctor(as_json: bool, **options: Any) -> int:
     """Check this machine and say what to do.
 
     Takes the same options as 'meshslm up' and looks at what that would use: Python, llama.cpp and
-    the CPU, folders, disk, memory, identity, ports, models, and whether a node runs already.
+    the CPU, memory, sandbox, folders, disk, identity, models, whether a node runs already, ports.
     Ends with 1 where a check fails.
     """
     from meshslm.cli.doctor_checks import Verdict, worst
@@ -58,6 +58,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield checks.check_python()
     yield from checks.check_llama(checks.cpu_flags())
     yield checks.check_memory()
+    yield checks.check_sandbox(settings.engine.sandbox)
     yield checks.check_folder("data folder", data, "--data-dir")
     yield checks.check_folder("models folder", models, "--models-dir")
     yield checks.check_disk(models)

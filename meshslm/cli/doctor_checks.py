@@ -149,6 +149,24 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
     return []
 
 
+def check_sandbox(wanted: str) -> Finding:
+    """What confines the workers that read models; `wanted` is the setting `engine.sandbox`."""
+    from meshslm.engine.sandbox import possible
+
+    if wanted == "off":
+        advice = "set engine.sandbox to 'auto' unless you know why not"
+        return Finding("sandbox", Verdict.WARN, "switched off", advice)
+    found = possible()
+    if not found.lacking:
+        return Finding("sandbox", Verdict.OK, f"workers are confined in {', '.join(found.held)}")
+    advice = (
+        "a model file that breaks llama.cpp could do what this user can: host only files that you "
+        "trust, or use a kernel (Linux 5.13 or newer) with Landlock and seccomp"
+    )
+    verdict = Verdict.FAIL if wanted == "required" else Verdict.WARN
+    return Finding("sandbox", verdict, "; ".join(found.lacking), advice)
+
+
 def check_folder(what: str, folder: Path, option: str) -> Finding:
     """Whether `folder`, or the nearest one above it that exists, can be written to."""
     there = folder

@@ -300,6 +300,7 @@ def test_the_doctor_tells_people_what_to_do(
     assert {check["check"] for check in told["checks"]} == {
         "python",
         "memory",
+        "sandbox",
         "data folder",
         "models folder",
         "disk",

@@ -24,9 +24,11 @@ from meshslm.cli.doctor_checks import (
     check_memory,
     check_port,
     check_python,
+    check_sandbox,
     cpu_flags,
     worst,
 )
+from meshslm.engine import sandbox
 
 not_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 
@@ -169,3 +171,24 @@ def test_the_worst_finding_decides() -> None:
     assert worst([]) is Verdict.OK
     assert worst([ok, warn, ok]) is Verdict.WARN
     assert worst([fail, warn]) is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lacking", "verdict"),
+    [
+        ("auto", (), Verdict.OK),
+        ("required", (), Verdict.OK),
+        ("off", (), Verdict.WARN),
+        ("auto", ("files: no Landlock",), Verdict.WARN),
+        ("required", ("files: no Landlock",), Verdict.FAIL),
+    ],
+)
+def test_the_sandbox(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, lacking: tuple[str, ...], verdict: Verdict
+) -> None:
+    held = ("system calls (seccomp)",)
+    monkeypatch.setattr(sandbox, "possible", lambda: sandbox.Confinement(held, lacking))
+    finding = check_sandbox(wanted)
+    assert finding.verdict is verdict
+    assert bool(finding.advice) is (verdict is not Verdict.OK)
+    assert all(words in finding.detail for words in lacking)
