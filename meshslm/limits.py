@@ -285,6 +285,12 @@ RESPONSES_MS: Final = 3_600_000
 VECTOR_BYTES: Final = 64 * KIB
 """One embedding: 16,384 numbers of 32 bits."""
 
+ADAPTERS: Final = 64
+"""LoRA adapters in one engine's memory; those beyond are brought again when asked for."""
+
+ADAPTERS_BYTES: Final = 1024 * MIB
+"""Their weights together: some tens of MiB each for small models."""
+
 # --- the daemon ---------------------------------------------------------------------------------
 MODEL_TURN_MS: Final = 10_000
 """Time that a loaded model may take new runs while another waits for its memory: a load takes a

@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,6 +42,7 @@ from meshslm.engine.protocol import (
     Command,
     Ended,
     Failed,
+    Forget,
     FrameReader,
     Load,
     Loading,
@@ -108,6 +109,9 @@ class EngineSpec:
     """Longest time for one step."""
 
 
+FindAdapter = Callable[[str], Path | None]
+"""The file of a LoRA adapter for this model, by name; None where there is none."""
+
 WORKER: Final = (sys.executable, "-P", "-m", "meshslm.engine.worker")
 """The command of a worker; `--fd N` names the socket to its daemon."""
 
@@ -115,8 +119,18 @@ WORKER: Final = (sys.executable, "-P", "-m", "meshslm.engine.worker")
 class EngineProcess:
     """The `Engine` port over a worker process."""
 
-    def __init__(self, spec: EngineSpec, *, command: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self,
+        spec: EngineSpec,
+        *,
+        find_adapter: FindAdapter = lambda _: None,
+        command: Sequence[str] = WORKER,
+    ) -> None:
+        """`find_adapter` is asked for each run that names an adapter, so new ones work at once."""
         self._spec = spec
+        self._find_adapter = find_adapter
+        self._adapters: dict[str, str] = {}
+        """Files that the worker was told of, by name."""
         self._command = command
         self._worker: _Worker | None = None
         self._quiet_since = 0.0
@@ -152,7 +166,7 @@ class EngineProcess:
         if self._worker is None or self._ready is None:
             why = self._given_up or f"the model {self.model} is still loading"
             self._refuse(RunFailed(run, FaultCode.NOT_READY, why))
-        elif not self._worker.tell(Start(run, request)):
+        elif not self._worker.tell(Start(run, request, self._adapter(request.adapter))):
             self._refuse(RunFailed(run, FaultCode.OVERLOADED, "the engine does not keep up"))
         else:
             if not self._active:
@@ -165,6 +179,19 @@ class EngineProcess:
             self._active.discard(run)
             if self._worker is not None:
                 self._worker.tell(Stop(run), always=True)
+
+    def _adapter(self, name: str) -> str:
+        """The file of an adapter; empty where there is none of that name now."""
+        if not name:
+            return ""
+        found = self._find_adapter(name)
+        file = "" if found is None else str(found)
+        known = self._adapters.pop(name, file)
+        if known != file and self._worker is not None:
+            self._worker.tell(Forget(known), always=True)
+        if file:
+            self._adapters[name] = file
+        return file
 
     async def run(self, post: Post) -> None:
         """Load, serve, and restart after a crash, until cancelled or given up."""

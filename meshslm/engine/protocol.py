@@ -49,6 +49,8 @@ class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
     run: int
     request: TaskRequest
+    adapter: str = ""
+    """File of the LoRA adapter that the request names; empty where there is none of that name."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -57,11 +59,17 @@ class Stop(msgspec.Struct, frozen=True, tag=True, array_like=True):
     run: int
 
 
+class Forget(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """An adapter's file was removed; its memory is free once no run uses it."""
+
+    adapter: str
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Leave at once."""
 
 
-Command = Load | Start | Stop | Shutdown
+Command = Load | Start | Stop | Forget | Shutdown
 
 
 # --- reports: worker to daemon --------------------------------------------------------------------

@@ -70,6 +70,8 @@ class Run:
     choices: list[Choice]
     logprobs: int | None
     arrived: float
+    group: str = ""
+    """Which runs it may share a step with; the file of its adapter."""
     marks: Mapping[int, bytes] = field(default_factory=dict)
     """Control tokens that are read as text, because they are tags of thoughts or calls."""
     thinking_tokens: int | None = None
@@ -82,7 +84,7 @@ class Run:
     @property
     def job(self) -> Job:
         """Itself, for the scheduler."""
-        return Job(self.id, len(self.prompt), self.most, len(self.choices))
+        return Job(self.id, len(self.prompt), self.most, len(self.choices), group=self.group)
 
     @property
     def finished(self) -> bool:
@@ -136,7 +138,7 @@ class Run:
         known = () if vocabulary.ends(token) else (token,)
         logprobs: tuple[TokenLogprob, ...] = ()
         if known and self.logprobs is not None:
-            logprobs = (_told(*ranked(row, token, self.logprobs), vocabulary),)
+            logprobs = (told(*ranked(row, token, self.logprobs), vocabulary),)
         return Chunk(
             number,
             known,
@@ -186,7 +188,8 @@ class Run:
             choice.forced = list(self.end_of_thoughts)
 
 
-def _told(chosen: Ranked, likeliest: tuple[Ranked, ...], vocabulary: Vocabulary) -> TokenLogprob:
+def told(chosen: Ranked, likeliest: tuple[Ranked, ...], vocabulary: Vocabulary) -> TokenLogprob:
+    """A token and the likeliest beside it, as clients see them."""
     top = tuple(TopLogprob(*_piece(entry, vocabulary), entry.logprob) for entry in likeliest)
     return TokenLogprob(*_piece(chosen, vocabulary), chosen.logprob, top)
 
@@ -267,6 +270,12 @@ class Intake:
             format_ = form.reading.format
             texts += [format_.open, format_.close, format_.marker]
         return {self._controls[text]: text.encode() for text in texts if text in self._controls}
+
+    def rendered(self, request: TaskRequest, today: date) -> tuple[str, list[int]]:
+        """The prompt of a conversation, as text and as tokens. Raises as `run` does."""
+        self._forms.check(request)
+        parts = self._parts(request, today)
+        return "".join(part.text for part in parts), self._tokens(request, parts)
 
     def _check(self, request: TaskRequest) -> None:
         self._forms.check(request)

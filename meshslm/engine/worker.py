@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -31,16 +32,24 @@ from typing import Final
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import msgspec
+
 from meshslm.engine import sandbox
+from meshslm.engine.adapters import Adapters
 from meshslm.engine.cores import ThreadChoice
+from meshslm.engine.echo import Echoes, check_echo
+from meshslm.engine.embedding import EncoderWorker, load_encoder
 from meshslm.engine.gbnf import GrammarFault
-from meshslm.engine.gguf import read_header
+from meshslm.engine.gguf import GgufHeader, read_header
+from meshslm.engine.kinds import Pooling, pooling_of
 from meshslm.engine.llama import DecodeFailed, Model, offloads
+from meshslm.engine.operations import Desk
 from meshslm.engine.protocol import (
     Beat,
     Command,
     Ended,
     Failed,
+    Forget,
     FrameReader,
     Load,
     Loading,
@@ -171,11 +180,16 @@ def _smooth(old: float, new: float) -> float:
 class Worker:
     """The loop over steps."""
 
-    def __init__(self, pipe: Pipe, model: Model, intake: Intake, shape: Shape) -> None:
+    def __init__(
+        self, pipe: Pipe, model: Model, intake: Intake, shape: Shape, adapters: Adapters
+    ) -> None:
         self._pipe = pipe
         self._model = model
         self._intake = intake
         self._scheduler = Scheduler(shape)
+        self._adapters = adapters
+        self._desk = Desk(model.vocabulary, intake.rendered)
+        self._echoes = Echoes(model)
         self._runs: dict[int, Run] = {}
         self._reports: list[Report] = []
         self._speeds = Speeds()
@@ -184,13 +198,15 @@ class Worker:
         """Serve until told to leave. Raises `Gone`."""
         revised = 0.0
         while True:
-            idle = self._scheduler.idle
+            idle = self._scheduler.idle and self._desk.idle and self._echoes.idle
             for command in self._commands(wait=idle):
                 match command:
-                    case Start(number, request):
-                        self._start(number, request)
+                    case Start(number, request, adapter):
+                        self._start(number, request, adapter)
                     case Stop(number):
                         self._stop(number)
+                    case Forget(adapter):
+                        self._adapters.forget(adapter)
                     case Shutdown():
                         return
                     case Load():
@@ -199,6 +215,7 @@ class Worker:
             if idle or now - revised >= REVISE_S:
                 self._model.set_threads(threads.revise())
                 revised = now
+            self._work_aside()
             step = self._scheduler.schedule()
             if step is not None:
                 self._step(step)
@@ -213,21 +230,52 @@ class Worker:
             self._intake.prepare()
         return self._pipe.receive(wait=wait)
 
-    def _start(self, number: int, request: TaskRequest) -> None:
-        now = time.monotonic()
+    def _start(self, number: int, request: TaskRequest, adapter: str) -> None:
+        now, today = time.monotonic(), datetime.now().astimezone().date()
         try:
-            run = self._intake.run(number, request, now, datetime.now().astimezone().date())
+            if request.operation != "generate":
+                self._desk.start(number, request, today)
+                return
+            check_echo(request)
+            run = self._intake.run(number, request, now, today)
+            run.group = self._adapters.take(request.adapter, adapter)
         except RequestFault as fault:
             self._reports.append(Failed(number, fault.code, fault.detail))
         except OurFault as fault:
             self._reports.append(Failed(number, FaultCode.INTERNAL, str(fault)))
         else:
             self._runs[number] = run
-            self._scheduler.add(run.job)
+            if request.echo:
+                self._reports += self._echoes.text(run, request.prompt)
+            if request.echo and request.logprobs is not None:
+                self._echoes.score(run, self._adapters.of(run.group))
+            else:
+                self._scheduler.add(run.job)
 
     def _stop(self, number: int) -> None:
-        if self._runs.pop(number, None) is not None:
+        self._desk.stop(number)
+        if self._forget(number):
+            self._echoes.stop(number)
             self._scheduler.cancel(number)
+
+    def _forget(self, number: int) -> bool:
+        """Let go of a run; whether it was there."""
+        run = self._runs.pop(number, None)
+        if run is None:
+            return False
+        self._adapters.release(run.group)
+        return True
+
+    def _work_aside(self) -> None:
+        """What is not a step: a little of it between two steps."""
+        self._reports += self._desk.work()
+        reports, scored = self._echoes.work()
+        self._reports += reports
+        for report in reports:
+            if isinstance(report, Failed):
+                self._forget(report.run)
+        for run in scored:
+            self._scheduler.add(run.job)
 
     def _report(self) -> None:
         reports = self._reports + self._speeds.news(time.monotonic())
@@ -257,6 +305,7 @@ class Worker:
 
     def _compute(self, step: Step) -> None:
         model = self._model
+        self._adapters.use(step.group)
         for source, target in step.moves:
             model.copy(source, target)
         for slot in step.clear:
@@ -301,7 +350,7 @@ class Worker:
 
     def _fail(self, numbers: set[int], detail: str) -> None:
         for number in sorted(numbers):
-            if self._runs.pop(number, None) is not None:
+            if self._forget(number):
                 self._scheduler.cancel(number)
                 self._reports.append(Failed(number, FaultCode.INTERNAL, detail))
 
@@ -314,7 +363,7 @@ class Worker:
             if not run.first_token and (run.completion_tokens or run.finished):
                 run.first_token = now
             if run.finished:
-                del self._runs[number]
+                self._forget(number)
                 self._reports.append(_ended(run, now))
 
 
@@ -330,13 +379,15 @@ def _ended(run: Run, now: float) -> Ended:
     )
 
 
-def load(pipe: Pipe, command: Load) -> tuple[Model, Intake, Shape, ThreadChoice]:
+def load(pipe: Pipe, command: Load) -> tuple[Worker | EncoderWorker, ThreadChoice]:
     """Check and load the model, telling how far it is. Raises `OurFault`."""
     path = Path(command.path)
     confinement = confine(command)
     header = read_header(path)
     if not header.tensors:
         raise OurFault(f"{path.name} has no weights")
+    if header.text("general.type") == "adapter":
+        raise OurFault(f"{path.name} is an adapter, which needs the model that it was made for")
     threads = ThreadChoice(command.threads)
     told = [-1.0]
 
@@ -345,9 +396,24 @@ def load(pipe: Pipe, command: Load) -> tuple[Model, Intake, Shape, ThreadChoice]
             told[0] = fraction
             pipe.send([Loading(round(fraction, 3))])
 
+    loading = load_decoder if pooling_of(header) is Pooling.NONE else load_encoder
+    worker, ready = loading(pipe, command, header, threads, progress)
+    confined = {"sandbox": confinement.held, "unconfined": confinement.lacking}
+    pipe.send([msgspec.structs.replace(ready, **confined)])
+    return worker, threads
+
+
+def load_decoder(
+    pipe: Pipe,
+    command: Load,
+    header: GgufHeader,
+    threads: ThreadChoice,
+    progress: Callable[[float], None],
+) -> tuple[Worker, Ready]:
+    """Load a model that generates. Raises `OurFault`."""
     shape = Shape(command.slots, command.context, command.batch)
     model = Model(
-        path,
+        Path(command.path),
         context=shape.context,
         slots=shape.slots,
         batch=shape.batch,
@@ -362,22 +428,16 @@ def load(pipe: Pipe, command: Load) -> tuple[Model, Intake, Shape, ThreadChoice]
         control_texts=tuple(vocabulary.control_tokens()),
     )
     intake = Intake(vocabulary, template, shape.context, shape.slots)
-    pipe.send(
-        [
-            Ready(
-                slots=shape.slots,
-                context=shape.context,
-                vocabulary=vocabulary.size,
-                parameters=model.parameters,
-                quantisation=header.quantisation,
-                description=model.description,
-                threads=threads.revise(),
-                sandbox=confinement.held,
-                unconfined=confinement.lacking,
-            )
-        ]
+    ready = Ready(
+        slots=shape.slots,
+        context=shape.context,
+        vocabulary=vocabulary.size,
+        parameters=model.parameters,
+        quantisation=header.quantisation,
+        description=model.description,
+        threads=threads.revise(),
     )
-    return model, intake, shape, threads
+    return Worker(pipe, model, intake, shape, Adapters(model, header)), ready
 
 
 def confine(command: Load) -> sandbox.Confinement:
@@ -402,12 +462,12 @@ def run(connection: socket.socket) -> int:
         if not isinstance(first, Load) or rest:
             raise OurFault("the first command must be to load a model, alone")
         try:
-            model, intake, shape, threads = load(pipe, first)
+            worker, threads = load(pipe, first)
         except OurFault as fault:
             pipe.send([Unusable(str(fault))])
             pipe.drain()
             return UNUSABLE
-        Worker(pipe, model, intake, shape).serve(threads)
+        worker.serve(threads)
     except Gone:
         return 0
     return 0
