@@ -15,7 +15,9 @@ from meshslm.cli.screen import json_option, print_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from meshslm.adapters.hardware import Llama, ProbeFailed
     from meshslm.cli.doctor_checks import Finding
+    from meshslm.models.library import ReadyModel
     from meshslm.settings import Settings
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -51,23 +53,26 @@ def doctor(as_json: bool, **options: Any) -> int:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Every check, in the order in which a node needs the things."""
+    from meshslm.adapters.hardware import ask_llama, cpu_flags, graphics
     from meshslm.adapters.keyring import KEY_FILE
     from meshslm.cli import doctor_checks as checks
+    from meshslm.cli.doctor_llama import check_llama
 
     data, models = Path(settings.node.data_dir), Path(settings.node.models_dir)
     yield checks.check_python()
-    yield from checks.check_llama(checks.cpu_flags())
+    llama = ask_llama()
+    yield from check_llama(cpu_flags(), llama, graphics())
     yield checks.check_memory()
     yield checks.check_sandbox(settings.engine.sandbox)
     yield checks.check_folder("data folder", data, "--data-dir")
     yield checks.check_folder("models folder", models, "--models-dir")
     yield checks.check_disk(models)
     yield checks.check_key(data / KEY_FILE)
-    yield from _check_models(settings)
+    yield from _check_models(settings, llama)
     yield from _check_node(settings)
 
 
-def _check_models(settings: Settings) -> Iterator[Finding]:
+def _check_models(settings: Settings, llama: Llama | ProbeFailed) -> Iterator[Finding]:
     """Whether the models of the settings' profiles are here; the default one without profiles."""
     from meshslm.cli.doctor_checks import Finding, Verdict
     from meshslm.cli.profiles import load_profile
@@ -90,7 +95,25 @@ def _check_models(settings: Settings) -> Iterator[Finding]:
             advice = f"meshslm models pull {name}; a node that hosts it does so when it starts"
             yield Finding("model", Verdict.WARN, f"{name} is not here, or not prepared", advice)
         else:
-            yield Finding("model", Verdict.OK, f"{name}, {ready.quantisation}")
+            layers = _layers_text(settings, ready, llama)
+            yield Finding("model", Verdict.OK, f"{name}, {ready.quantisation}{layers}")
+
+
+def _layers_text(settings: Settings, ready: ReadyModel, llama: Llama | ProbeFailed) -> str:
+    """How much of a model the GPUs take; empty without any."""
+    from meshslm.adapters.hardware import ProbeFailed
+    from meshslm.engine.gguf import read_header
+    from meshslm.engine.offload import plan
+
+    if isinstance(llama, ProbeFailed) or not llama.gpus:
+        return ""
+    header, engine = read_header(ready.path), settings.engine
+    trained = header.context_length
+    context = min(engine.context or trained, trained) if trained else engine.context
+    free = sum(device.free_mib for device in llama.gpus)
+    found = plan(header, free, context, engine.slots, engine.batch)
+    why = f" ({found.why})" if found.why else ""
+    return f", {found.layers} of {found.of} layers fit on the GPU{why}"
 
 
 def _check_node(settings: Settings) -> Iterator[Finding]:

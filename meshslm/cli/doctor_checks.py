@@ -3,20 +3,17 @@
 Rules:
 - A check changes nothing that stays, and raises nothing: what it cannot look at is a finding.
 - A finding that is not `ok` says what to do.
-- llama.cpp is loaded in a process of its own: it may abort, and it is heavy.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,28 +28,6 @@ DISK_FAIL_BYTES: Final = 300 * limits.MIB
 """The default model as it comes and as it is prepared takes 250 MiB while both are there."""
 MEMORY_WARN_BYTES: Final = 1024 * limits.MIB
 """A daemon with the default model takes about 400 MiB (a guess before measuring larger ones)."""
-PROBE_SECONDS: Final = 60
-"""llama.cpp loads in a second; a cold disk and a busy box may need much longer."""
-
-LLAMA_PROBE: Final = """
-import json, llama_cpp
-llama_cpp.llama_backend_init()
-print(json.dumps({
-    "version": llama_cpp.__version__,
-    "system": llama_cpp.llama_print_system_info().decode(),
-    "gpu": bool(llama_cpp.llama_supports_gpu_offload()),
-}))
-"""
-"""Runs in a fresh interpreter; its last line of output is the answer."""
-
-LLAMA_REBUILD: Final = (
-    "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python "
-    "llama-cpp-python"
-)
-"""Takes about ten minutes on two cores, and needs a C++ compiler."""
-
-WANTED_FEATURES: Final = {"avx2": "AVX2", "avx512f": "AVX512", "fma": "FMA", "asimd": "NEON"}
-"""CPU flag in /proc/cpuinfo -> its name in llama.cpp's system line; those that decide speed."""
 
 
 class Verdict(StrEnum):
@@ -82,71 +57,6 @@ def check_python() -> Finding:
         wanted = ".".join(map(str, LEAST_PYTHON))
         return Finding("python", Verdict.FAIL, detail, f"install Python {wanted} or newer")
     return Finding("python", Verdict.OK, detail)
-
-
-def check_llama(cpu_flags: Iterable[str]) -> list[Finding]:
-    """Whether llama.cpp loads here, which instructions it was built for, and which accelerators."""
-    try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter and text
-            [sys.executable, "-c", LLAMA_PROBE],
-            capture_output=True,
-            text=True,
-            timeout=PROBE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        advice = "the machine is overloaded or its disk hangs; try again when it is idle"
-        detail = f"did not load within {PROBE_SECONDS} s"
-        return [Finding("llama.cpp", Verdict.FAIL, detail, advice)]
-    if done.returncode != 0:
-        return [_llama_missing(done.returncode, done.stderr)]
-    told = json.loads(done.stdout.splitlines()[-1])
-    system = str(told["system"])
-    ok = Finding("llama.cpp", Verdict.OK, f"{told['version']}, needs no compiler at run time")
-    return [ok, _cpu_finding(system, cpu_flags), _accelerator_finding(gpu=bool(told["gpu"]))]
-
-
-def _llama_missing(code: int, stderr: str) -> Finding:
-    lines = stderr.strip().splitlines() or [f"ended with code {code}"]
-    if code < 0:
-        advice = f"it was built for another CPU; build it for this one: {LLAMA_REBUILD}"
-        return Finding("llama.cpp", Verdict.FAIL, f"died of signal {-code}", advice)
-    advice = "this node can route but host no model; for that: pip install 'meshslm[engine]'"
-    return Finding("llama.cpp", Verdict.FAIL, lines[-1], advice)
-
-
-def _cpu_finding(system: str, cpu_flags: Iterable[str]) -> Finding:
-    present = set(cpu_flags)
-    built = [name for name in WANTED_FEATURES.values() if f"{name} = 1" in system]
-    unused = [
-        name
-        for flag, name in WANTED_FEATURES.items()
-        if flag in present and f"{name} = 1" not in system
-    ]
-    detail = f"built for {', '.join(built) or 'no vector instructions'}"
-    if unused:
-        advice = f"this CPU can do more; build it for this one: {LLAMA_REBUILD}"
-        return Finding("cpu", Verdict.WARN, f"{detail}; not for {', '.join(unused)}", advice)
-    return Finding("cpu", Verdict.OK, detail)
-
-
-def _accelerator_finding(*, gpu: bool) -> Finding:
-    if gpu:
-        return Finding("accelerator", Verdict.OK, "a GPU backend is compiled in")
-    return Finding("accelerator", Verdict.OK, "none compiled in: models run on the CPU")
-
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
-    """Instruction sets of this CPU as the kernel names them; empty where it does not say."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() in {"flags", "Features"}:
-            return value.split()
-    return []
 
 
 def check_sandbox(wanted: str) -> Finding:
@@ -199,10 +109,10 @@ def check_disk(folder: Path) -> Finding:
 
 
 def check_memory() -> Finding:
-    """Memory that a model could use now."""
-    import psutil
+    """Memory that a model could use now, limits of a container included."""
+    from meshslm.adapters.memory import read
 
-    memory = psutil.virtual_memory()
+    memory = read()
     detail = f"{bytes_text(memory.available)} of {bytes_text(memory.total)} available"
     if memory.available < MEMORY_WARN_BYTES:
         advice = "a model may not fit: stop something, or host a smaller one"

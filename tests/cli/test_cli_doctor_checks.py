@@ -10,22 +10,19 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
-from meshslm.cli import doctor_checks
+from meshslm.adapters import memory
 from meshslm.cli.doctor_checks import (
     Finding,
     Verdict,
     check_disk,
     check_folder,
     check_key,
-    check_llama,
     check_memory,
     check_port,
     check_python,
     check_sandbox,
-    cpu_flags,
     worst,
 )
 from meshslm.engine import sandbox
@@ -42,63 +39,6 @@ def test_an_old_python_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = check_python()
     assert finding.verdict is Verdict.FAIL
     assert "3.11" in finding.advice
-
-
-def probe(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    monkeypatch.setattr(doctor_checks, "LLAMA_PROBE", script)
-
-
-def test_llama_is_loaded_in_another_process() -> None:
-    library, *rest = check_llama(cpu_flags())
-    assert library.verdict is Verdict.OK, library
-    assert [finding.check for finding in rest] == ["cpu", "accelerator"]
-    assert "llama_cpp" not in sys.modules
-
-
-def test_llama_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    probe(monkeypatch, "import no_such_llama")
-    (finding,) = check_llama([])
-    assert finding.verdict is Verdict.FAIL
-    assert "no_such_llama" in finding.detail
-    assert "meshslm[engine]" in finding.advice
-
-
-def test_llama_built_for_another_cpu_dies_there_and_not_here(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    probe(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
-    (finding,) = check_llama([])
-    assert finding.verdict is Verdict.FAIL
-    assert "signal 4" in finding.detail
-    assert "build it" in finding.advice
-
-
-def test_llama_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    probe(monkeypatch, "import signal; signal.pause()")
-    monkeypatch.setattr(doctor_checks, "PROBE_SECONDS", 0.3)
-    (finding,) = check_llama([])
-    assert finding.verdict is Verdict.FAIL
-
-
-def test_a_build_that_leaves_instructions_unused_is_a_warning(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    told = '{"version": "1", "system": "CPU : AVX2 = 1 |", "gpu": true}'
-    probe(monkeypatch, f"print({told!r})")
-    library, cpu, accelerator = check_llama(["avx2", "avx512f"])
-    assert library.verdict is Verdict.OK
-    assert cpu.verdict is Verdict.WARN
-    assert "AVX512" in cpu.detail
-    assert "GPU" in accelerator.detail
-
-
-def test_cpu_flags_of_both_families(tmp_path: Path) -> None:
-    intel, arm = tmp_path / "intel", tmp_path / "arm"
-    intel.write_text("processor\t: 0\nflags\t\t: fpu avx2\n")
-    arm.write_text("processor\t: 0\nFeatures\t: fp asimd\n")
-    assert cpu_flags(intel) == ["fpu", "avx2"]
-    assert cpu_flags(arm) == ["fp", "asimd"]
-    assert cpu_flags(tmp_path / "none") == []
 
 
 def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
@@ -134,9 +74,7 @@ def test_disk(free: int, verdict: Verdict, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("free", "verdict"), [(2**34, Verdict.OK), (2**28, Verdict.WARN)])
 def test_memory(free: int, verdict: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        psutil, "virtual_memory", lambda: SimpleNamespace(available=free, total=2**35)
-    )
+    monkeypatch.setattr(memory, "read", lambda: memory.Memory(2**35, free))
     assert check_memory().verdict is verdict
 
 
