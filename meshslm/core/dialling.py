@@ -8,13 +8,15 @@ Rules:
   so that two nodes that lost each other do not keep meeting in the middle.
 - At most `DIALS` dials are under way.
 - An address from the configuration is tried for ever; any other is given up after
-  `PEER_FORGET_MS` without success.
+  `PEER_FORGET_MS` without success. One from the configuration that does not answer is told of.
+- Success is a hello that both sides take, not a link.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from meshslm import limits
 from meshslm.chance import Chance
@@ -23,6 +25,9 @@ from meshslm.core.outbox import Outbox
 from meshslm.ids import Instant, NodeId, ms_between
 
 TIMER = "dial"
+TELL_AT: Final = 3
+"""A configured address that failed so often in a row is told of: once, and not while nodes that
+start together miss each other by a moment."""
 
 
 def peer_of(address: str) -> NodeId | None:
@@ -91,9 +96,17 @@ class Dialling:
                 self._finished(target.dialling)
             target.peer = peer
             target.linked = True
-            target.attempts = 0
             target.since = now
             self._out.stop_timer(TIMER, target.key)
+
+    def accepted(self, peer: NodeId) -> None:
+        """The peer belongs to this mesh: the waits for it begin anew.
+
+        A link alone does not do that, or one that refuses us would be dialled without end.
+        """
+        for target in self._targets.values():
+            if target.peer == peer:
+                target.attempts = 0
 
     def lost(self, peer: NodeId, addresses: tuple[str, ...], now: Instant, *, again: bool) -> None:
         """The link to `peer` is gone; `again` unless it said that it leaves."""
@@ -109,7 +122,9 @@ class Dialling:
             self._targets[target.key] = target
             self._wait(target)
 
-    def failed(self, address: str, now: Instant, peer: NodeId | None = None) -> None:
+    def failed(
+        self, address: str, now: Instant, peer: NodeId | None = None, reason: str = "no answer"
+    ) -> None:
         """A dial came to nothing; or `peer` answered, who is linked already by another dial."""
         key = self._finished(address)
         target = self._targets.get(key) if key is not None else None
@@ -125,6 +140,8 @@ class Dialling:
             target.addresses.remove(address)
             target.addresses.append(address)
         self._wait(target)
+        if target.configured and target.attempts == TELL_AT:
+            self._out.tell("dial.failed", f"{address}: {reason}; it will be tried on")
 
     def timer(self, key: str, now: Instant) -> None:
         """A target's wait is over, or its dial has taken too long."""

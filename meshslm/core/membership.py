@@ -212,6 +212,7 @@ class Membership:
         for address in peer.addresses:
             self._dialling.want(address, now)
         self._dialling.linked(node, peer.address, now)
+        self._dialling.accepted(node)
         self._out.stop_timer(HELLO, node)
         self._directory.cards_version += 1
         self._news = limits.EXCHANGES_OF_NEWS

@@ -179,7 +179,7 @@ class NodeCore:
         linked = event.peer == self._config.node or (
             event.peer in self._directory.peers and self._directory.peers[event.peer].connected
         )
-        self._dialling.failed(event.address, now, event.peer if linked else None)
+        self._dialling.failed(event.address, now, event.peer if linked else None, event.reason)
 
     def _on_timer(self, event: TimerFired, now: Instant) -> None:
         if self._out.timer_is_current(event.key, event.generation):

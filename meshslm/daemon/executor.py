@@ -41,6 +41,8 @@ log = logging.getLogger("meshslm.node")
 
 QUIET = frozenset({"peer.unknown-message", "task.moved"})
 """Topics that are logged for debugging only."""
+LOUD = frozenset({"dial.failed"})
+"""Topics that somebody has to do something about."""
 
 
 class Loader(Protocol):
@@ -119,5 +121,7 @@ class Executor:
 
     def _tell(self, effect: Tell) -> None:
         level = logging.DEBUG if effect.topic in QUIET else logging.INFO
+        if effect.topic in LOUD:
+            level = logging.WARNING
         about = effect.peer or effect.task or ""
         log.log(level, "%s %s %s", effect.topic, about, effect.detail)

@@ -83,7 +83,7 @@ class Mesh:
     ) -> NodeCore:
         """A node that starts now; its engines are ready."""
         node = NodeId(name)
-        addresses = tuple(address_of(b) for b in bootstrap)
+        addresses = tuple(b if b.startswith("/") else address_of(b) for b in bootstrap)
         config = CoreConfig(node, name, bootstrap=addresses, queue_per_engine=queue_per_engine)
         core = NodeCore(config, Chance.from_int(len(self.boxes)))
         self.boxes[node] = Box(core)

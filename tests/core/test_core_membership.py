@@ -278,6 +278,46 @@ def test_a_found_address_is_given_up_a_configured_one_never(mesh: Mesh) -> None:
     assert address_of("ghost") not in after
 
 
+def test_a_configured_address_that_nobody_answers_at_is_told_of_once_and_again_after_a_link(
+    mesh: Mesh,
+) -> None:
+    def told() -> list[str]:
+        return [t.detail for t in mesh.effects("a", Tell) if t.topic == "dial.failed"]
+
+    mesh.add("a", bootstrap=("b",))
+    mesh.give("a", AddressFound(address_of("ghost")))
+    mesh.pass_time(10 * limits.DIAL_BACKOFF_MOST_MS)
+    assert len(told()) == 1
+    assert told()[0].startswith(f"{address_of('b')}: nobody there")
+    mesh.add("b")
+    mesh.pass_time(limits.DIAL_BACKOFF_MOST_MS)
+    assert mesh.peer_state("a", "b") == "alive"
+    mesh.cut.add(frozenset("ab"))
+    mesh.break_link("a", "b")
+    mesh.pass_time(10 * limits.DIAL_BACKOFF_MOST_MS)
+    assert len(told()) == 2
+
+
+@pytest.mark.parametrize("address", [address_of("b"), "/memory/somewhere"])
+def test_a_node_that_refuses_us_is_dialled_ever_more_rarely(mesh: Mesh, address: str) -> None:
+    def other_mesh(_from: NodeId, _to: NodeId, message: Message) -> list[Message] | None:
+        return [Hello(1, 1, "elsewhere", 1)] if isinstance(message, Hello) else None
+
+    mesh.filter = other_mesh
+    mesh.aliases["/memory/somewhere"] = NodeId("b")
+    mesh.add("b")
+    mesh.add("a", bootstrap=(address,))
+    mesh.pass_time(10 * limits.DIAL_BACKOFF_MOST_MS)
+    refused = len(dials(mesh, "a"))
+    assert 10 <= refused <= 30
+    mesh.filter = lambda _from, _to, _message: None
+    mesh.pass_time(limits.DIAL_BACKOFF_MOST_MS)
+    assert mesh.peer_state("a", "b") == "alive"
+    mesh.break_link("a", "b")
+    mesh.pass_time(limits.DIAL_BACKOFF_MS)
+    assert mesh.peer_state("a", "b") == "alive"
+
+
 def test_nobody_dials_itself(mesh: Mesh) -> None:
     mesh.add("a", bootstrap=("a",))
     assert dials(mesh, "a") == []
