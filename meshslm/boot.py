@@ -249,6 +249,7 @@ class _Node:
             slots=engine.slots,
             threads=engine.threads or None,
             batch=engine.batch,
+            gpu_layers=None if engine.gpu_layers < 0 else engine.gpu_layers,
             sandbox=engine.sandbox,
             private_mib=self._budget_mib(),
         )

@@ -148,6 +148,15 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     batch: Annotated[
         int, Meta(ge=32, le=16384, description="Tokens computed in one step, at most.")
     ] = 512
+    gpu_layers: Annotated[
+        int,
+        Meta(
+            ge=-1,
+            le=1024,
+            description="Layers of a model to put on a GPU that llama.cpp was built for; -1: as "
+            "many as fit.",
+        ),
+    ] = -1
     memory_mib: Annotated[
         int,
         Meta(

@@ -105,6 +105,8 @@ class EngineSpec:
     """`off`, `auto` (as far as the system can) or `required`."""
     private_mib: int = 0
     """Memory of the worker that is not a mapped file, at most; 0: without bound."""
+    gpu_layers: int | None = None
+    """Layers to put on a GPU; None: as many as fit. Without a GPU none are."""
     hang_s: float = HANG_S
     """Longest time for one step."""
 
@@ -235,6 +237,7 @@ class EngineProcess:
                 spec.writable,
                 spec.sandbox,
                 spec.private_mib,
+                spec.gpu_layers,
             )
         )
         unusable = ""

@@ -42,6 +42,8 @@ class Load(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """`off`, `auto` (as far as the system can) or `required`."""
     private_mib: int = 0
     """Memory that is not a mapped file, at most; 0: without bound."""
+    gpu_layers: int | None = None
+    """Layers to put on a GPU; None: as many as fit. Without a GPU none are."""
 
 
 class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -93,6 +95,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """What confines it."""
     unconfined: tuple[str, ...] = ()
     """What does not, and why."""
+    gpu_layers: int = 0
+    """Layers that are on a GPU."""
 
 
 class Unusable(msgspec.Struct, frozen=True, tag=True, array_like=True):

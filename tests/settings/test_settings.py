@@ -207,6 +207,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "engine.slots": st.integers(1, 64),
     "engine.context": st.integers(0, 2**20),
     "engine.batch": st.integers(32, 4096),
+    "engine.gpu_layers": st.integers(-1, 100),
     "engine.memory_mib": st.integers(0, 100_000),
     "engine.idle_s": st.integers(0, 100_000),
     "engine.sandbox": st.sampled_from(["off", "auto", "required"]),
