@@ -169,10 +169,11 @@ class Model:
         batch: int,
         threads: int,
         on_progress: Callable[[float], None],
+        gpu_layers: int = 0,
     ) -> None:
         """Load it. Raises `OurFault` where llama.cpp cannot."""
         self._threads = threads
-        self._model = load_weights(path, on_progress)
+        self._model = load_weights(path, on_progress, gpu_layers=gpu_layers)
         self._adapter: Adapter | None = None
         self._context = _make_context(self._model, context, slots, batch, threads)
         self._memory = llama.llama_get_memory(self._context)
@@ -215,9 +216,14 @@ class Model:
             self._threads = threads
             llama.llama_set_n_threads(self._context, threads, threads)
 
-    def clear(self, slot: int) -> None:
-        """Forget a sequence."""
-        llama.llama_memory_seq_rm(self._memory, slot, -1, -1)
+    @property
+    def forgets_ends(self) -> bool:
+        """A sequence can forget its last tokens and go on from there."""
+        return self._removes_rows
+
+    def keep(self, slot: int, tokens: int) -> None:
+        """Forget all but so many of a sequence's first tokens."""
+        llama.llama_memory_seq_rm(self._memory, slot, tokens, -1)
 
     def copy(self, source: int, target: int) -> None:
         """Make the sequence `target` equal to `source`."""
@@ -334,9 +340,12 @@ class Rows:
         return self._batch
 
 
-def load_weights(path: Path, on_progress: Callable[[float], None]) -> object:
-    """Map a model file. Raises `OurFault` where llama.cpp cannot."""
+def load_weights(
+    path: Path, on_progress: Callable[[float], None], *, gpu_layers: int = 0
+) -> object:
+    """Map a model file, and copy its last layers to a GPU. Raises `OurFault` where it cannot."""
     parameters = llama.llama_model_default_params()
+    parameters.n_gpu_layers = gpu_layers
     parameters.load_mode = llama.LLAMA_LOAD_MODE_MMAP
     parameters.use_extra_bufts = False
 

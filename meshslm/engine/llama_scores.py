@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meshslm.engine.llama import Adapter, DecodeFailed, Model, Rows, apply_adapter
-from meshslm.engine.schedule import TILE
+from meshslm.engine.prefix_cache import TILE
 
 
 class PromptScores:

@@ -24,6 +24,7 @@ from meshslm.engine.forms import END_OF_THOUGHTS, Form, Forms
 from meshslm.engine.grammar import Grammars, Matcher
 from meshslm.engine.llama import Vocabulary
 from meshslm.engine.output import THINK, THOUGHT, Delta, OutputStream
+from meshslm.engine.prefix_cache import Tiles
 from meshslm.engine.sampling import Ranked, Row, Sampler, ranked
 from meshslm.engine.schedule import Job
 from meshslm.engine.templates import ChatTemplate, Part
@@ -77,6 +78,12 @@ class Run:
     thinking_tokens: int | None = None
     """After so many, `end_of_thoughts` comes."""
     end_of_thoughts: Sequence[int] = ()
+    tenant: str = ""
+    background: bool = False
+    tiles: Tiles = ()
+    """Names of the prompt's tiles, where they may be taken over from other runs."""
+    cached: int = -1
+    """Tokens of the prompt that were not computed; below 0 while that is not known."""
     admitted: float = 0.0
     first_token: float = 0.0
     _prompt_set: npt.NDArray[np.int64] | None = None
@@ -84,7 +91,16 @@ class Run:
     @property
     def job(self) -> Job:
         """Itself, for the scheduler."""
-        return Job(self.id, len(self.prompt), self.most, len(self.choices), group=self.group)
+        return Job(
+            self.id,
+            len(self.prompt),
+            self.most,
+            len(self.choices),
+            group=self.group,
+            tiles=self.tiles,
+            tenant=self.tenant,
+            background=self.background,
+        )
 
     @property
     def finished(self) -> bool:
@@ -184,7 +200,8 @@ class Run:
 
     def _bound_thoughts(self, choice: Choice) -> None:
         most = self.thinking_tokens
-        if most is not None and choice.thought >= most and not choice.forced:
+        spent = most is not None and choice.thought >= most
+        if spent and not choice.forced and choice.output.between_characters:
             choice.forced = list(self.end_of_thoughts)
 
 
@@ -245,6 +262,7 @@ class Intake:
             seed = int.from_bytes(os.urandom(7), "big")
         choices = [self._choice(request, form, seed, place) for place in range(request.choices)]
         run = Run(number, prompt, most, choices, request.logprobs, now)
+        run.tenant, run.background = request.tenant, request.priority == "background"
         run.marks = self._marks(form)
         run.thinking_tokens = form.thinking_tokens
         run.end_of_thoughts = self._end_of_thoughts

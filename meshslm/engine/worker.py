@@ -43,7 +43,9 @@ from meshslm.engine.gbnf import GrammarFault
 from meshslm.engine.gguf import GgufHeader, read_header
 from meshslm.engine.kinds import Pooling, pooling_of
 from meshslm.engine.llama import DecodeFailed, Model, offloads
+from meshslm.engine.offload import plan
 from meshslm.engine.operations import Desk
+from meshslm.engine.prefix_cache import tile_names
 from meshslm.engine.protocol import (
     Beat,
     Command,
@@ -193,6 +195,8 @@ class Worker:
         self._runs: dict[int, Run] = {}
         self._reports: list[Report] = []
         self._speeds = Speeds()
+        self._forgotten = 0
+        """Adapters that were taken away."""
 
     def serve(self, threads: ThreadChoice) -> None:
         """Serve until told to leave. Raises `Gone`."""
@@ -207,6 +211,7 @@ class Worker:
                         self._stop(number)
                     case Forget(adapter):
                         self._adapters.forget(adapter)
+                        self._forgotten += 1
                     case Shutdown():
                         return
                     case Load():
@@ -239,6 +244,8 @@ class Worker:
             check_echo(request)
             run = self._intake.run(number, request, now, today)
             run.group = self._adapters.take(request.adapter, adapter)
+            if self._model.forgets_ends:
+                run.tiles = tile_names(self._prefix_group(run.group), run.prompt)
         except RequestFault as fault:
             self._reports.append(Failed(number, fault.code, fault.detail))
         except OurFault as fault:
@@ -251,6 +258,10 @@ class Worker:
                 self._echoes.score(run, self._adapters.of(run.group))
             else:
                 self._scheduler.add(run.job)
+
+    def _prefix_group(self, group: str) -> str:
+        """Whose prompts may be taken over: an adapter that comes again may be another."""
+        return f"{group}#{self._forgotten}" if group else ""
 
     def _stop(self, number: int) -> None:
         self._desk.stop(number)
@@ -287,7 +298,8 @@ class Worker:
     def _step(self, step: Step) -> None:
         began = time.monotonic()
         for number in self._scheduler.admitted():
-            self._runs[number].admitted = began
+            run = self._runs[number]
+            run.admitted = run.admitted or began
         try:
             self._compute(step)
         except DecodeFailed as fault:
@@ -308,12 +320,15 @@ class Worker:
         self._adapters.use(step.group)
         for source, target in step.moves:
             model.copy(source, target)
-        for slot in step.clear:
-            model.clear(slot)
+        for slot, tokens in step.keep:
+            model.keep(slot, tokens)
         model.begin()
         for piece in step.pieces:
-            tokens = self._runs[piece.run].tokens(piece.choice, piece.start, piece.count)
-            model.add(piece.slot, piece.start, tokens, wanted=bool(piece.sample))
+            run = self._runs[piece.run]
+            if run.cached < 0:
+                run.cached = piece.cached
+            rows = run.tokens(piece.choice, piece.start, piece.count)
+            model.add(piece.slot, piece.start, rows, wanted=bool(piece.sample))
         model.compute()
         for piece in step.pieces:
             for slot in piece.share:
@@ -370,7 +385,7 @@ class Worker:
 def _ended(run: Run, now: float) -> Ended:
     return Ended(
         run.id,
-        Usage(len(run.prompt), run.completion_tokens),
+        Usage(len(run.prompt), run.completion_tokens, max(0, run.cached)),
         Timings(
             queue_ms=(run.admitted - run.arrived) * 1000,
             prefill_ms=(run.first_token - run.admitted) * 1000,
@@ -419,6 +434,7 @@ def load_decoder(
         batch=shape.batch,
         threads=threads.threads,
         on_progress=progress,
+        gpu_layers=(on_gpu := layers_on_gpu(command, header)),
     )
     vocabulary = model.vocabulary
     template = ChatTemplate(
@@ -436,8 +452,20 @@ def load_decoder(
         quantisation=header.quantisation,
         description=model.description,
         threads=threads.revise(),
+        gpu_layers=on_gpu,
     )
     return Worker(pipe, model, intake, shape, Adapters(model, header)), ready
+
+
+def layers_on_gpu(command: Load, header: GgufHeader) -> int:
+    """Layers that go to a GPU: as many as were asked for, or as fit; none without one."""
+    if not offloads():
+        return 0
+    if command.gpu_layers is not None:
+        return command.gpu_layers
+    from meshslm.engine.llama_devices import gpu_free_mib  # noqa: PLC0415 - only with a GPU
+
+    return plan(header, gpu_free_mib(), command.context, command.slots, command.batch).layers
 
 
 def confine(command: Load) -> sandbox.Confinement:

@@ -1,0 +1,94 @@
+"""With the real model: whatever is taken over, in whatever company, the tokens are the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meshslm.engine.prefix_cache import TILE
+from meshslm.engine.protocol import Command, Produced, Start
+from meshslm.wire.messages import ChatMessage
+from tests.engine.worker_script import ScriptedWorker, ask
+
+pytestmark = pytest.mark.model
+
+SYSTEM = "You tell stories. " + " ".join(
+    f"Rule {number}: the {animal} must never be afraid of the {thing}."
+    for number, (animal, thing) in enumerate(
+        zip(["cat", "dog", "owl", "fox"] * 4, ["sea", "sun", "old house", "dark"] * 4, strict=True)
+    )
+)
+
+
+def told(run: int, question: str, **fields: int | None) -> Start:
+    messages = (ChatMessage("system", SYSTEM), ChatMessage("user", question))
+    seed = fields.pop("seed", None)
+    return ask(run, "", seed=seed, messages=messages)
+
+
+@pytest.fixture(scope="module")
+def worker(model_path: Path) -> ScriptedWorker:
+    return ScriptedWorker(model_path)
+
+
+@pytest.fixture(scope="module")
+def alone(model_path: Path) -> dict[int, list[int]]:
+    """The tokens of each run on a worker that has seen nothing before."""
+    found = {}
+    for command in questions():
+        fresh = ScriptedWorker(model_path, slots=1)
+        answer = fresh.play([command])[command.run]
+        assert answer.usage.cached_tokens == 0
+        found[command.run] = answer.tokens
+    return found
+
+
+def questions() -> list[Start]:
+    return [
+        told(1, "Who are you?"),
+        told(2, "Tell me of the fox.", seed=7),
+        told(3, "Tell me of the owl and the sea, please, and do not forget the old house."),
+        ask(4, "What is a prime number?", seed=3),
+    ]
+
+
+def test_a_common_beginning_is_taken_over_and_changes_nothing(
+    worker: ScriptedWorker, alone: dict[int, list[int]]
+) -> None:
+    commands: list[Command] = list(questions())
+    for _ in range(2):
+        one_by_one = worker.play(*([command] for command in commands))
+        together = worker.play(commands)
+        for answers in (one_by_one, together):
+            assert {run: answer.tokens for run, answer in answers.items()} == alone
+            assert answers[2].usage.cached_tokens >= 3 * TILE
+            assert answers[2].usage.cached_tokens % TILE == 0
+        worker.worker._scheduler.check()
+
+
+def test_a_conversation_goes_on_where_it_was(worker: ScriptedWorker, model_path: Path) -> None:
+    turns = [ChatMessage("system", SYSTEM)]
+    cached = []
+    for number, question in enumerate(["Hello!", "And then?", "Why?"]):
+        turns.append(ChatMessage("user", question))
+        command = ask(50 + number, "", messages=tuple(turns))
+        warm = worker.play([command])[50 + number]
+        fresh = ScriptedWorker(model_path, slots=1).play([command])[50 + number]
+        assert warm.tokens == fresh.tokens
+        cached.append(warm.usage.cached_tokens)
+        turns.append(ChatMessage("assistant", warm.text))
+    assert cached == sorted(cached)
+    assert cached[0] >= 3 * TILE
+
+
+def test_background_work_gives_way_and_its_text_stays(
+    model_path: Path, alone: dict[int, list[int]]
+) -> None:
+    worker = ScriptedWorker(model_path, slots=1)
+    background = Start(3, replace(questions()[2].request, priority="background"))
+    answers = worker.play([background], later=[(12, ask(4, "What is a prime number?", seed=3))])
+    assert {3: answers[3].tokens, 4: answers[4].tokens} == {n: alone[n] for n in (3, 4)}
+    order = [report.run for report in worker.reports if isinstance(report, Produced)]
+    assert order.index(4) < len(order) - order[::-1].index(3) - 1, "it did not give way"
