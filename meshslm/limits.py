@@ -127,6 +127,10 @@ DEADLINE_MS: Final = 600_000
 QUEUE_PER_ENGINE: Final = 64
 """Runs waiting for one engine: at 1 s each and 8 slots the last waits 8 s; longer is no service."""
 
+DELIVERED_TOKENS: Final = 131_072
+"""Tokens of an answer that is continued elsewhere: as long as the longest contexts of small
+models."""
+
 RUN_AHEAD: Final = 2
 """Runs given to an engine beyond its slots, so that a freed slot is filled without a round trip."""
 
@@ -273,6 +277,9 @@ SCHEMA_BYTES: Final = 64 * KIB
 
 INPUTS: Final = 1024
 """Texts of one request for embeddings or scores."""
+
+GIVEN_TOKENS: Final = 1024
+"""Tokens that a request may give instead of text, in one list."""
 
 TOOLS_BYTES: Final = 256 * KIB
 """All tools of one request together: longer than most contexts have room for."""

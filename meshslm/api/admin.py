@@ -37,6 +37,8 @@ class SpecialistInfo(msgspec.Struct, kw_only=True):
     domains: list[Card] = []
     price: float = 0.0
     batch_invariant: bool = False
+    operations: list[str] = msgspec.field(default_factory=lambda: ["generate"])
+    """What it can be asked for: `generate`, `embed`, `rerank`, `tokenize`, ..."""
 
 
 class HardwareInfo(msgspec.Struct, kw_only=True):

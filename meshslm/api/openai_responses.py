@@ -19,6 +19,12 @@ class PromptTokensDetails(msgspec.Struct, kw_only=True):
     cached_tokens: int = 0
 
 
+class CompletionTokensDetails(msgspec.Struct, kw_only=True):
+    """What completion tokens were spent on."""
+
+    reasoning_tokens: int = 0
+
+
 class CompletionUsage(msgspec.Struct, kw_only=True):
     """Token counts over all choices."""
 
@@ -26,6 +32,9 @@ class CompletionUsage(msgspec.Struct, kw_only=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails = msgspec.field(default_factory=PromptTokensDetails)
+    completion_tokens_details: CompletionTokensDetails = msgspec.field(
+        default_factory=CompletionTokensDetails
+    )
 
 
 class RouteInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -72,12 +81,30 @@ class ChatLogprobs(msgspec.Struct, kw_only=True):
     refusal: None = None
 
 
+class CalledFunction(msgspec.Struct, kw_only=True):
+    """What is to be called. `arguments` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, kw_only=True):
+    """A call that the model asks for."""
+
+    id: str
+    type: str = "function"
+    function: CalledFunction
+
+
 class ChatAnswer(msgspec.Struct, kw_only=True):
     """The message that was generated."""
 
     role: str
     content: str | None
     refusal: str | None = None
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
+    """What the model thought; as other servers of models that think have it."""
+    tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChoice(msgspec.Struct, kw_only=True):
@@ -102,11 +129,29 @@ class ChatCompletion(msgspec.Struct, kw_only=True):
     meshslm: RouteInfo | None = None
 
 
+class FunctionDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What is new in a call: first its name, then pieces of its arguments."""
+
+    name: str | None = None
+    arguments: str = ""
+
+
+class ToolCallDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What is new in one of the calls; id and type come with its first piece."""
+
+    index: int
+    id: str | None = None
+    type: str | None = None
+    function: FunctionDelta = msgspec.field(default_factory=FunctionDelta)
+
+
 class ChatDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What is new in a message."""
 
     role: str | None = None
     content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallDelta] = []
 
 
 class ChatChunkChoice(msgspec.Struct, kw_only=True):
@@ -136,7 +181,8 @@ class TextLogprobs(msgspec.Struct, kw_only=True):
     """Logprobs of a choice in the older form: parallel lists."""
 
     tokens: list[str]
-    token_logprobs: list[float]
+    token_logprobs: list[float | None]
+    """`None` of a text's very first token, which follows nothing."""
     top_logprobs: list[dict[str, float]] | None
     text_offset: list[int]
 
@@ -175,6 +221,8 @@ class ModelHost(msgspec.Struct, kw_only=True):
     context: int
     quantisation: str
     slots: int
+    operations: list[str] = msgspec.field(default_factory=lambda: ["generate"])
+    """What it can be asked for: `generate`, `embed`, `rerank`, `tokenize`, ..."""
 
 
 class ModelInfo(msgspec.Struct, kw_only=True):

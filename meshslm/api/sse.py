@@ -1,11 +1,16 @@
 """Server-sent events, both ends: how a stream of JSON goes over HTTP.
 
 Rules:
-- One event is one `data:` line with JSON in it; `[DONE]` says that the stream is whole.
+- One event is one `data:` line with JSON in it. In OpenAI's older streams `[DONE]` says that the
+  stream is whole; in newer ones, and Anthropic's, every event names its kind, and the last one
+  says so.
 - The decoder takes bytes as they come, splits only at line feeds, and bounds what it holds back.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -40,6 +45,12 @@ def text_json(text: str) -> bytes:
 def event(payload: object) -> bytes:
     """`payload` as one event."""
     return PREFIX + one_line(_encode(payload)) + SUFFIX
+
+
+def typed_event(kind: str, payload: Mapping[str, object] = MappingProxyType({})) -> bytes:
+    """An event that has its kind on a line of its own, and as the `type` in its JSON."""
+    data = one_line(_encode({"type": kind, **payload}))
+    return b"event: %s\n%s%s%s" % (kind.encode(), PREFIX, data, SUFFIX)
 
 
 class EventDecoder:

@@ -22,13 +22,35 @@ from meshslm import limits
 from meshslm.api.admin import Health, Readiness
 from meshslm.api.openai_responses import Model
 from meshslm.errors import FaultCode, RequestFault
-from meshslm.gateway.completions import Completions
+from meshslm.gateway.answering import Answering
 from meshslm.gateway.guard import Guard, HostPolicy
-from meshslm.gateway.jobs import read_chat, read_completion
+from meshslm.gateway.jobs import Job, Reader
+from meshslm.gateway.messages import read_message
+from meshslm.gateway.openai_jobs import read_chat, read_completion
+from meshslm.gateway.operations import (
+    read_detokenize,
+    read_embedding,
+    read_rerank,
+    read_template,
+    read_tokenize,
+)
 from meshslm.gateway.replies import fault_reply, json_reply, refusal
+from meshslm.gateway.responses import Responses
 from meshslm.gateway.service import NodeService
 from meshslm.gateway.views import model_list, peers_reply, status_reply
 from meshslm.observe.meters import CONTENT_TYPE, Meters
+
+READERS: dict[str, Reader] = {
+    "/v1/chat/completions": read_chat,
+    "/v1/completions": read_completion,
+    "/v1/messages": read_message,
+    "/v1/embeddings": read_embedding,
+    "/v1/rerank": read_rerank,
+    "/tokenize": read_tokenize,
+    "/detokenize": read_detokenize,
+    "/apply-template": read_template,
+}
+"""What makes a job of the body that is sent to a path."""
 
 
 def create_app(
@@ -48,13 +70,18 @@ def create_app(
     """
     meters = Meters(version=version, status=service.status, peers=service.peers)
     pages = _Pages(service, meters, created=int(time.time()))
-    chat, completions = (
-        Completions(service, meters, partial(read, deadline_ms=deadline_ms), body_bytes=body_bytes)
-        for read in (read_chat, read_completion)
-    )
+    responses = Responses(deadline_ms=deadline_ms)
+    readers: dict[str, Callable[[bytes], Job]] = {
+        **{path: partial(read, deadline_ms=deadline_ms) for path, read in READERS.items()},
+        "/v1/responses": responses.read,
+    }
     routes = [
-        Route("/v1/chat/completions", chat, methods=["POST"]),
-        Route("/v1/completions", completions, methods=["POST"]),
+        *(
+            Route(path, Answering(service, meters, read, body_bytes=body_bytes), methods=["POST"])
+            for path, read in readers.items()
+        ),
+        Route("/v1/responses/{name}", responses.get, methods=["GET"]),
+        Route("/v1/responses/{name}", responses.delete, methods=["DELETE"]),
         Route("/v1/models", pages.models),
         Route("/v1/models/{name:path}", pages.model),
         Route("/healthz", pages.healthz),
@@ -126,12 +153,13 @@ class _Pages:
 
 def _templates(paths: Iterable[str]) -> Callable[[str], str]:
     """Maps a path to its route's template, so that counters have few labels."""
-    exact = {path for path in paths if "{" not in path}
+    exact = set(paths)
+    open_ = {path.partition("{")[0]: path.replace(":path", "") for path in exact if "{" in path}
 
     def template(path: str) -> str:
         if path in exact:
             return path
-        return "/v1/models/{name}" if path.startswith("/v1/models/") else "other"
+        return next((name for start, name in open_.items() if path.startswith(start)), "other")
 
     return template
 
@@ -145,10 +173,10 @@ async def _on_http(request: Request, error: Exception) -> Response:
         detail = f"There is no {path} here."
     elif error.status_code == 405:
         detail = f"{method} is not allowed on {path}."
-    return refusal(error.status_code, detail, error.headers)
+    return refusal(error.status_code, detail, error.headers, path=path)
 
 
-async def _on_fault(_request: Request, error: Exception) -> Response:
+async def _on_fault(request: Request, error: Exception) -> Response:
     """What a client asked for and cannot have."""
     assert isinstance(error, RequestFault), error
-    return fault_reply(error)
+    return fault_reply(error, path=request.url.path)

@@ -8,48 +8,27 @@ Rules:
 - A choice begins with an event that has its role and empty text, as OpenAI's streams do.
 - The event with `finish_reason` has no text.
 - With `include_usage` every event has `usage`: null until the last one, which has no choices.
+- A stream that broke off ends with an event `error` and without `[DONE]`, which means "whole":
+  OpenAI's clients raise `APIError` on it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
 
 import msgspec
 
 from meshslm.api import sse
-from meshslm.api.openai_responses import (
-    ChatChunk,
-    CompletionUsage,
-    RouteInfo,
-    TextCompletion,
-)
+from meshslm.api.faults import envelope
+from meshslm.api.openai_responses import ChatChunk, RouteInfo, TextCompletion
+from meshslm.errors import RequestFault
+from meshslm.gateway.jobs import Head
 from meshslm.gateway.logprobs import chat_logprobs, text_logprobs
-from meshslm.wire.messages import Chunk
+from meshslm.gateway.told import usage_shape
+from meshslm.gateway.transcript import Thoughts
+from meshslm.wire.messages import CallPiece, Chunk, Usage
 
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What all events of an answer, or the whole answer, begin with."""
-
-    id: str
-    created: int
-    model: str
-    fingerprint: str | None
-
-
-class EventWriter(Protocol):
-    """Turns what a task produces into stream events."""
-
-    def chunk(self, chunk: Chunk) -> bytes:
-        """The events of a chunk; none where it has nothing to show yet."""
-        ...
-
-    def end(self, usage: CompletionUsage, info: RouteInfo | None) -> bytes:
-        """The last events of a stream that is whole."""
-        ...
 
 
 class ChatEvents:
@@ -58,6 +37,7 @@ class ChatEvents:
     def __init__(self, head: Head, choices: int, *, include_usage: bool) -> None:
         self._head = head
         self._include_usage = include_usage
+        self._thoughts = [Thoughts() for _ in range(choices)]
         before = _opening(head, "chat.completion.chunk")
         self._before = [b'%s%d,"delta":' % (before, index) for index in range(choices)]
         self._after = b'}],"usage":null}\n\n' if include_usage else b"}]}\n\n"
@@ -65,12 +45,16 @@ class ChatEvents:
         self._begun = [False] * choices
 
     def chunk(self, chunk: Chunk) -> bytes:
-        """Role, text and end of a choice, as far as the chunk has them."""
+        """Role, thoughts, text, calls and end of a choice, as far as the chunk has them."""
         before = self._before[chunk.choice]
         events = b""
         if not self._begun[chunk.choice]:
             self._begun[chunk.choice] = True
             events = before + b'{"role":"assistant","content":""' + self._plain
+        self._thoughts[chunk.choice].add(chunk)
+        if chunk.reasoning:
+            thought = sse.text_json(chunk.reasoning)
+            events += before + b'{"reasoning_content":' + thought + self._plain
         if chunk.logprobs:
             events += b'%s{"content":%s},"logprobs":%s,"finish_reason":null%s' % (
                 before,
@@ -80,6 +64,9 @@ class ChatEvents:
             )
         elif chunk.text:
             events += before + b'{"content":' + sse.text_json(chunk.text) + self._plain
+        for piece in chunk.calls:
+            for delta in _call_deltas(piece):
+                events += before + b'{"tool_calls":[' + delta + b"]" + self._plain
         if chunk.finish:
             events += b'%s{},"logprobs":null,"finish_reason":%s%s' % (
                 before,
@@ -88,7 +75,7 @@ class ChatEvents:
             )
         return events
 
-    def end(self, usage: CompletionUsage, info: RouteInfo | None) -> bytes:
+    def end(self, usage: Usage, info: RouteInfo | None) -> bytes:
         """Token counts, if asked for, and the mark of a whole stream."""
         if not self._include_usage:
             return sse.DONE_EVENT
@@ -98,24 +85,34 @@ class ChatEvents:
             model=self._head.model,
             system_fingerprint=self._head.fingerprint,
             choices=[],
-            usage=usage,
+            usage=usage_shape(usage, sum(thoughts.tokens for thoughts in self._thoughts)),
             meshslm=info,
         )
         return sse.event(last) + sse.DONE_EVENT
 
+    def fail(self, fault: RequestFault) -> bytes:
+        """What went wrong."""
+        return sse.event(envelope(fault))
+
 
 class TextEvents:
-    """Events of a text completion. `echo` is shown before each choice."""
+    """Events of a text completion. `echoes` are shown before the choices, one each.
 
-    def __init__(self, head: Head, choices: int, *, include_usage: bool, echo: str = "") -> None:
+    `prompted`: the first token of each choice is the first of its prompt, which follows nothing.
+    """
+
+    def __init__(
+        self, head: Head, echoes: Sequence[str], *, include_usage: bool, prompted: bool = False
+    ) -> None:
         self._head = head
         self._include_usage = include_usage
         before = _opening(head, "text_completion")
-        self._before = [b'%s%d,"text":' % (before, index) for index in range(choices)]
+        self._before = [b'%s%d,"text":' % (before, index) for index in range(len(echoes))]
         self._after = b'}],"usage":null}\n\n' if include_usage else b"}]}\n\n"
         self._plain = b',"logprobs":null,"finish_reason":null' + self._after
-        self._unechoed = [echo] * choices
-        self._offsets = [0] * choices
+        self._unechoed = list(echoes)
+        self._prompted = prompted
+        self._offsets = [0] * len(echoes)
 
     def chunk(self, chunk: Chunk) -> bytes:
         """Text and end of a choice, as far as the chunk has them."""
@@ -127,7 +124,8 @@ class TextEvents:
             self._unechoed[index] = ""
         events = b""
         if chunk.logprobs:
-            shape = text_logprobs(chunk.logprobs, self._offsets[index])
+            offset = self._offsets[index]
+            shape = text_logprobs(chunk.logprobs, offset, prompted=self._prompted and not offset)
             self._offsets[index] += sum(len(token.text) for token in chunk.logprobs)
             events = b'%s%s,"logprobs":%s,"finish_reason":null%s' % (
                 before,
@@ -145,7 +143,7 @@ class TextEvents:
             )
         return events
 
-    def end(self, usage: CompletionUsage, info: RouteInfo | None) -> bytes:
+    def end(self, usage: Usage, info: RouteInfo | None) -> bytes:
         """Token counts, if asked for, and the mark of a whole stream."""
         if not self._include_usage:
             return sse.DONE_EVENT
@@ -155,10 +153,28 @@ class TextEvents:
             model=self._head.model,
             system_fingerprint=self._head.fingerprint,
             choices=[],
-            usage=usage,
+            usage=usage_shape(usage),
             meshslm=info,
         )
         return sse.event(last) + sse.DONE_EVENT
+
+    def fail(self, fault: RequestFault) -> bytes:
+        """What went wrong."""
+        return sse.event(envelope(fault))
+
+
+def _call_deltas(piece: CallPiece) -> list[bytes]:
+    """A call's id and name, then its arguments, as far as the piece has them."""
+    deltas = []
+    if piece.id or piece.name:
+        deltas.append(
+            b'{"index":%d,"id":%s,"type":"function","function":{"name":%s,"arguments":""}}'
+            % (piece.index, sse.text_json(piece.id), sse.text_json(piece.name))
+        )
+    if piece.arguments:
+        arguments = sse.text_json(piece.arguments)
+        deltas.append(b'{"index":%d,"function":{"arguments":%s}}' % (piece.index, arguments))
+    return deltas
 
 
 def _opening(head: Head, kind: str) -> bytes:

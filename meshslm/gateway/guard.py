@@ -119,12 +119,15 @@ class Guard:
             self._hosts.check(scope)
             await self._app(scope, exchange.receive, exchange.send)
         except HTTPException as refused:
-            reply = refusal(refused.status_code, refused.detail, refused.headers)
+            reply = refusal(
+                refused.status_code, refused.detail, refused.headers, path=scope["path"]
+            )
             await reply(scope, exchange.receive, exchange.send)
         except Exception:  # noqa: BLE001 - whatever it is, the node lives on
             _log.exception("a request failed on a bug", extra={"facts": {"id": exchange.id}})
             if not exchange.status:
-                reply = refusal(500, f"A bug in the node; its log has the trace ({exchange.id}).")
+                told = f"A bug in the node; its log has the trace ({exchange.id})."
+                reply = refusal(500, told, path=scope["path"])
                 await reply(scope, exchange.receive, exchange.send)
 
     def _note(self, exchange: _Exchange) -> None:

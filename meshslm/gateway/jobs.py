@@ -1,63 +1,76 @@
-"""A request that was read and found good: the task it means, and how its answer is told."""
+"""A request that was read and found good: the tasks that it means, and how its answer is told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Protocol
 
-import msgspec
+from meshslm.api.openai_responses import RouteInfo
+from meshslm.errors import RequestFault
+from meshslm.wire.messages import Chunk, TaskRequest, Usage
 
-from meshslm.api.decode import decode_body
-from meshslm.api.openai_requests import ChatRequest, CompletionRequest
-from meshslm.api.openai_responses import CompletionUsage, RouteInfo
-from meshslm.gateway.events import ChatEvents, EventWriter, Head, TextEvents
-from meshslm.gateway.translate import chat_task, completion_task
-from meshslm.gateway.whole import Transcript, chat_answer, text_answer
-from meshslm.wire.messages import TaskRequest
 
-WholeAnswer = Callable[
-    [Head, Sequence[Transcript], CompletionUsage, RouteInfo | None], msgspec.Struct
-]
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What all events of an answer, or the whole answer, begin with."""
 
-_chat_requests = msgspec.json.Decoder(ChatRequest)
-_completion_requests = msgspec.json.Decoder(CompletionRequest)
+    id: str
+    created: int
+    model: str
+    fingerprint: str | None
+
+
+class Collector(Protocol):
+    """Gathers what tasks produce, for an answer that is told at once."""
+
+    def add(self, chunk: Chunk) -> None:
+        """Add a chunk; choices are numbered through all tasks."""
+        ...
+
+    def body(self, head: Head, usage: Usage, info: RouteInfo | None) -> object:
+        """The answer, to be written as JSON.
+
+        Raises `RequestFault` where what was produced is not what was asked for.
+        """
+        ...
+
+
+class EventWriter(Protocol):
+    """Turns what tasks produce into the events of a stream."""
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        """The events of a chunk; none where it has nothing to show yet."""
+        ...
+
+    def end(self, usage: Usage, info: RouteInfo | None) -> bytes:
+        """The last events of a stream that is whole."""
+        ...
+
+    def fail(self, fault: RequestFault) -> bytes:
+        """The last event of a stream that broke off."""
+        ...
+
+
+class Reader(Protocol):
+    """Makes a job of a body; raises `RequestFault` where it makes no sense."""
+
+    def __call__(self, body: bytes, *, deadline_ms: int) -> Job:
+        """`deadline_ms` is for requests that name none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One completion to be answered."""
+    """One request to be answered."""
 
-    request: TaskRequest
-    stream: bool
+    requests: tuple[TaskRequest, ...]
     id_prefix: str
-    events: Callable[[Head, int], EventWriter]
-    """Makes the writer of its stream, for so many choices."""
-    whole: WholeAnswer
+    whole: Callable[[], Collector]
+    events: Callable[[Head], EventWriter] | None = None
+    """Makes the writer of its stream; None where it does not stream."""
 
-
-def read_chat(body: bytes, *, deadline_ms: int) -> Job:
-    """The job of a `POST /v1/chat/completions`; raises `RequestFault` where it makes no sense."""
-    asked = decode_body(body, _chat_requests)
-    asked.check()
-    return Job(
-        request=chat_task(asked, deadline_ms),
-        stream=bool(asked.stream),
-        id_prefix="chatcmpl-",
-        events=partial(ChatEvents, include_usage=asked.include_usage),
-        whole=chat_answer,
-    )
-
-
-def read_completion(body: bytes, *, deadline_ms: int) -> Job:
-    """The job of a `POST /v1/completions`; raises `RequestFault` where it makes no sense."""
-    asked = decode_body(body, _completion_requests)
-    asked.check()
-    echo = asked.text if asked.echo else ""
-    return Job(
-        request=completion_task(asked, deadline_ms),
-        stream=bool(asked.stream),
-        id_prefix="cmpl-",
-        events=partial(TextEvents, include_usage=asked.include_usage, echo=echo),
-        whole=partial(text_answer, echo=echo),
-    )
+    @property
+    def generates(self) -> bool:
+        """Whether the tasks write text."""
+        return self.requests[0].operation == "generate"

@@ -31,8 +31,13 @@ def chat_logprobs(tokens: Sequence[TokenLogprob]) -> ChatLogprobs:
     )
 
 
-def text_logprobs(tokens: Sequence[TokenLogprob], offset: int = 0) -> TextLogprobs:
-    """Parallel lists, as text completions have it; `offset` is the text's length before them."""
+def text_logprobs(
+    tokens: Sequence[TokenLogprob], offset: int = 0, *, prompted: bool = False
+) -> TextLogprobs:
+    """Parallel lists, as text completions have it; `offset` is the text's length before them.
+
+    `prompted`: the first token is a prompt's, and follows nothing that would make it likely.
+    """
     offsets = []
     for token in tokens:
         offsets.append(offset)
@@ -40,7 +45,9 @@ def text_logprobs(tokens: Sequence[TokenLogprob], offset: int = 0) -> TextLogpro
     with_top = any(token.top for token in tokens)
     return TextLogprobs(
         tokens=[token.text for token in tokens],
-        token_logprobs=[token.logprob for token in tokens],
+        token_logprobs=[
+            None if prompted and place == 0 else token.logprob for place, token in enumerate(tokens)
+        ],
         top_logprobs=[{top.text: top.logprob for top in token.top} for token in tokens]
         if with_top
         else None,

@@ -1,4 +1,4 @@
-"""Answers that are not streams: JSON, and every error in OpenAI's shape."""
+"""Answers that are not streams: JSON, and every error in the shape of the family it belongs to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import msgspec
 from starlette.responses import Response
 
 from meshslm.api.faults import HTTP_FAULTS, ErrorBody, ErrorEnvelope, envelope
+from meshslm.api.messages_replies import PATH as MESSAGES
+from meshslm.api.messages_replies import message_error
 from meshslm.errors import RequestFault
 
 REFUSALS = {
@@ -33,17 +35,25 @@ def json_reply(
     )
 
 
-def fault_reply(fault: RequestFault, headers: Mapping[str, str] | None = None) -> Response:
+def fault_reply(
+    fault: RequestFault, headers: Mapping[str, str] | None = None, *, path: str = ""
+) -> Response:
     """`fault` with its status; says when to try again where that is known."""
     told = dict(headers or {})
     if fault.retry_after_ms is not None:
         told["retry-after"] = str(max(1, math.ceil(fault.retry_after_ms / 1000)))
         told["retry-after-ms"] = str(fault.retry_after_ms)
-    return json_reply(envelope(fault), status=HTTP_FAULTS[fault.code].status, headers=told)
+    status = HTTP_FAULTS[fault.code].status
+    body = message_error(status, fault.detail) if path == MESSAGES else envelope(fault)
+    return json_reply(body, status=status, headers=told)
 
 
-def refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An error of HTTP itself (no such route, body too large), in the same shape."""
+def refusal(
+    status: int, message: str, headers: Mapping[str, str] | None = None, *, path: str = ""
+) -> Response:
+    """An error of HTTP itself (no such route, body too large), in the same shapes."""
+    if path == MESSAGES:
+        return json_reply(message_error(status, message), status=status, headers=headers)
     body = ErrorBody(
         message=message,
         type="server_error" if status >= 500 else "invalid_request_error",

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from meshslm.api.openai_responses import CompletionUsage, PromptTokensDetails, RouteInfo
+from meshslm.api.openai_responses import (
+    CompletionTokensDetails,
+    CompletionUsage,
+    PromptTokensDetails,
+    RouteInfo,
+)
 from meshslm.core.events import RouteChosen
 from meshslm.wire.messages import Timings, Usage
 
@@ -17,7 +22,10 @@ _AS_IT_IS = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
 class Told:
-    """The route and the times of one task. `arrived_s` is in seconds of the loop's clock."""
+    """The route and the times of one request. `arrived_s` is in seconds of the loop's clock.
+
+    Where a request is several tasks, the first that has a route stands for all.
+    """
 
     def __init__(self, arrived_s: float) -> None:
         self.arrived_s = arrived_s
@@ -28,6 +36,8 @@ class Told:
 
     def chosen(self, route: RouteChosen) -> None:
         """Note who is going to answer."""
+        if self.route is not None and self.route.task != route.task:
+            return
         self.route = route
         self._routes += 1
 
@@ -94,11 +104,12 @@ def printable(value: str) -> str:
     return quote(value, safe=_AS_IT_IS).strip()
 
 
-def usage_shape(usage: Usage) -> CompletionUsage:
+def usage_shape(usage: Usage, reasoning_tokens: int = 0) -> CompletionUsage:
     """Token counts in OpenAI's shape."""
     return CompletionUsage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=reasoning_tokens),
     )

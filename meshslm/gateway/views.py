@@ -68,4 +68,5 @@ def _host(peer: PeerView, specialist: Specialist, *, ready: bool) -> ModelHost:
         context=specialist.context,
         quantisation=specialist.quantisation,
         slots=specialist.slots,
+        operations=list(specialist.operations),
     )

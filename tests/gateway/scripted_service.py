@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from struct import pack
+from typing import Any
 
 import trio
 
@@ -14,6 +16,7 @@ from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.service import TaskItem
 from meshslm.ids import NodeId, TaskId
 from meshslm.wire.messages import (
+    CallPiece,
     Chunk,
     DomainCard,
     EngineLoad,
@@ -54,9 +57,56 @@ def failed(code: FaultCode, detail: str = "it went wrong", retry_after_ms: int =
     return FailTask(TASK, code, detail, retry_after_ms)
 
 
+def chunk(**fields: Any) -> EmitChunk:
+    return EmitChunk(TASK, Chunk(**{"choice": 0, **fields}))
+
+
+def calls(
+    *made: tuple[str, str, str], thought: str = "", text: str = ""
+) -> Callable[[TaskRequest], Iterable[Step]]:
+    """A script that thinks, says and calls; a call is an id, a name and arguments, cut in two."""
+
+    def script(_request: TaskRequest) -> Iterable[Step]:
+        yield route()
+        if thought:
+            yield chunk(tokens=(1, 2), reasoning=thought)
+        if text:
+            yield chunk(tokens=(3,), text=text)
+        for index, (call_id, name, arguments) in enumerate(made):
+            half = len(arguments) // 2
+            yield chunk(tokens=(4,), calls=(CallPiece(index, call_id, name, arguments[:half]),))
+            yield chunk(tokens=(5,), calls=(CallPiece(index, arguments=arguments[half:]),))
+        yield chunk(finish="tool_calls" if made else "stop")
+        yield finished()
+
+    return script
+
+
+def operation(request: TaskRequest) -> Iterable[Step]:
+    """Vectors, scores, tokens and prompts of what was given, small and predictable."""
+    match request.operation:
+        case "embed":
+            for item, text in enumerate(request.inputs or ("",)):
+                size = float(len(text) or len(request.given))
+                yield chunk(item=item, vector=pack("<3f", 3.0, 4.0, size))
+        case "rerank":
+            for item, text in enumerate(request.inputs):
+                yield chunk(item=item, score=float(len(text)))
+        case "tokenize":
+            yield chunk(tokens=tuple(request.inputs[0].encode()))
+        case "detokenize":
+            yield chunk(text="".join(chr(token % 0xD800) for token in request.given))
+        case _:
+            yield chunk(text="|".join(message.content for message in request.messages))
+
+
 def greeting(request: TaskRequest) -> Iterable[Step]:
-    """Every choice says hello, in three chunks."""
+    """Every choice says hello, in three chunks; other operations are done."""
     yield route()
+    if request.operation != "generate":
+        yield from operation(request)
+        yield finished(completion=0)
+        return
     for choice in range(request.choices):
         yield says("Hel", choice=choice)
         yield says("lo", choice=choice)

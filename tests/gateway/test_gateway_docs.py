@@ -24,7 +24,9 @@ def section(title: str) -> str:
 
 
 def test_routes() -> None:
-    told = set(re.findall(r"^\| (GET|POST) \| `([^`]+)` \|", section("Routes"), re.MULTILINE))
+    told = set(
+        re.findall(r"^\| (GET|POST|DELETE) \| `([^`]+)` \|", section("Routes"), re.MULTILINE)
+    )
     app = create_app(ScriptedService(), version="0")
     served = {
         (method, item.path.replace(":path", ""))

@@ -1,41 +1,38 @@
-"""The two completion endpoints: run a task for an HTTP client and tell it what comes of it.
+"""Answering: run the tasks of a request for an HTTP client, and tell it what comes of them.
 
 Rules:
 - An answer begins when its first token, or its failure, is here: until then the status is open, so
   a failure has its proper status and the headers know who answers.
-- A failure after that is an event with `error`, and the stream ends without `[DONE]`, which means
-  "whole": OpenAI's clients raise `APIError` on the event.
-- Whether it streams or not, a client that hangs up ends its task at once.
-- The task's stream is pulled, so a slow client slows its own task and fills no memory.
+- A failure after that is an event, and the stream ends without the mark that means "whole".
+- Whether it streams or not, a client that hangs up ends its tasks at once.
+- The tasks' streams are pulled, so a slow client slows its own tasks and fills no memory.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from itertools import accumulate
 
 import trio
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from meshslm.api import sse
-from meshslm.api.faults import envelope
+from meshslm import limits
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.body import read_body
-from meshslm.gateway.events import EventWriter, Head
-from meshslm.gateway.jobs import Job
+from meshslm.gateway.jobs import EventWriter, Head, Job
 from meshslm.gateway.replies import fault_reply, json_reply
 from meshslm.gateway.service import NodeService, TaskItem, TaskStream
-from meshslm.gateway.told import Told, usage_shape
-from meshslm.gateway.whole import Transcript
+from meshslm.gateway.told import Told
 from meshslm.ids import TaskId
 from meshslm.observe.meters import FINISHED, Meters
-from meshslm.wire.messages import Chunk
+from meshslm.wire.messages import Chunk, TaskRequest, Timings, Usage
 
 
-class Completions:
+class Answering:
     """An ASGI endpoint; `read` makes a job of a body of at most `body_bytes`."""
 
     def __init__(
@@ -58,7 +55,7 @@ class Completions:
             job = self._read(await read_body(scope, receive, self._body_bytes))
         except ClientDisconnect:
             return
-        kind = _StreamedAnswer if job.stream else _WholeAnswer
+        kind = _WholeAnswer if job.events is None else _StreamedAnswer
         answer = kind(job, self._meters, arrived_s, scope, receive, send)
         try:
             async with trio.open_nursery() as nursery:
@@ -85,6 +82,9 @@ class _Answer:
         self._job = job
         self._meters = meters
         self._told = Told(arrived_s)
+        self._task: TaskId | None = None
+        self._usage = Usage()
+        self._timings = Timings()
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -98,41 +98,77 @@ class _Answer:
             scope.cancel()
 
     def settle(self, outcome: str) -> None:
-        """Count how the task ended, once: before the client is told, or when it has left."""
+        """Count how it ended, once: before the client is told, or when it has left."""
         if not self._settled:
             self._settled = True
             duration_ms = (trio.current_time() - self._told.arrived_s) * 1000
             self._meters.task_ended(outcome, duration_ms)
+            if outcome == FINISHED:
+                self._meters.tokens(self._usage)
 
     async def run(self, service: NodeService) -> None:
-        """Run the task to its end, and tell the client."""
-        try:
-            async with service.submit(self._job.request) as stream:
-                # No fault is raised in here: it would pass through the service, not past it.
-                fault = await self._follow(stream)
-        except RequestFault as refused:
-            fault = refused
+        """Run the tasks to their end, and tell the client."""
+        fault = await self._run_all(service)
+        if fault is None:
+            try:
+                await self._finish()
+            except RequestFault as unusable:
+                fault = unusable
         if fault is not None:
             self.settle(fault.code.value)
             await self._fail(fault)
 
-    async def _follow(self, stream: TaskStream) -> RequestFault | None:
-        """Tell the client what the task produces; returns why it failed, if it did."""
-        async for first in stream:
-            item: TaskItem | None = first
+    async def _run_all(self, service: NodeService) -> RequestFault | None:
+        """Run every task; why the answer failed, if it did. One failed task fails all."""
+        requests = self._job.requests
+        if len(requests) == 1:
+            return await self._run_one(service, requests[0], 0)
+        faults: list[RequestFault] = []
+        turns = trio.CapacityLimiter(limits.PROMPTS_AT_ONCE)
+
+        async def run(request: TaskRequest, first: int) -> None:
+            async with turns:
+                fault = await self._run_one(service, request, first)
+            if fault is not None:
+                faults.append(fault)
+                nursery.cancel_scope.cancel()
+
+        firsts = accumulate((request.choices for request in requests), initial=0)
+        async with trio.open_nursery() as nursery:
+            for request, first in zip(requests, firsts, strict=False):
+                nursery.start_soon(run, request, first)
+        return faults[0] if faults else None
+
+    async def _run_one(
+        self, service: NodeService, request: TaskRequest, first: int
+    ) -> RequestFault | None:
+        """Run one task, whose choices are numbered from `first`; why it failed, if it did."""
+        try:
+            async with service.submit(request) as stream:
+                self._task = self._task or stream.task
+                # No fault is raised in here: it would pass through the service, not past it.
+                return await self._follow(stream, request.choices, first)
+        except RequestFault as refused:
+            return refused
+
+    async def _follow(self, stream: TaskStream, choices: int, first: int) -> RequestFault | None:
+        """Tell the client what a task produces; returns why it failed, if it did."""
+        async for arrived in stream:
+            item: TaskItem | None = arrived
             while item is not None:
                 match item:
                     case EmitChunk(chunk=chunk):
-                        if chunk.choice >= self._job.request.choices:
+                        if chunk.choice >= choices:
                             return _surplus(chunk)
                         self._note_first_token(chunk)
-                        self._take(chunk, stream.task)
+                        if first:
+                            chunk = replace(chunk, choice=first + chunk.choice)
+                        self._take(chunk)
                     case RouteChosen():
                         self._told.chosen(item)
                     case FinishTask():
-                        self._meters.tokens(item.usage)
-                        self.settle(FINISHED)
-                        await self._finish(stream.task, item)
+                        self._usage = _plus(self._usage, item.usage)
+                        self._timings = item.timings
                         return None
                     case FailTask():
                         return _fault(item)
@@ -141,11 +177,11 @@ class _Answer:
         return RequestFault(FaultCode.INTERNAL, "The task ended without an outcome.")
 
     def _note_first_token(self, chunk: Chunk) -> None:
-        if self._told.ttft_ms is None:
+        if self._told.ttft_ms is None and self._job.generates:
             taken_ms = self._told.first_token(trio.current_time(), chunk.queue_ms)
             self._meters.first_token(taken_ms)
 
-    def _take(self, chunk: Chunk, task: TaskId) -> None:
+    def _take(self, chunk: Chunk) -> None:
         """Add a chunk to the answer."""
         raise NotImplementedError
 
@@ -153,17 +189,17 @@ class _Answer:
         """Send what was added, where the answer is told as it comes."""
         raise NotImplementedError
 
-    async def _finish(self, task: TaskId, end: FinishTask) -> None:
-        """Send the end of a whole answer."""
+    async def _finish(self) -> None:
+        """Send the end of a whole answer; raises `RequestFault` where there is none."""
         raise NotImplementedError
 
     async def _fail(self, fault: RequestFault) -> None:
-        reply = fault_reply(fault, self._told.headers())
+        reply = fault_reply(fault, self._told.headers(), path=self._scope["path"])
         await reply(self._scope, self._receive, self._send)
 
-    def _head(self, task: TaskId) -> Head:
+    def _head(self) -> Head:
         return Head(
-            id=self._job.id_prefix + task,
+            id=f"{self._job.id_prefix}{self._task}",
             created=int(time.time()),
             model=self._told.model,
             fingerprint=self._told.fingerprint,
@@ -173,19 +209,28 @@ class _Answer:
 class _WholeAnswer(_Answer):
     """Collected, then told at once."""
 
-    def __init__(self, job: Job, *rest: Any) -> None:
-        super().__init__(job, *rest)
-        self._choices = [Transcript() for _ in range(job.request.choices)]
+    def __init__(
+        self,
+        job: Job,
+        meters: Meters,
+        arrived_s: float,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        super().__init__(job, meters, arrived_s, scope, receive, send)
+        self._collector = job.whole()
 
-    def _take(self, chunk: Chunk, _task: TaskId) -> None:
-        self._choices[chunk.choice].add(chunk)
+    def _take(self, chunk: Chunk) -> None:
+        self._collector.add(chunk)
 
     async def _flush(self) -> None:
         pass
 
-    async def _finish(self, task: TaskId, end: FinishTask) -> None:
-        info = self._told.info(end.timings)
-        body = self._job.whole(self._head(task), self._choices, usage_shape(end.usage), info)
+    async def _finish(self) -> None:
+        info = self._told.info(self._timings)
+        body = self._collector.body(self._head(), self._usage, info)
+        self.settle(FINISHED)
         reply = json_reply(body, headers=self._told.headers())
         await reply(self._scope, self._receive, self._send)
 
@@ -193,17 +238,33 @@ class _WholeAnswer(_Answer):
 class _StreamedAnswer(_Answer):
     """Told as it comes; what came at the same time goes out in one write."""
 
-    def __init__(self, job: Job, *rest: Any) -> None:
-        super().__init__(job, *rest)
+    def __init__(
+        self,
+        job: Job,
+        meters: Meters,
+        arrived_s: float,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        super().__init__(job, meters, arrived_s, scope, receive, send)
         self._writer: EventWriter | None = None
         self._begun = False
         self._events: list[bytes] = []
+        # Several tasks take turns at writing; one alone need not ask.
+        self._turn = trio.Lock() if len(job.requests) > 1 else None
 
-    def _take(self, chunk: Chunk, task: TaskId) -> None:
-        writer = self._writer or self._new_writer(task)
-        self._events.append(writer.chunk(chunk))
+    def _take(self, chunk: Chunk) -> None:
+        self._events.append(self._writing().chunk(chunk))
 
     async def _flush(self) -> None:
+        if self._turn is None:
+            await self._write()
+            return
+        async with self._turn:
+            await self._write()
+
+    async def _write(self) -> None:
         if self._writer is None:
             return
         if not self._begun:
@@ -212,20 +273,22 @@ class _StreamedAnswer(_Answer):
             self._events.clear()
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def _finish(self, task: TaskId, end: FinishTask) -> None:
-        writer = self._writer or self._new_writer(task)
-        self._events.append(writer.end(usage_shape(end.usage), self._told.info(end.timings)))
+    async def _finish(self) -> None:
+        self._events.append(self._writing().end(self._usage, self._told.info(self._timings)))
+        self.settle(FINISHED)
         await self._send_last()
 
     async def _fail(self, fault: RequestFault) -> None:
         if not self._begun:
             await super()._fail(fault)
         else:
-            self._events.append(sse.event(envelope(fault)))
+            self._events.append(self._writing().fail(fault))
             await self._send_last()
 
-    def _new_writer(self, task: TaskId) -> EventWriter:
-        self._writer = self._job.events(self._head(task), self._job.request.choices)
+    def _writing(self) -> EventWriter:
+        if self._writer is None:
+            assert self._job.events is not None
+            self._writer = self._job.events(self._head())
         return self._writer
 
     async def _begin(self) -> None:
@@ -244,6 +307,14 @@ class _StreamedAnswer(_Answer):
             await self._begin()
         data = b"".join(self._events)
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def _plus(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        one.prompt_tokens + other.prompt_tokens,
+        one.completion_tokens + other.completion_tokens,
+        one.cached_tokens + other.cached_tokens,
+    )
 
 
 def _fault(item: FailTask) -> RequestFault:
