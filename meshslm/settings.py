@@ -102,7 +102,8 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         tuple[Address, ...],
         Meta(
             max_length=limits.PEERS,
-            description="Multiaddresses of members to join through, each ending in /p2p/ID.",
+            description="Multiaddresses of members to join through. One that ends in /p2p/ID is "
+            "joined only where that node answers.",
         ),
     ] = ()
     mdns: Annotated[Switch, Meta(description="Find members on the local network.")] = False

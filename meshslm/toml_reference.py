@@ -84,7 +84,8 @@ def _words(node: inspect.Type) -> str:
         case inspect.LiteralType():
             return " or ".join(f"`{value}`" for value in node.values)
         case inspect.VarTupleType():
-            return f"list of {_words(node.item_type)}"
+            item = _words(node.item_type)
+            return f"list, each {item}" if item.startswith(("a ", "an ")) else f"list of {item}"
         case inspect.StructType():
             return "table"
         case _:
@@ -93,5 +94,10 @@ def _words(node: inspect.Type) -> str:
 
 def _span(least: float | None, most: float | None) -> str:
     if least is None:
-        return "" if most is None else f", at most {most:g}"
-    return f" from {least:g}" if most is None else f", {least:g} to {most:g}"
+        return "" if most is None else f", at most {_digits(most)}"
+    return f" from {_digits(least)}" if most is None else f", {_digits(least)} to {_digits(most)}"
+
+
+def _digits(bound: float) -> str:
+    """A bound with all its digits: nobody reads 1.67772e+07."""
+    return str(int(bound)) if float(bound).is_integer() else str(bound)

@@ -288,6 +288,21 @@ def test_types_in_words() -> None:
     assert rows["letter"].kind == "the letter a"
 
 
+def test_bounds_have_all_their_digits_and_lists_are_told_in_english() -> None:
+    class Table(msgspec.Struct):
+        many: Annotated[int, Meta(ge=0, le=16_777_216)]
+        dear: Annotated[float, Meta(ge=0, le=1e9)]
+        half: Annotated[float, Meta(ge=0.5)]
+        paths: tuple[Annotated[str, Meta(extra={"expected": "a path"})], ...]
+
+    assert [row.kind for row in key_rows(Table)] == [
+        "whole number, 0 to 16777216",
+        "number, 0 to 1000000000",
+        "number from 0.5",
+        "list, each a path",
+    ]
+
+
 @given(scalars | st.lists(scalars, max_size=4))
 def test_a_value_as_toml_reads_back(value: Any) -> None:
     assert tomllib.loads(f"x = {toml_value(value)}") == {"x": value}
