@@ -154,6 +154,11 @@ class DirectoryLock:
         """Take the lock, or raise `OurFault` naming the process that has it."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise OurFault(
+                f"cannot make the data folder {self._path.parent}: {error.strerror}"
+            ) from error
+        try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise OurFault(f"cannot lock {self._path}: {error.strerror}") from error

@@ -81,8 +81,8 @@ def check(files: tuple[str, ...], as_json: bool) -> None:
     for file, profile in found:
         told = _summary(file, profile)
         click.echo(
-            f"{file}: {profile.name} on {profile.model}, {len(told['domains'])} domains, "
-            f"{told['examples']} examples"
+            f"{file}: {profile.name} on {profile.model}, domains: {len(told['domains'])}, "
+            f"examples: {told['examples']}"
         )
 
 

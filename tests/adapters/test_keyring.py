@@ -105,8 +105,14 @@ def test_a_folder_that_is_a_file_is_our_fault(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OurFault, match="cannot use the node key"):
         load_or_create(tmp_path / "file")
-    with pytest.raises(OurFault, match="cannot lock"):
+    with pytest.raises(OurFault, match=r"cannot make the data folder .*/file: "):
         DirectoryLock(tmp_path / "file").acquire()
+
+
+def test_a_lock_that_cannot_be_opened_is_our_fault(tmp_path: Path) -> None:
+    (tmp_path / "node.lock").mkdir()
+    with pytest.raises(OurFault, match="cannot lock"):
+        DirectoryLock(tmp_path).acquire()
 
 
 def test_one_process_at_a_time_has_a_folder(tmp_path: Path) -> None:
