@@ -129,7 +129,7 @@ class Bare:
 
     def run(self, prompts: Sequence[list[int]]) -> tuple[float, list[list[int]]]:
         """Tokens a second, and the tokens."""
-        llama.llama_memory_clear(self.memory, False)  # noqa: FBT003
+        llama.llama_memory_clear(self.memory, False)  # noqa: FBT003 - a C call
         began = time.perf_counter()
         made: list[list[int]] = []
         for sequence, prompt in enumerate(prompts):

@@ -84,7 +84,7 @@ class Engine(Protocol):
         ...
 
     def start_run(self, run: RunId, request: TaskRequest) -> None:
-        """Begin a run; `request` has the profile's system prompt and sampling defaults filled in."""
+        """Begin a run; `request` has the profile's system prompt and sampling defaults in it."""
         ...
 
     def stop_run(self, run: RunId) -> None:

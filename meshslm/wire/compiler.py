@@ -84,7 +84,7 @@ def _compile(cls: type, parts: dict[type, Compiled]) -> Compiled:
             names[f"encode{number}"] = parts[field.kind].encode
             names[f"decode{number}"] = parts[field.kind].decode
     source = "\n".join([*_encode_lines(cls), *_decode_lines(cls)]) + "\n"
-    exec(compile(source, f"<codec of {cls.__name__}>", "exec"), names)  # noqa: S102
+    exec(compile(source, f"<codec of {cls.__name__}>", "exec"), names)  # noqa: S102 - our own lines
     return Compiled(names["encode"], names["decode"], source)
 
 
