@@ -182,6 +182,7 @@ class Model:
             llama.llama_model_is_recurrent(self._model) or llama.llama_model_is_hybrid(self._model)
         )
         self._rows = Rows(batch + slots)
+        self._last_place = context + 1
 
     @property
     def weights(self) -> object:
@@ -259,7 +260,7 @@ class Model:
     def compute(self) -> None:
         """Compute the call. Raises `DecodeFailed`."""
         rows = self._rows
-        lone = rows.lone() if self._threads > 1 and self._removes_rows else []
+        lone = rows.lone(self._splits_from()) if self._removes_rows else []
         for row in lone:
             # A second row, taken back afterwards, has a lone row computed as in a batch.
             slot, place = int(rows.slots[row]), int(rows.places[row])
@@ -271,6 +272,12 @@ class Model:
         if result != 0:
             why = {1: "no room in the KV cache", 2: "it was aborted", -1: "the call was invalid"}
             raise DecodeFailed(f"llama.cpp: {why.get(result, 'it failed')} (code {result})")
+
+    def _splits_from(self) -> int:
+        """The place in its sequence from which a lone row is computed otherwise than in company."""
+        if self._adapter is not None:
+            return 0  # its matrices are no Q8_0: the product of a lone row rounds otherwise
+        return SPLIT_KEYS if self._threads > 1 else self._last_place
 
     def logits(self, count: int) -> npt.NDArray[np.float32]:
         """Logits of the `count` rows that were wanted, in the order they were added."""
@@ -320,8 +327,8 @@ class Rows:
         """Every row has a result."""
         self._wanted[: self.count] = 1
 
-    def lone(self) -> list[int]:
-        """Rows without a neighbour, which llama.cpp computes by themselves, far into a sequence.
+    def lone(self, begin: int) -> list[int]:
+        """Rows without a neighbour, which llama.cpp computes by themselves, from a place on.
 
         In order of slots, one row each; none where a sequence has more than one.
         """
@@ -331,7 +338,7 @@ class Rows:
             return []
         before = np.concatenate(([True], gaps > 1))
         after = np.concatenate((gaps > 1, [True]))
-        far = self.places[: self.count] >= SPLIT_KEYS
+        far = self.places[: self.count] >= begin
         return [int(row) for row in np.flatnonzero(before & after & far)]
 
     def batch(self) -> llama.llama_batch:

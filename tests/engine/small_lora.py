@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,7 @@ def write_adapter(
 
 
 def matrix(
-    name: str, shape: tuple[int, ...], chance: np.random.Generator, size: float, **_: Any
+    name: str, shape: tuple[int, ...], chance: np.random.Generator, size: float
 ) -> TensorPlan:
     """A matrix of random numbers."""
     numbers = chance.normal(0, size, shape[::-1]).astype(np.float32)
