@@ -2,132 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import pytest
 import trio
 import trio.testing
 
 from meshslm.adapters.scripted_port import ScriptedPort
-from meshslm.chance import Chance
-from meshslm.core.config import CoreConfig
 from meshslm.core.events import (
-    EmitChunk,
     EngineLost,
     EngineUnloaded,
     Event,
-    FailTask,
-    FinishTask,
     HostingChanged,
     Keep,
-    Started,
 )
-from meshslm.core.node import NodeCore
-from meshslm.core.views import ModelView
 from meshslm.daemon.engine_room import EngineRoom
-from meshslm.daemon.executor import Executor
-from meshslm.daemon.hosting import Hosting, Room, Shape
-from meshslm.daemon.pump import Pump
-from meshslm.daemon.service import NodeService
-from meshslm.daemon.timers import Timers
-from meshslm.errors import OurFault
-from meshslm.ids import Instant, NodeId
+from meshslm.daemon.hosting import Room
 from meshslm.ports import Post
 from meshslm.profiles import Profile
-from meshslm.wire.messages import ChatMessage, Hardware, TaskRequest
+from meshslm.wire.messages import Hardware
+from tests.daemon.box import Box
 
 
-class TrioClock:
-    def now(self) -> Instant:
-        return Instant(int(trio.current_time() * 1e6))
-
-
-class NoLink:
-    node_id = NodeId("a")
-    addresses: tuple[str, ...] = ()
-
-    def send(self, *_: object) -> None: ...
-
-    def dial(self, address: str) -> None: ...
-
-    def disconnect(self, *_: object) -> None: ...
-
-    async def run(self, post: Post, *, started: Callable[[], None]) -> None: ...
-
-
-@dataclass(frozen=True)
-class OnDisk:
-    name: str
-    digest: str = "d"
-    quantisation: str = "Q8_0"
-
-
-@dataclass
-class Box:
+def scripted(
+    profiles: tuple[Profile, ...],
+    needs: dict[str, float],
+    room: Room,
+    missing: dict[str, str] | None = None,
+    unknown: dict[str, str] | None = None,
+) -> Box[ScriptedPort]:
     """A node with scripted engines."""
-
-    profiles: tuple[Profile, ...]
-    needs: dict[str, float]
-    room: Room
-    missing: dict[str, str] = field(default_factory=dict)
-    unknown: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        clock = TrioClock()
-        self.engines: dict[str, ScriptedPort] = {}
-        self.core = NodeCore(CoreConfig(NodeId("a"), "a"), Chance.from_int(1))
-        self.pump = Pump(self.core, clock)
-        self.timers = Timers(clock, self.pump.handle)
-        self.service = NodeService(
-            self.core, self.pump, clock, Chance.from_int(2), readiness=lambda: (True, "")
-        )
-        executor = Executor(NoLink(), self.timers, self.service, self.pump)
-        self.pump.attach(executor.perform)
-        self.hosting = Hosting(
-            self.profiles,
-            Hardware(),
-            self.pump,
-            executor,
-            ensure=self.ensure,
-            make_engine=self.make,
-            room=self.room,
-        )
-
-    def ensure(self, model: str) -> tuple[OnDisk, Shape]:
-        if model in self.missing:
-            raise OurFault(self.missing[model])
-        return OnDisk(model), Shape(2048, 2, self.needs[model], self.unknown.get(model, ""))
-
-    def make(self, model: OnDisk) -> ScriptedPort:
-        engine = self.engines[model.name] = ScriptedPort(model.name, load_ms=500)
-        return engine
-
-    async def run(self) -> None:
-        self.pump.handle(Started(1, ()))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.timers.run)
-            nursery.start_soon(self.hosting.run)
-
-    def models(self) -> dict[str, ModelView]:
-        return {view.model: view for view in self.service.status().models}
-
-    def states(self) -> dict[str, str]:
-        return {view.model: view.state for view in self.service.status().models}
-
-    async def until(self, **states: str) -> None:
-        while self.states() != states:  # noqa: ASYNC110 - the core has no waiters
-            await trio.sleep(0.01)
-
-    async def ask(self, model: str) -> FinishTask | FailTask:
-        request = TaskRequest(model, (ChatMessage("user", "hi"),), deadline_ms=20_000)
-        items = []
-        async with self.service.submit(request) as stream:
-            items = [item async for item in stream]
-        end = items[-1]
-        assert isinstance(end, FinishTask | FailTask)
-        assert isinstance(end, FailTask) or any(isinstance(i, EmitChunk) for i in items)
-        return end
+    return Box(
+        lambda model: ScriptedPort(model, load_ms=500),
+        profiles,
+        needs,
+        room,
+        missing or {},
+        unknown or {},
+    )
 
 
 def profile(model: str, load: str = "start") -> Profile:
@@ -141,33 +51,33 @@ def room(budget_mib: int = 100, idle_ms: int = 0, available_mib: int = 1000) -> 
 async def test_models_change_places_as_they_are_asked_for(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    box = Box((profile("a"), profile("b")), {"a": 60, "b": 60}, room())
+    box = scripted((profile("a"), profile("b")), {"a": 60, "b": 60}, room())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(box.run)
         await box.until(a="ready", b="absent")
         for model in ("b", "a", "b", "b"):
-            assert isinstance(await box.ask(model), FinishTask)
+            assert (await box.ask(model)).failed is None
             assert box.states()[model] == "ready"
             assert [e.ready for e in box.engines.values()].count(True) == 1
         nursery.cancel_scope.cancel()
 
 
 async def test_an_idle_model_leaves(autojump_clock: trio.testing.MockClock) -> None:
-    box = Box((profile("a"), profile("b", "always")), {"a": 10, "b": 10}, room(idle_ms=60_000))
+    box = scripted((profile("a"), profile("b", "always")), {"a": 10, "b": 10}, room(idle_ms=60_000))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(box.run)
         await box.until(a="ready", b="ready")
         began = trio.current_time()
         await box.until(a="absent", b="ready")
         assert trio.current_time() - began == pytest.approx(60, abs=1)
-        assert isinstance(await box.ask("a"), FinishTask)
+        assert (await box.ask("a")).failed is None
         nursery.cancel_scope.cancel()
 
 
 async def test_a_load_that_the_machine_has_no_memory_for_is_refused_with_numbers(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    box = Box((profile("a"),), {"a": 80.2}, room(available_mib=50))
+    box = scripted((profile("a"),), {"a": 80.2}, room(available_mib=50))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(box.run)
         await box.until(a="failed")
@@ -182,7 +92,7 @@ async def test_a_load_that_the_machine_has_no_memory_for_is_refused_with_numbers
 async def test_a_model_that_cannot_be_had_leaves_the_others(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    box = Box(
+    box = scripted(
         (profile("a"), profile("b")),
         {"a": 60, "b": 60},
         room(),
@@ -208,7 +118,7 @@ async def test_the_most_eager_profile_of_a_model_decides(
         for model, asked in loads.items()
         for n, load in enumerate(asked)
     )
-    box = Box(profiles, dict.fromkeys(loads, 10.0), room())
+    box = scripted(profiles, dict.fromkeys(loads, 10.0), room())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(box.run)
         await box.until(d="absent", s="ready", k="ready")

@@ -1,0 +1,85 @@
+"""A node above a real worker that dies, hangs or lies: what becomes of its clients' requests."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshslm.adapters.engine_process import EngineProcess, EngineSpec
+from meshslm.daemon.hosting import Room
+from meshslm.errors import FaultCode
+from meshslm.profiles import Profile
+from tests.daemon.box import Box, Outcome
+
+pytestmark = pytest.mark.model
+LONG = "Write a very long and detailed story about a dragon who is afraid of heights."
+
+
+@asynccontextmanager
+async def node(model_path: Path, *, slots: int = 2) -> AsyncIterator[Box[EngineProcess]]:
+    """A node with one real model, ready."""
+    spec = EngineSpec("m", model_path, context=1024, slots=slots, hang_s=2.0)
+    box = Box(
+        lambda _: EngineProcess(spec),
+        (Profile(name="p", model="m"),),
+        {"m": 400.0},
+        Room(0, 0, lambda: 0),
+    )
+    with trio.fail_after(120):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(box.run)
+            await box.until(m="ready")
+            yield box
+            nursery.cancel_scope.cancel()
+
+
+async def until(fact: Callable[[], object]) -> None:
+    while not fact():  # noqa: ASYNC110 - the worker is another process
+        await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSTOP])
+async def test_a_dead_worker_costs_nobody_a_request_that_had_not_begun(
+    model_path: Path, number: signal.Signals
+) -> None:
+    """Two have begun and get what they have; those that wait are answered by the next worker."""
+    async with node(model_path, slots=2) as box, trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(box.ask, "p", LONG, 800)
+        await until(lambda: len(begun(box)) == 2)
+        for _ in range(4):
+            nursery.start_soon(box.ask, "p", "Hello", 4)
+        await until(lambda: box.service.status().tasks.active == 6)
+        pid = box.engines["m"].pid
+        assert pid is not None
+        os.kill(pid, number)
+        await until(lambda: all(outcome.over for outcome in box.asked))
+    broken = [outcome for outcome in box.asked if outcome.failed]
+    assert len(broken) == 2
+    for outcome in broken:
+        assert outcome.failed is not None
+        assert outcome.failed.code is FaultCode.WORKER_LOST
+        assert outcome.text, "handed back with what it has"
+    assert all(outcome.text for outcome in box.asked)
+    assert box.service.status().tasks.retried >= 4
+
+
+def begun(box: Box[EngineProcess]) -> list[Outcome]:
+    return [outcome for outcome in box.asked if outcome.text]
+
+
+async def test_a_worker_killed_while_idle_is_replaced_unseen(model_path: Path) -> None:
+    async with node(model_path) as box:
+        pid = box.engines["m"].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        outcome = await box.ask("p", "Hello", 4)
+        assert outcome.failed is None
+        assert outcome.text
+        assert box.engines["m"].pid != pid
