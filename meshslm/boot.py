@@ -174,6 +174,7 @@ class _Node:
             self._service,
             version=__version__,
             host=gateway.host,
+            allowed_hosts=gateway.allowed_hosts,
             body_bytes=gateway.max_body_bytes,
             deadline_ms=self._settings.limits.deadline_ms,
         )

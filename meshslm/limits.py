@@ -226,6 +226,9 @@ REDIRECTS: Final = 5
 HTTP_PORT: Final = 7416
 """Where a node answers HTTP unless told otherwise: registered for nothing."""
 
+ALLOWED_HOSTS: Final = 32
+"""Names that a node on loopback answers to beside loopback's own."""
+
 HTTP_BODY_BYTES: Final = 4 * MIB
 """Body of one request: `PROMPT_BYTES` of text, and room for JSON's escapes."""
 
@@ -236,7 +239,7 @@ HTTP_HEAD_BYTES: Final = 32 * KIB
 """Request line and headers together; browsers and proxies send 2 KiB."""
 
 HTTP_CONNECTIONS: Final = 1024
-"""Open connections; beyond them a client is told 503. Each holds a file descriptor and some 100 KB."""
+"""Open connections; beyond them a client is told 503. Each holds a descriptor and some 100 KB."""
 
 HTTP_IDLE_MS: Final = 75_000
 """A kept-open connection without a request: longer than the idle pools of HTTP clients (5-60 s),

@@ -27,8 +27,7 @@ from meshslm.toml_text import TomlText, nearest, sentence
 
 ENVIRONMENT_PREFIX = "MESHSLM_"
 
-GATEWAY_PORT = 7416
-LINK_PORT = 7415
+LINK_PORT = limits.HTTP_PORT - 1
 """Two neighbours that no common program uses."""
 
 _NAME_CHARACTERS = r"[^\s\x00-\x1f\x7f@:/,]"
@@ -53,6 +52,13 @@ Address = Annotated[
     Meta(
         pattern=r"^/[a-z0-9]+/\S{1,250}\Z",
         extra={"expected": "a multiaddress such as /ip4/192.168.1.7/tcp/7415"},
+    ),
+]
+HostName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z",
+        extra={"expected": "a host name such as chat.example.org, without a port"},
     ),
 ]
 Directory = Annotated[str, Meta(min_length=1, max_length=4096, extra={"expected": "a path"})]
@@ -121,8 +127,16 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         ),
     ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port; 0 for any free one.")] = (
-        GATEWAY_PORT
+        limits.HTTP_PORT
     )
+    allowed_hosts: Annotated[
+        tuple[HostName, ...],
+        Meta(
+            max_length=limits.ALLOWED_HOSTS,
+            description="Host names, beside those of loopback, by which a node on loopback may be "
+            "called, and whose pages may call it: a proxy's, or a page's own.",
+        ),
+    ] = ()
     max_body_bytes: Annotated[
         int, Meta(ge=limits.KIB, le=64 * limits.MIB, description="Largest request, in bytes.")
     ] = limits.HTTP_BODY_BYTES

@@ -24,9 +24,10 @@ from typing import Final, Self
 
 from msgspec.structs import replace
 
+from meshslm import limits
 from meshslm.adapters.keyring import load_or_create
 from meshslm.errors import OurFault
-from meshslm.settings import GATEWAY_PORT, Settings, render_toml
+from meshslm.settings import Settings, render_toml
 
 POLL_SECONDS: Final = 0.05
 """Between two looks at a fact: adds 25 ms on average, and costs nothing to speak of."""
@@ -221,7 +222,7 @@ def plan_nodes(settings: Settings, home: Path, port: int | None) -> list[NodePla
     Identities are made here, so that all three can start at once: an address holds the identity.
     What `settings` say of models, engines, logs and limits holds for all. Raises `OurFault`.
     """
-    wanted = range(GATEWAY_PORT, GATEWAY_PORT + 2 * len(PROFILES)) if port is None else ()
+    wanted = range(limits.HTTP_PORT, limits.HTTP_PORT + 2 * len(PROFILES)) if port is None else ()
     gateways = free_ports(len(PROFILES), wanted)
     if port is not None:
         gateways = [port + offset for offset in range(len(PROFILES))]

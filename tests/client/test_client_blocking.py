@@ -9,10 +9,10 @@ from typing import TypeVar
 import pytest
 import trio
 
-from meshslm import settings
 from meshslm.api.admin import LONGEST_MS
 from meshslm.client import DEFAULT_URL, Client, FaultCode, OurFault, RequestFault
 from meshslm.client.asking import asking
+from meshslm.settings import GatewaySettings
 from meshslm.wire.messages import TaskRequest
 from tests.gateway.scripted_service import (
     NODE,
@@ -300,7 +300,7 @@ async def test_a_node_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> Non
 
 # --- small things -------------------------------------------------------------------------------
 def test_the_default_address_is_the_default_setting() -> None:
-    assert f"http://127.0.0.1:{settings.GATEWAY_PORT}" == DEFAULT_URL
+    assert f"http://127.0.0.1:{GatewaySettings().port}" == DEFAULT_URL
 
 
 def test_messages_are_not_changed() -> None:

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import psutil
 import pytest
 
@@ -130,6 +131,15 @@ def test_an_unreadable_config_shows_line_and_key(start: Start, tmp_path: Path) -
     for part in (str(config), "line 5", "gateway.port", "high"):
         assert part in lone.said
     assert "Traceback" not in lone.said
+
+
+def test_a_configured_host_is_heard_beside_loopbacks(start: Start, tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text('[gateway]\nallowed_hosts = ["chat.example.org"]\n')
+    lone = Lone(start, tmp_path / "a", "--config", str(config)).wait()
+    names = ("chat.example.org:7416", "localhost", "evil.example.org")
+    answers = [httpx.get(f"{lone.url}/healthz", headers={"host": name}) for name in names]
+    assert [answer.status_code for answer in answers] == [200, 200, 403]
 
 
 def test_wrong_usage_ends_with_2(start: Start) -> None:

@@ -110,6 +110,13 @@ def test_switches_in_the_environment(text: str, value: bool) -> None:
             ),
         ),
         (
+            {"MESHSLM_GATEWAY_ALLOWED_HOSTS": "ok.example,http://x"},
+            (
+                "MESHSLM_GATEWAY_ALLOWED_HOSTS (gateway.allowed_hosts)[1]: expected a host name "
+                "such as chat.example.org, without a port; got 'http://x'"
+            ),
+        ),
+        (
             {"MESHSLM_LINK_MDNS": "perhaps"},
             "MESHSLM_LINK_MDNS (link.mdns): expected true or false; got 'perhaps'",
         ),
@@ -202,6 +209,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "link.mdns": st.booleans(),
     "gateway.host": _names,
     "gateway.port": st.integers(0, 65535),
+    "gateway.allowed_hosts": st.lists(
+        st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z]{2,9})?[a-z]", fullmatch=True), max_size=3
+    ),
     "gateway.max_body_bytes": st.integers(1024, 2**20),
     "engine.threads": st.integers(0, 64),
     "engine.slots": st.integers(1, 64),
