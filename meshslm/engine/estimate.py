@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshslm.engine.gguf import GgufHeader
+from meshslm.engine.speculate import GUESSES
 from meshslm.limits import MIB
 
 DENSE: Final = frozenset({"llama", "qwen2", "qwen3", "gemma", "smollm3", "starcoder2", "olmo"})
@@ -105,7 +106,7 @@ def _compute_bytes(shape: _Shape, kept: int, slots: int, batch: int) -> int:
     feeding = 3 * shape.feed_forward + 4 * shape.embedding
     attending = 3 * shape.queries + 2 * shape.keys_values + 3 * shape.embedding
     row = max(feeding, attending) * _F32 + 64
-    result = slots * (shape.vocabulary + shape.embedding) * _F32
+    result = max(slots, 1 + GUESSES) * (shape.vocabulary + shape.embedding) * _F32
     mask = kept * batch * _F16
     scratch = batch * max(shape.feed_forward, shape.queries) * _F16
     return max(batch * row, result) + mask + result + scratch

@@ -24,6 +24,7 @@ import llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
+from meshslm.engine.speculate import GUESSES
 from meshslm.errors import OurFault
 
 log = logging.getLogger("meshslm.engine.llama")
@@ -385,7 +386,7 @@ def _make_context(model: object, context: int, slots: int, batch: int, threads: 
     parameters.n_batch = batch
     parameters.n_ubatch = batch
     parameters.n_seq_max = slots
-    parameters.n_outputs_max = slots
+    parameters.n_outputs_max = max(slots, 1 + GUESSES)
     parameters.kv_unified = False
     parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
     parameters.n_threads = threads

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -21,12 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from meshslm.engine.forms import END_OF_THOUGHTS, Form, Forms
+from meshslm.engine.gbnf import GrammarFault
 from meshslm.engine.grammar import Grammars, Matcher
 from meshslm.engine.llama import Vocabulary
 from meshslm.engine.output import THINK, THOUGHT, Delta, OutputStream
 from meshslm.engine.prefix_cache import Tiles
 from meshslm.engine.sampling import Ranked, Row, Sampler, ranked
 from meshslm.engine.schedule import Job
+from meshslm.engine.speculate import Lookup
 from meshslm.engine.templates import ChatTemplate, Part
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.limits import TOOL_CALLS
@@ -47,6 +50,8 @@ class Choice:
     """Tokens among thoughts."""
     forced: list[int] = field(default_factory=list)
     """Tokens that come next, whatever the model says."""
+    lookup: Lookup | None = None
+    """Its tokens and the prompt's, once they were looked at for guesses."""
 
     def end(self, finish: str) -> None:
         """It ends by itself, or by its limit."""
@@ -82,6 +87,8 @@ class Run:
     background: bool = False
     tiles: Tiles = ()
     """Names of the prompt's tiles, where they may be taken over from other runs."""
+    resumed: int = 0
+    """Tokens of the answer that were made, and delivered, elsewhere."""
     cached: int = -1
     """Tokens of the prompt that were not computed; below 0 while that is not known."""
     admitted: float = 0.0
@@ -96,6 +103,7 @@ class Run:
             len(self.prompt),
             self.most,
             len(self.choices),
+            self.resumed,
             group=self.group,
             tiles=self.tiles,
             tenant=self.tenant,
@@ -120,6 +128,19 @@ class Run:
             return self.prompt[start:end]
         made = self.choices[choice].tokens
         return self.prompt[start:known] + made[max(0, start - known) : end - known]
+
+    def guess(self, number: int, most: int) -> list[int]:
+        """What a choice may go on with, by what was said before; at most so many tokens.
+
+        None where its form would have to be asked for each.
+        """
+        choice = self.choices[number]
+        if choice.matcher is not None or choice.forced:
+            return []
+        if choice.lookup is None:
+            choice.lookup = Lookup(self.prompt)
+        choice.lookup.extend(choice.tokens[len(choice.lookup) - len(self.prompt) :])
+        return choice.lookup.guess(min(most, self.most - len(choice.tokens) - 1))
 
     def draw(self, number: int, row: Row, best: int) -> int:
         """Choose the next token of a choice from its logits, of which `best` is the likeliest.
@@ -270,7 +291,47 @@ class Intake:
             for choice in choices:
                 if choice.output.thinking:
                     choice.forced = list(self._end_of_thoughts)
+        if request.delivered:
+            self._resume(run, request.delivered)
         return run
+
+    def _resume(self, run: Run, packed: bytes) -> None:
+        """Bring a run to where it was after the tokens that its client has."""
+        if len(packed) % 4:
+            raise RequestFault(
+                FaultCode.BAD_REQUEST,
+                f"{len(packed)} bytes of delivered tokens, which have 4 each",
+                param="delivered",
+            )
+        delivered = [token for (token,) in struct.iter_unpack("<I", packed)]
+        if len(run.choices) != 1 or len(delivered) >= run.most:
+            raise RequestFault(
+                FaultCode.BAD_REQUEST,
+                f"{len(delivered)} tokens were delivered of {len(run.choices)} choices of at most "
+                f"{run.most}: only one that has not ended can go on",
+                param="delivered",
+            )
+        size = self._vocabulary.size
+        strange = next((token for token in delivered if token >= size), None)
+        if strange is not None:
+            raise RequestFault(
+                FaultCode.BAD_REQUEST,
+                f"token {strange} was delivered, but the vocabulary has tokens 0 to {size - 1}",
+                param="delivered",
+            )
+        try:
+            run.replay(0, delivered, self._vocabulary)
+        except GrammarFault as fault:
+            raise RequestFault(
+                FaultCode.BAD_REQUEST,
+                f"what was delivered is not of the form of the answer: {fault}",
+                param="delivered",
+            ) from fault
+        if run.finished:
+            raise RequestFault(
+                FaultCode.BAD_REQUEST, "what was delivered had ended already", param="delivered"
+            )
+        run.resumed = len(delivered)
 
     def _choice(self, request: TaskRequest, form: Form, seed: int, place: int) -> Choice:
         return Choice(

@@ -22,7 +22,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -67,8 +67,9 @@ from meshslm.engine.protocol import (
     encode,
 )
 from meshslm.engine.runs import Intake, Run
-from meshslm.engine.sampling import best_of_each
-from meshslm.engine.schedule import Scheduler, Shape, Step
+from meshslm.engine.sampling import Row, best_of_each
+from meshslm.engine.schedule import Piece, Sample, Scheduler, Shape, Step
+from meshslm.engine.speculate import GUESSES, Payoff
 from meshslm.engine.templates import ChatTemplate
 from meshslm.errors import FaultCode, OurFault, RequestFault
 from meshslm.wire.messages import TaskRequest, Timings, Usage
@@ -156,12 +157,12 @@ class Speeds:
         self._told_at = 0.0
         self._last_decode = 0.0
 
-    def step(self, step: Step, began: float, ended: float) -> None:
-        """A step was computed between these times."""
+    def step(self, step: Step, began: float, ended: float, tokens: int) -> None:
+        """A step was computed between these times, and gave its streams so many tokens each."""
         if step.decode:
             # Streams see the time from one decode step to the next, prompts in between included.
             since = self._last_decode if began - self._last_decode < REVISE_S else began
-            self.decode_tps = _smooth(self.decode_tps, 1.0 / max(ended - since, 1e-6))
+            self.decode_tps = _smooth(self.decode_tps, tokens / max(ended - since, 1e-6))
             self._last_decode = ended
         else:
             self.prefill_tps = _smooth(self.prefill_tps, step.rows / max(ended - began, 1e-6))
@@ -177,6 +178,18 @@ class Speeds:
 
 def _smooth(old: float, new: float) -> float:
     return new if old == 0.0 else old + SMOOTHING * (new - old)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What came of a step."""
+
+    finished: list[int] = field(default_factory=list)
+    """Slots whose sequences ended."""
+    further: dict[int, int] = field(default_factory=dict)
+    """Slots that got more than one token, and how many more."""
+    broken: dict[int, str] = field(default_factory=dict)
+    """Runs that cannot go on, and why."""
 
 
 class Worker:
@@ -195,6 +208,7 @@ class Worker:
         self._runs: dict[int, Run] = {}
         self._reports: list[Report] = []
         self._speeds = Speeds()
+        self._payoff = Payoff()
         self._forgotten = 0
         """Adapters that were taken away."""
 
@@ -252,9 +266,9 @@ class Worker:
             self._reports.append(Failed(number, FaultCode.INTERNAL, str(fault)))
         else:
             self._runs[number] = run
-            if request.echo:
+            if request.echo and not request.delivered:
                 self._reports += self._echoes.text(run, request.prompt)
-            if request.echo and request.logprobs is not None:
+            if request.echo and request.logprobs is not None and not request.delivered:
                 self._echoes.score(run, self._adapters.of(run.group))
             else:
                 self._scheduler.add(run.job)
@@ -300,22 +314,42 @@ class Worker:
         for number in self._scheduler.admitted():
             run = self._runs[number]
             run.admitted = run.admitted or began
+        guess = self._guess(step)
         try:
-            self._compute(step)
+            self._compute(step, guess)
         except DecodeFailed as fault:
             self._fail({piece.run for piece in step.pieces}, str(fault))
             return
-        self._speeds.step(step, began, time.monotonic())
-        finished: list[int] = []
-        broken = self._draw(step, finished)
-        self._scheduler.learn(step, finished)
-        for number, why in sorted(broken.items()):
+        ended = time.monotonic()
+        outcome = _Outcome()
+        self._draw(step, guess, outcome)
+        self._measure(step, guess, outcome, began, ended)
+        self._scheduler.learn(step, outcome.finished, outcome.further)
+        for number, why in sorted(outcome.broken.items()):
             self._fail({number}, why)
         self._end({piece.run for piece in step.pieces})
         if not self._reports:
             self._reports.append(Beat())
 
-    def _compute(self, step: Step) -> None:
+    def _guess(self, step: Step) -> list[int]:
+        """Tokens that are computed along with the next one of a sequence that generates alone."""
+        lone = step.decode and len(step.pieces) == 1
+        if not lone or not self._payoff.worthwhile or not self._model.forgets_ends:
+            return []
+        piece = step.pieces[0]
+        return self._runs[piece.run].guess(piece.choice, GUESSES)
+
+    def _measure(
+        self, step: Step, guess: list[int], outcome: _Outcome, began: float, ended: float
+    ) -> None:
+        further = sum(outcome.further.values())
+        self._speeds.step(step, began, ended, 1 + further)
+        if guess:
+            self._payoff.guesses(ended - began, len(guess), further)
+        elif step.decode and len(step.pieces) == 1:
+            self._payoff.plain(ended - began)
+
+    def _compute(self, step: Step, guess: list[int]) -> None:
         model = self._model
         self._adapters.use(step.group)
         for source, target in step.moves:
@@ -329,39 +363,51 @@ class Worker:
                 run.cached = piece.cached
             rows = run.tokens(piece.choice, piece.start, piece.count)
             model.add(piece.slot, piece.start, rows, wanted=bool(piece.sample))
+            for place, token in enumerate(guess, piece.start + 1):
+                model.add(piece.slot, place, (token,), wanted=True)
         model.compute()
         for piece in step.pieces:
             for slot in piece.share:
                 model.copy(piece.slot, slot)
 
-    def _draw(self, step: Step, finished: list[int]) -> dict[int, str]:
-        """Draw a token for each sample; the runs that cannot go on, and why."""
+    def _draw(self, step: Step, guess: list[int], outcome: _Outcome) -> None:
+        """Draw a token for each sample, and another behind each guess that was right."""
         sampling = [piece for piece in step.pieces if piece.sample]
         if not sampling:
-            return {}
-        rows = self._model.logits(len(sampling))
-        greedy = best_of_each(rows)
-        broken: dict[int, str] = {}
-        for row, best, piece in zip(rows, greedy, sampling, strict=True):
-            run = self._runs[piece.run]
-            if best < 0:
-                broken[piece.run] = "the model computed logits that are not finite"
-                finished += [sample.slot for sample in piece.sample]
-                continue
+            return
+        rows = self._model.logits(len(sampling) + len(guess))
+        likeliest = best_of_each(rows)
+        for place, piece in enumerate(sampling):
+            own = slice(place, place + 1 + len(guess))
             for sample in piece.sample:
                 try:
-                    token = run.draw(sample.choice, row, best)
-                    chunk = run.take(sample.choice, token, row, self._model.vocabulary)
-                except GrammarFault as fault:
-                    broken[piece.run] = f"the form of the answer cannot be kept: {fault}"
-                    finished.append(sample.slot)
+                    further = self._extend(piece, sample, rows[own], likeliest[own], guess)
+                except (GrammarFault, FloatingPointError) as fault:
+                    outcome.broken[piece.run] = str(fault)
+                    outcome.finished.append(sample.slot)
                     continue
-                if not run.first_token:
-                    chunk = replace(chunk, queue_ms=(run.admitted - run.arrived) * 1000)
-                self._reports.append(Produced(run.id, chunk))
-                if chunk.finish:
-                    finished.append(sample.slot)
-        return broken
+                if self._runs[piece.run].choices[sample.choice].finish:
+                    outcome.finished.append(sample.slot)
+                if guess:
+                    outcome.further[sample.slot] = further
+                    self._model.keep(piece.slot, piece.start + 1 + further)
+
+    def _extend(
+        self, piece: Piece, sample: Sample, rows: Row, likeliest: list[int], guess: list[int]
+    ) -> int:
+        """Draw a choice's next tokens; how many more than one."""
+        run = self._runs[piece.run]
+        for place, (row, best) in enumerate(zip(rows, likeliest, strict=True)):
+            if best < 0:
+                raise FloatingPointError("the model computed logits that are not finite")
+            token = run.draw(sample.choice, row, best)
+            chunk = run.take(sample.choice, token, row, self._model.vocabulary)
+            if not run.first_token:
+                chunk = replace(chunk, queue_ms=(run.admitted - run.arrived) * 1000)
+            self._reports.append(Produced(run.id, chunk))
+            if chunk.finish or guess[place : place + 1] != [token]:
+                return place
+        return len(guess)
 
     def _fail(self, numbers: set[int], detail: str) -> None:
         for number in sorted(numbers):

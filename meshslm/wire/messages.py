@@ -205,6 +205,9 @@ class TaskRequest:
     """Put the prompt before the answer; with logprobs, its tokens' too."""
     given: Annotated[tuple[int, ...], Tag(23, most=2**31, items=1024)] = ()
     """Tokens, for `detokenize`."""
+    delivered: Annotated[bytes, Tag(24, most=4 * limits.DELIVERED_TOKENS)] = b""
+    """Tokens of the answer that the client has already, 32 bits each, little-endian: the answer
+    goes on behind them, and usage counts them."""
 
 
 @dataclass(frozen=True, slots=True)

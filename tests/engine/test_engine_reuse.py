@@ -92,3 +92,57 @@ def test_background_work_gives_way_and_its_text_stays(
     assert {3: answers[3].tokens, 4: answers[4].tokens} == {n: alone[n] for n in (3, 4)}
     order = [report.run for report in worker.reports if isinstance(report, Produced)]
     assert order.index(4) < len(order) - order[::-1].index(3) - 1, "it did not give way"
+
+
+LISTS = (
+    "Repeat this list word by word, three times: apple, pear, plum, cherry, peach, apricot, "
+    "lemon, orange, melon, grape."
+)
+
+
+@pytest.mark.parametrize("seed", [None, 11])
+def test_guesses_change_nothing(model_path: Path, seed: int | None) -> None:
+    with_guesses = ScriptedWorker(model_path, slots=2)
+    without = ScriptedWorker(model_path, slots=2)
+    without.worker._payoff._pause = 10**9
+    command = ask(1, LISTS, 160, seed=seed)
+    plain, guessed = (one.play([command])[1] for one in (without, with_guesses))
+    assert guessed.tokens == plain.tokens
+    assert guessed.text == plain.text
+    assert without.worker._payoff.guessed == 0
+    assert with_guesses.worker._payoff.accepted > 0
+    assert len(with_guesses.told[1].chunks) == len(plain.chunks)
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_an_answer_goes_on_behind_what_was_delivered(
+    worker: ScriptedWorker, seed: int | None
+) -> None:
+    command = ask(1, "Tell me of the sea, ünd ask me three questions.", 40, seed=seed)
+    whole = worker.play([command])[1]
+    for cut in (1, 17, 39):
+        packed = b"".join(token.to_bytes(4, "little") for token in whole.tokens[:cut])
+        resumed = worker.play([Start(2, replace(command.request, delivered=packed))])[2]
+        assert whole.tokens[:cut] + resumed.tokens == whole.tokens
+        delivered = "".join(chunk.text for chunk in whole.chunks[:cut])
+        assert delivered + resumed.text == whole.text
+        assert resumed.usage.completion_tokens == whole.usage.completion_tokens
+
+
+@pytest.mark.parametrize(
+    ("delivered", "choices", "why"),
+    [
+        (b"abc", 1, "3 bytes"),
+        (b"\xff\xff\xff\x7f", 1, "vocabulary"),
+        (b"\0\0\0\0" * 40, 1, "has not ended"),
+        (b"\1\0\0\0", 2, "2 choices"),
+        (b"\2\0\0\0", 1, "had ended"),
+    ],
+)
+def test_what_cannot_go_on_is_refused(
+    worker: ScriptedWorker, delivered: bytes, choices: int, why: str
+) -> None:
+    request = replace(ask(1, "Hello", 40).request, delivered=delivered, choices=choices)
+    failed = worker.play([Start(1, request)])[1].failed
+    assert failed is not None
+    assert why in failed.detail
