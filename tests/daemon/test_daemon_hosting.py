@@ -41,7 +41,7 @@ def scripted(
 
 
 def profile(model: str, load: str = "start") -> Profile:
-    return Profile(name=f"p-{model}", model=model, load=load)  # type: ignore[arg-type]  # by name
+    return Profile(name=f"p-{model}", model=model, load=load)  # type: ignore[arg-type]  # text is the name
 
 
 def room(budget_mib: int = 100, idle_ms: int = 0, available_mib: int = 1000) -> Room:
@@ -114,7 +114,7 @@ async def test_the_most_eager_profile_of_a_model_decides(
 ) -> None:
     loads = {"d": ("demand", "demand"), "s": ("demand", "start"), "k": ("start", "always")}
     profiles = tuple(
-        Profile(name=f"{model}{load}{n}", model=model, load=load)  # type: ignore[arg-type]  # by name
+        Profile(name=f"{model}{load}{n}", model=model, load=load)  # type: ignore[arg-type]  # text is the name
         for model, asked in loads.items()
         for n, load in enumerate(asked)
     )

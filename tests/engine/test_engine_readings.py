@@ -96,7 +96,7 @@ def work(desk: Desk) -> list[Report]:
 
 
 def request(operation: str, **fields: object) -> TaskRequest:
-    return TaskRequest("m", operation=operation, **fields)  # type: ignore[arg-type]
+    return TaskRequest("m", operation=operation, **fields)  # type: ignore[arg-type]  # any field
 
 
 texts = st.text(alphabet="abc", max_size=3 * TOKENS)

@@ -20,7 +20,8 @@ logits = arrays(np.float32, 50, elements=st.floats(-20, 20, width=32))
 
 
 def sampler(size: int = 50, seed: int = 1, choice: int = 0, **settings: object) -> Sampler:
-    return Sampler(Sampling(**settings), seed, choice, np.zeros(size, np.float32))  # type: ignore[arg-type]
+    sampling = Sampling(**settings)  # type: ignore[arg-type]  # any field of it
+    return Sampler(sampling, seed, choice, np.zeros(size, np.float32))
 
 
 def normal_row(seed: int = 0, size: int = SIZE) -> Row:
