@@ -12,10 +12,11 @@ reached, or it is none).
 
 from meshslm.api.admin import DEFAULT_URL, PeerInfo, StatusReply
 from meshslm.api.openai_responses import CompletionUsage, Model, RouteInfo
-from meshslm.client.answer import Answer
-from meshslm.client.asking import Message, Options
+from meshslm.client.answer import Answer, ToolCall
+from meshslm.client.asking import Message, Options, Urgency, json_form, tool
 from meshslm.client.asynchronous import AsyncClient, AsyncTextStream
 from meshslm.client.blocking import Client, TextStream
+from meshslm.client.vectors import Embeddings, Ranking, Scored
 from meshslm.errors import FaultCode, OurFault, RequestFault
 
 __all__ = [
@@ -25,14 +26,21 @@ __all__ = [
     "AsyncTextStream",
     "Client",
     "CompletionUsage",
+    "Embeddings",
     "FaultCode",
     "Message",
     "Model",
     "Options",
     "OurFault",
     "PeerInfo",
+    "Ranking",
     "RequestFault",
     "RouteInfo",
+    "Scored",
     "StatusReply",
     "TextStream",
+    "ToolCall",
+    "Urgency",
+    "json_form",
+    "tool",
 ]

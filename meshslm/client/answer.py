@@ -6,7 +6,8 @@ No I/O: both clients feed the same code with the bytes they receive.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
@@ -17,9 +18,32 @@ from meshslm.api.openai_responses import (
     ChatCompletion,
     CompletionUsage,
     RouteInfo,
+    ToolCallDelta,
 )
 from meshslm.api.sse import DONE, EventDecoder
+from meshslm.client.asking import Message
 from meshslm.errors import FaultCode, OurFault, RequestFault
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks for. `arguments` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The arguments. Raises `ValueError` where the answer was cut off within them."""
+        try:
+            return msgspec.json.decode(self.arguments or "{}", type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise ValueError(f"the arguments of {self.name} are not whole: {error}") from None
+
+    def answered(self, result: str) -> Message:
+        """The turn that brings its result back to the model."""
+        return {"role": "tool", "tool_call_id": self.id, "content": result}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +52,8 @@ class Answer:
 
     text: str
     finish_reason: str
-    """`stop`: the model had finished, or met a stop string; `length`: the tokens ran out."""
+    """`stop`: the model had finished, or met a stop string; `length`: the tokens ran out;
+    `tool_calls`: it asks for calls."""
     model: str
     node: str
     node_name: str
@@ -43,6 +68,26 @@ class Answer:
     prefill_ms: float | None
     decode_ms: float | None
     usage: CompletionUsage
+    reasoning: str = ""
+    """What the model thought before it answered."""
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def message(self) -> Message:
+        """Its turn, for the conversation that goes on from it."""
+        turn: Message = {"role": "assistant", "content": self.text}
+        if self.reasoning:
+            turn["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            turn["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in self.tool_calls
+            ]
+        return turn
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -59,12 +104,39 @@ def whole_answer(body: bytes) -> Answer:
         choice = completion.choices[0]
     except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
         raise _no_node(error) from None
+    told = choice.message
+    calls = [] if told.tool_calls is msgspec.UNSET else told.tool_calls
     return _answer(
-        choice.message.content or "",
+        Spoken(
+            text=told.content or "",
+            reasoning="" if told.reasoning_content is msgspec.UNSET else told.reasoning_content,
+            calls={
+                index: ToolCall(call.id, call.function.name, call.function.arguments)
+                for index, call in enumerate(calls)
+            },
+        ),
         choice.finish_reason,
         completion.meshslm or _nobody(completion.model),
         completion.usage,
     )
+
+
+@dataclass(slots=True)
+class Spoken:
+    """What the model said so far."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: dict[int, ToolCall] = field(default_factory=dict)
+
+    def add_call(self, delta: ToolCallDelta) -> None:
+        """Add a piece of a call: first its name, then its arguments."""
+        known = self.calls.get(delta.index) or ToolCall("", "", "")
+        self.calls[delta.index] = ToolCall(
+            known.id or delta.id or "",
+            known.name or delta.function.name or "",
+            known.arguments + delta.function.arguments,
+        )
 
 
 class StreamReader:
@@ -78,6 +150,8 @@ class StreamReader:
         self.route = _route_of(headers)
         self._events = EventDecoder()
         self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._spoken = Spoken()
         self._finish: str | None = None
         self._usage: CompletionUsage | None = None
         self._whole = False
@@ -118,7 +192,9 @@ class StreamReader:
         """The whole answer. Raises `RuntimeError` before the stream's end."""
         if not self._whole:
             raise RuntimeError("the answer is there once the stream has been read to its end")
-        return _answer("".join(self._texts), self._finish, self.route, self._usage)
+        self._spoken.text = "".join(self._texts)
+        self._spoken.reasoning = "".join(self._thoughts)
+        return _answer(self._spoken, self._finish, self.route, self._usage)
 
     def _read(self, data: bytes) -> list[str]:
         if data == DONE:
@@ -134,6 +210,10 @@ class StreamReader:
             self._finish = choice.finish_reason or self._finish
             if choice.delta.content:
                 pieces.append(choice.delta.content)
+            if choice.delta.reasoning_content:
+                self._thoughts.append(choice.delta.reasoning_content)
+            for delta in choice.delta.tool_calls:
+                self._spoken.add_call(delta)
         return pieces
 
 
@@ -152,10 +232,10 @@ def _no_node(reason: object) -> OurFault:
 
 
 def _answer(
-    text: str, finish: str | None, route: RouteInfo, usage: CompletionUsage | None
+    spoken: Spoken, finish: str | None, route: RouteInfo, usage: CompletionUsage | None
 ) -> Answer:
     return Answer(
-        text=text,
+        text=spoken.text,
         finish_reason=finish or "stop",
         model=route.model,
         node=route.node,
@@ -168,6 +248,8 @@ def _answer(
         prefill_ms=route.prefill_ms,
         decode_ms=route.decode_ms,
         usage=usage or CompletionUsage(prompt_tokens=0, completion_tokens=0, total_tokens=0),
+        reasoning=spoken.reasoning,
+        tool_calls=tuple(spoken.calls.values()),
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 
@@ -17,14 +17,45 @@ CONNECT_S = 5.0
 """A node that does not take a connection by then is not there."""
 
 
+class CalledFunction(TypedDict):
+    """What was to be called. `arguments` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class MessageCall(TypedDict):
+    """A call in an assistant's turn."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class Message(TypedDict):
-    """One turn: `role` is `system`, `user` or `assistant`."""
+    """One turn: `role` is `system`, `user`, `assistant` or `tool`."""
 
     role: str
     content: str
+    tool_calls: NotRequired[list[MessageCall]]
+    """Of an assistant's turn."""
+    tool_call_id: NotRequired[str]
+    """Of a tool's turn: the call that it answers."""
+    reasoning_content: NotRequired[str]
+    """What the assistant thought before it answered."""
 
 
-class Options(TypedDict, total=False):
+class Urgency(TypedDict, total=False):
+    """On whose behalf, how urgent, and how long it may take."""
+
+    user: str
+    """An engine serves all users equally; only a hash of it leaves the node."""
+    priority: Literal["interactive", "background"]
+    deadline_ms: int
+    """Time for the whole answer; at most, and by default, ten minutes."""
+
+
+class Options(Urgency, total=False):
     """How an answer is made. What is left out, the specialist's profile decides."""
 
     system: str
@@ -40,8 +71,33 @@ class Options(TypedDict, total=False):
     seed: int
     stop: str | list[str]
     logit_bias: dict[int, float]
-    deadline_ms: int
-    """Time for the whole answer; at most, and by default, ten minutes."""
+    response_format: dict[str, Any]
+    """`{"type": "json_object"}`, or a schema; `json_form` writes one."""
+    grammar: str
+    """GBNF; instead of a `response_format`."""
+    tools: list[dict[str, Any]]
+    """Functions that the model may ask to be called; `tool` writes one."""
+    tool_choice: str | dict[str, Any]
+    """`auto`, `none`, `required`, or `{"type": "function", "function": {"name": ...}}`."""
+    parallel_tool_calls: bool
+    enable_thinking: bool
+    reasoning_effort: str
+    thinking_budget: int
+    """Tokens to think at most."""
+    adapter: str
+    """A LoRA adapter to answer with."""
+
+
+def tool(name: str, description: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A function for `tools`; `parameters` is the JSON schema of its arguments."""
+    function = {"name": name, "description": description, "parameters": dict(parameters)}
+    return {"type": "function", "function": function}
+
+
+def json_form(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A `response_format`: JSON that keeps a schema."""
+    shape = {"name": name, "schema": dict(schema), "strict": True}
+    return {"type": "json_schema", "json_schema": shape}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +121,13 @@ def asking(
     body = {"model": model, "messages": messages, **chosen}
     if stream:
         body.update(stream=True, stream_options={"include_usage": True})
-    deadline_ms = options.get("deadline_ms", LONGEST_MS)
+    return asking_for(body)
+
+
+def asking_for(body: Mapping[str, object]) -> Asking:
+    """`body` as a request; its `deadline_ms` bounds how long its answer is waited for."""
+    deadline_ms = body.get("deadline_ms", LONGEST_MS)
+    assert isinstance(deadline_ms, int)
     return Asking(msgspec.json.encode(body), deadline_ms / 1000 + _MARGIN_S)
 
 

@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from meshslm.api.admin import DEFAULT_URL, PeerInfo, PeersReply, StatusReply
+from meshslm.api.embeddings import EmbeddingReply, RerankReply
 from meshslm.api.openai_responses import Model, ModelList, RouteInfo
 from meshslm.client.answer import Answer, StreamReader, failure, whole_answer
-from meshslm.client.asking import Asking, Message, Options, asking
+from meshslm.client.asking import Asking, Message, Options, Urgency, asking
 from meshslm.client.transport import (
     CHAT_PATH,
     read_json,
@@ -22,6 +23,16 @@ from meshslm.client.transport import (
     settings_for,
     timeout_of,
     told_plainly,
+)
+from meshslm.client.vectors import (
+    EMBED_PATH,
+    RERANK_PATH,
+    Embeddings,
+    Ranking,
+    embedding,
+    embeddings,
+    ranking,
+    reranking,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +90,34 @@ class AsyncClient:
         """
         return AsyncTextStream(self._http, asking(prompt, model, options, stream=True))
 
+    async def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str = "auto",
+        dimensions: int | None = None,
+        **options: Unpack[Urgency],
+    ) -> Embeddings:
+        """Vectors of texts, which are near each other where the texts mean the same.
+
+        `dimensions` keeps so many numbers of each vector; not every model is made for it.
+        """
+        asked = embedding(texts, model, dimensions, options)
+        return embeddings(await self._post(EMBED_PATH, asked, EmbeddingReply))
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str = "auto",
+        top_n: int | None = None,
+        **options: Unpack[Urgency],
+    ) -> Ranking:
+        """Documents by how well they fit `query`: all, or the best `top_n`."""
+        asked = reranking(query, documents, model, top_n, options)
+        return ranking(await self._post(RERANK_PATH, asked, RerankReply), documents)
+
     async def peers(self) -> list[PeerInfo]:
         """The nodes that the asked node knows, itself among them."""
         return (await self._get("/mesh/peers", PeersReply)).peers
@@ -105,6 +144,11 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    async def _post(self, path: str, asked: Asking, shape: type[T]) -> T:
+        with told_plainly(self._http.base_url):
+            response = await self._http.post(path, content=asked.body, timeout=timeout_of(asked))
+        return read_json(response, shape)
 
     async def _get(self, path: str, shape: type[T]) -> T:
         with told_plainly(self._http.base_url):

@@ -9,10 +9,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from meshslm.api.admin import DEFAULT_URL, PeerInfo, PeersReply, StatusReply
+from meshslm.api.embeddings import EmbeddingReply, RerankReply
 from meshslm.api.openai_responses import Model, ModelList, RouteInfo
 from meshslm.client.answer import Answer, StreamReader, failure, whole_answer
-from meshslm.client.asking import Asking, Message, Options, asking
+from meshslm.client.asking import Asking, Message, Options, Urgency, asking
 from meshslm.client.transport import CHAT_PATH, read_json, settings_for, timeout_of, told_plainly
+from meshslm.client.vectors import (
+    EMBED_PATH,
+    RERANK_PATH,
+    Embeddings,
+    Ranking,
+    embedding,
+    embeddings,
+    ranking,
+    reranking,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -67,6 +78,34 @@ class Client:
         """
         return TextStream(self._http, asking(prompt, model, options, stream=True))
 
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str = "auto",
+        dimensions: int | None = None,
+        **options: Unpack[Urgency],
+    ) -> Embeddings:
+        """Vectors of texts, which are near each other where the texts mean the same.
+
+        `dimensions` keeps so many numbers of each vector; not every model is made for it.
+        """
+        asked = embedding(texts, model, dimensions, options)
+        return embeddings(self._post(EMBED_PATH, asked, EmbeddingReply))
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        model: str = "auto",
+        top_n: int | None = None,
+        **options: Unpack[Urgency],
+    ) -> Ranking:
+        """Documents by how well they fit `query`: all, or the best `top_n`."""
+        asked = reranking(query, documents, model, top_n, options)
+        return ranking(self._post(RERANK_PATH, asked, RerankReply), documents)
+
     def peers(self) -> list[PeerInfo]:
         """The nodes that the asked node knows, itself among them."""
         return self._get("/mesh/peers", PeersReply).peers
@@ -93,6 +132,11 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _post(self, path: str, asked: Asking, shape: type[T]) -> T:
+        with told_plainly(self._http.base_url):
+            response = self._http.post(path, content=asked.body, timeout=timeout_of(asked))
+        return read_json(response, shape)
 
     def _get(self, path: str, shape: type[T]) -> T:
         with told_plainly(self._http.base_url):

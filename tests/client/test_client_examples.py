@@ -5,15 +5,31 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
+from meshslm.wire.messages import TaskRequest
+from tests.gateway.scripted_service import Step, calls, greeting
 from tests.gateway.served import Served
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def answered(request: TaskRequest) -> Iterable[Step]:
+    """What a good model would answer to the examples."""
+    last = request.messages[-1] if request.messages else None
+    if request.constraint is not None:
+        person = '{"name": "Ada Lovelace", "born": 1815, "known_for": "a program"}'
+        return calls(text=person)(request)
+    if request.tools and last is not None and last.role == "tool":
+        return calls(text=f"The product is {last.content}.")(request)
+    if request.tools:
+        return calls(("call_a", "multiply", '{"a": 6, "b": 7}'))(request)
+    return greeting(request)
 
 
 @pytest.mark.parametrize(
@@ -24,9 +40,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
         ("async_trio.py", "(beta, coder)\nHello!"),
         ("async_asyncio.py", "Hello!\n... that is enough."),
         ("openai_client.py", "Hello!"),
+        ("tools.py", 'called multiply with {"a": 6, "b": 7}: 42\nThe product is 42.'),
+        ("json_schema.py", "name: Ada Lovelace\nborn: 1815\n"),
+        ("embeddings.py", "3 numbers each, by beta with smollm2\n"),
     ],
 )
 async def test_an_example(served: Served, name: str, shows: str) -> None:
+    served.service.script = answered
     run = partial(
         subprocess.run,
         [sys.executable, str(EXAMPLES / name)],
