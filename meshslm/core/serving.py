@@ -11,6 +11,8 @@ Rules:
 - The same (origin, task, attempt) runs once, however often it is submitted, and stays known for
   `LINGER_MS` after its end.
 - Whoever is refused learns why and when to come again.
+- Who waits is next as `core.line` has it. Background work fills what interactive runs leave: these
+  go to the engine as if it were not there, and it gives way to them there.
 - Every run has a deadline here too, so that one whose origin vanished does not stay.
 """
 
@@ -23,6 +25,7 @@ from enum import Enum
 
 from meshslm import limits
 from meshslm.core.events import Lane, RunEnded, RunFailed, RunProduced, StartRun, StopRun
+from meshslm.core.line import Line
 from meshslm.core.models import Models
 from meshslm.core.outbox import Outbox
 from meshslm.errors import FaultCode
@@ -38,6 +41,7 @@ from meshslm.wire.messages import (
     TaskEnded,
     TaskFailed,
     TaskRefused,
+    TaskRequest,
     TaskResend,
     TaskSubmit,
 )
@@ -46,6 +50,9 @@ DEADLINE = "run-deadline"
 RETRY_AFTER_LEAST_MS = 250
 ASSUMED_RUN_MS = 4_000.0
 """Length of a run while none has ended yet: 256 tokens at 64 a second."""
+
+BYTES_PER_TOKEN = 4
+"""Of prompts, about, for sharing fairly before anything was counted."""
 
 Item = TaskChunk | TaskEnded | TaskFailed
 Reply = TaskAccepted | TaskRefused | Item
@@ -77,6 +84,11 @@ class Run:
     started: Instant = Instant(0)
 
     @property
+    def background(self) -> bool:
+        """It gives way to others."""
+        return self.submit.request.priority == "background"
+
+    @property
     def waited_ms(self) -> float:
         """Time in this node's queue, before the engine had it."""
         return ms_between(self.arrived, self.started)
@@ -90,7 +102,9 @@ class EngineState:
     slots: int = 1
     running: dict[RunId, Run] = field(default_factory=dict)
     weight: int = 0
-    queue: deque[Run] = field(default_factory=deque)
+    yielding: int = 0
+    """The part of `weight` that is background work, which gives way within the engine."""
+    queue: Line[Run] = field(default_factory=Line)
     prefill_tps: float = 0.0
     decode_tps: float = 0.0
     run_ms: float = ASSUMED_RUN_MS
@@ -202,7 +216,7 @@ class Serving:
         self._known[key] = run
         self._by_run[run.run] = run
         self._of_peer[origin] = self._of_peer.get(origin, 0) + 1
-        engine.queue.append(run)
+        engine.queue.add(run, submit.request.tenant, background=run.background)
         self._out.start_timer(DEADLINE, str(run.run), max(1, submit.remaining_ms))
         if origin != self._node:
             self._send(origin, self._accepted(run))
@@ -245,6 +259,8 @@ class Serving:
         if run is not None:
             _, task, attempt = run.key
             chunk = event.chunk
+            tenant = run.submit.request.tenant
+            self._engines[run.model].queue.charge(tenant, len(chunk.tokens))
             if run.seq == 0:
                 chunk = replace(chunk, queue_ms=chunk.queue_ms + run.waited_ms)
             self._item(run, TaskChunk(task, attempt, run.seq, chunk), now)
@@ -319,21 +335,27 @@ class Serving:
         _, task, attempt = run.key
         ahead = 0
         if run.state is RunState.QUEUED:
-            ahead = self._engines[run.model].queue.index(run)
+            ahead = list(self._engines[run.model].queue).index(run)
         return TaskAccepted(task, attempt, ahead, run.seq)
 
     def _dispatch(self, engine: EngineState, now: Instant) -> None:
         while engine.queue and self._models.takes_runs(engine.model):
-            run = engine.queue[0]
-            if engine.running and engine.weight + run.weight > engine.slots + limits.RUN_AHEAD:
+            run = engine.queue.next()
+            assert run is not None
+            taken = engine.weight - (0 if run.background else engine.yielding)
+            if engine.running and taken + run.weight > engine.slots + limits.RUN_AHEAD:
                 return
-            engine.queue.popleft()
+            engine.queue.take()
             run.state, run.started = RunState.RUNNING, now
             engine.running[run.run] = run
             engine.weight += run.weight
+            engine.yielding += run.weight if run.background else 0
             self.served += 1
             submit = run.submit
-            self._out.put(StartRun(run.run, run.model, submit.profile, submit.request))
+            left = max(1, submit.remaining_ms - int(run.waited_ms))
+            request = replace(submit.request, deadline_ms=left)
+            engine.queue.charge(request.tenant, prompt_bytes(request) // BYTES_PER_TOKEN)
+            self._out.put(StartRun(run.run, run.model, submit.profile, request))
 
     def _item(self, run: Run, item: Item, now: Instant) -> None:
         run.seq += 1
@@ -366,9 +388,10 @@ class Serving:
     def _over_with(self, run: Run, now: Instant) -> None:
         engine = self._engines[run.model]
         if run.state is RunState.QUEUED:
-            engine.queue.remove(run)
+            engine.queue.remove(lambda waiting: waiting is run)
         elif engine.running.pop(run.run, None) is not None:
             engine.weight -= run.weight
+            engine.yielding -= run.weight if run.background else 0
         run.state = RunState.OVER
         del self._by_run[run.run]
         self._out.stop_timer(DEADLINE, str(run.run))
@@ -397,9 +420,17 @@ class Serving:
         for engine in self._engines.values():
             assert len(engine.queue) <= self._queue_bound
             assert engine.weight == sum(run.weight for run in engine.running.values())
+            background = [run.weight for run in engine.running.values() if run.background]
+            assert engine.yielding == sum(background)
             ready = self._models.takes_runs(engine.model)
             assert not (ready and engine.queue and not engine.running)
         for run in self._by_run.values():
             assert run.state is not RunState.OVER
             assert self._known[run.key] is run
             assert self._out.timer_runs(DEADLINE, str(run.run))
+
+
+def prompt_bytes(request: TaskRequest) -> int:
+    """How much text a request has."""
+    texts = [request.prompt, *request.inputs, *(turn.content for turn in request.messages)]
+    return sum(map(len, texts))

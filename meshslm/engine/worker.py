@@ -16,7 +16,6 @@ import argparse
 import ctypes
 import logging
 import os
-import select
 import signal
 import socket
 import sys
@@ -45,6 +44,7 @@ from meshslm.engine.kinds import Pooling, pooling_of
 from meshslm.engine.llama import DecodeFailed, Model, offloads
 from meshslm.engine.offload import plan
 from meshslm.engine.operations import Desk
+from meshslm.engine.pipe import Gone, Pipe
 from meshslm.engine.prefix_cache import tile_names
 from meshslm.engine.protocol import (
     Beat,
@@ -52,10 +52,8 @@ from meshslm.engine.protocol import (
     Ended,
     Failed,
     Forget,
-    FrameReader,
     Load,
     Loading,
-    Measured,
     Produced,
     Ready,
     Report,
@@ -63,121 +61,22 @@ from meshslm.engine.protocol import (
     Start,
     Stop,
     Unusable,
-    decode_commands,
-    encode,
 )
 from meshslm.engine.runs import Intake, Run
 from meshslm.engine.sampling import Row, best_of_each
 from meshslm.engine.schedule import Piece, Sample, Scheduler, Shape, Step
 from meshslm.engine.speculate import GUESSES, Payoff
+from meshslm.engine.speeds import REVISE_S, Speeds
 from meshslm.engine.templates import ChatTemplate
 from meshslm.errors import FaultCode, OurFault, RequestFault
 from meshslm.wire.messages import TaskRequest, Timings, Usage
 
 log = logging.getLogger("meshslm.engine.worker")
 
-BACKLOG_BYTES: Final = 256 * 1024
-"""Reports not yet read by the daemon, beyond the socket's own buffer; then the worker waits."""
-REVISE_S: Final = 1.0
-"""Time between two looks at the load of others, and between two reports of speeds."""
-SMOOTHING: Final = 0.2
-"""Weight of the newest step in a measured speed: about the last ten count."""
 UNUSABLE: Final = 3
 """Exit code: the model cannot be loaded, and trying again would not help."""
 
 _PR_SET_PDEATHSIG: Final = 1
-
-
-class Gone(Exception):
-    """The daemon closed its end."""
-
-
-class Pipe:
-    """The worker's end of the socket pair."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.settimeout(0)
-        self._socket = connection
-        self._reader = FrameReader()
-        self._out = bytearray()
-
-    def receive(self, *, wait: bool) -> list[Command]:
-        """Commands that have come; waits for some where `wait`. Raises `Gone`."""
-        commands: list[Command] = []
-        while True:
-            self._flush()
-            if wait and not commands:
-                writers = [self._socket] if self._out else []
-                select.select([self._socket], writers, [])
-            try:
-                data = self._socket.recv(256 * 1024)
-            except BlockingIOError:
-                if commands or not wait:
-                    return commands
-                continue
-            except ConnectionError as error:
-                raise Gone from error
-            if not data:
-                raise Gone
-            for body in self._reader.feed(data):
-                commands += decode_commands(body)
-
-    def send(self, reports: list[Report]) -> None:
-        """Report. Waits while the daemon is far behind. Raises `Gone`."""
-        self._out += encode(reports)
-        self._flush()
-        while len(self._out) > BACKLOG_BYTES:
-            select.select([], [self._socket], [])
-            self._flush()
-
-    def drain(self) -> None:
-        """Wait until everything is written."""
-        while self._out:
-            select.select([], [self._socket], [])
-            self._flush()
-
-    def _flush(self) -> None:
-        while self._out:
-            try:
-                sent = self._socket.send(self._out)
-            except BlockingIOError:
-                return
-            except ConnectionError as error:
-                raise Gone from error
-            del self._out[:sent]
-
-
-class Speeds:
-    """Measured speeds, smoothed."""
-
-    def __init__(self) -> None:
-        self.prefill_tps = 0.0
-        self.decode_tps = 0.0
-        self._told = (0.0, 0.0)
-        self._told_at = 0.0
-        self._last_decode = 0.0
-
-    def step(self, step: Step, began: float, ended: float, tokens: int) -> None:
-        """A step was computed between these times, and gave its streams so many tokens each."""
-        if step.decode:
-            # Streams see the time from one decode step to the next, prompts in between included.
-            since = self._last_decode if began - self._last_decode < REVISE_S else began
-            self.decode_tps = _smooth(self.decode_tps, tokens / max(ended - since, 1e-6))
-            self._last_decode = ended
-        else:
-            self.prefill_tps = _smooth(self.prefill_tps, step.rows / max(ended - began, 1e-6))
-
-    def news(self, now: float) -> list[Report]:
-        """What to tell the daemon, once a second while it changes."""
-        speeds = (round(self.prefill_tps, 1), round(self.decode_tps, 1))
-        if now - self._told_at < REVISE_S or speeds == self._told or not all(speeds):
-            return []
-        self._told, self._told_at = speeds, now
-        return [Measured(*speeds)]
-
-
-def _smooth(old: float, new: float) -> float:
-    return new if old == 0.0 else old + SMOOTHING * (new - old)
 
 
 @dataclass(slots=True)
@@ -207,6 +106,7 @@ class Worker:
         self._echoes = Echoes(model)
         self._runs: dict[int, Run] = {}
         self._reports: list[Report] = []
+        self._slots = shape.slots
         self._speeds = Speeds()
         self._payoff = Payoff()
         self._forgotten = 0
@@ -260,6 +160,7 @@ class Worker:
             run.group = self._adapters.take(request.adapter, adapter)
             if self._model.forgets_ends:
                 run.tiles = tile_names(self._prefix_group(run.group), run.prompt)
+            self._check_deadline(run, request.deadline_ms)
         except RequestFault as fault:
             self._reports.append(Failed(number, fault.code, fault.detail))
         except OurFault as fault:
@@ -272,6 +173,19 @@ class Worker:
                 self._echoes.score(run, self._adapters.of(run.group))
             else:
                 self._scheduler.add(run.job)
+
+    def _check_deadline(self, run: Run, deadline_ms: int) -> None:
+        """Refuse a run whose first token would come too late, by what was measured here."""
+        outlook = self._scheduler.outlook(run.job)
+        expected_ms = self._speeds.wait_ms(outlook, self._slots)
+        if expected_ms > deadline_ms:
+            self._adapters.release(run.group)
+            raise RequestFault(
+                FaultCode.DEADLINE,
+                f"the first token is expected in {expected_ms:.0f} ms, behind {outlook.runs} runs "
+                f"and {outlook.rows} rows of prompts, but {deadline_ms} ms are left",
+                param="deadline_ms",
+            )
 
     def _prefix_group(self, group: str) -> str:
         """Whose prompts may be taken over: an adapter that comes again may be another."""
@@ -425,6 +339,7 @@ class Worker:
                 run.first_token = now
             if run.finished:
                 self._forget(number)
+                self._speeds.ended(now - run.admitted)
                 self._reports.append(_ended(run, now))
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from meshslm.engine import worker
+from meshslm.engine.pipe import Pipe
 from meshslm.engine.protocol import Load
 
 
@@ -82,7 +83,7 @@ def probe(model: Path) -> None:
 def main() -> int:
     load = worker.load
 
-    def load_and_probe(pipe: worker.Pipe, command: Load) -> object:
+    def load_and_probe(pipe: Pipe, command: Load) -> object:
         loaded = load(pipe, command)
         probe(Path(command.path))
         return loaded

@@ -9,6 +9,7 @@ import pytest
 
 from meshslm.engine.prefix_cache import TILE
 from meshslm.engine.protocol import Command, Produced, Start
+from meshslm.errors import FaultCode
 from meshslm.wire.messages import ChatMessage
 from tests.engine.worker_script import ScriptedWorker, ask
 
@@ -146,3 +147,14 @@ def test_what_cannot_go_on_is_refused(
     failed = worker.play([Start(1, request)])[1].failed
     assert failed is not None
     assert why in failed.detail
+
+
+def test_what_would_come_too_late_is_refused_with_the_estimate(worker: ScriptedWorker) -> None:
+    worker.play([ask(1, "Tell me of the sea.", 60)])
+    late = replace(told(2, "Hello? " * 200).request, deadline_ms=1)
+    answers = worker.play([Start(2, late), ask(3, "Hello")])
+    failed = answers[2].failed
+    assert failed is not None
+    assert failed.code is FaultCode.DEADLINE
+    assert "1 ms are left" in failed.detail
+    assert answers[3].tokens

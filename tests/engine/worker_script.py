@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from meshslm.engine.cores import ThreadChoice
 from meshslm.engine.gguf import read_header
+from meshslm.engine.pipe import Pipe
 from meshslm.engine.protocol import (
     Command,
     Ended,
@@ -19,7 +20,7 @@ from meshslm.engine.protocol import (
     Shutdown,
     Start,
 )
-from meshslm.engine.worker import Pipe, Worker, load_decoder
+from meshslm.engine.worker import Worker, load_decoder
 from meshslm.wire.messages import ChatMessage, Chunk, Sampling, TaskRequest, Usage
 
 
