@@ -99,7 +99,8 @@ _ABSENT: Final = _ERRNO | errno.ENOSYS
 class _Program(ctypes.Structure):
     """`struct sock_fprog`."""
 
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+    # ctypes reads it once, when the class is made.
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))  # type: ignore[mutable-override]
 
 
 def supported() -> str:
