@@ -65,24 +65,28 @@ class Delta:
 class OutputStream:
     """One choice: bytes of tokens in, deltas out."""
 
-    __slots__ = ("_decoder", "_parser", "_stops")
+    __slots__ = ("_decoder", "_parser")
 
     def __init__(
         self, reading: Reading, stops: Sequence[str], call_id: Callable[[int], str]
     ) -> None:
         self._decoder = TextStream(stops if reading.plain else ())
-        self._parser = None if reading.plain else OutputParser(reading, call_id)
-        self._stops = StopFilter(stops)
+        self._parser = None if reading.plain else OutputParser(reading, stops, call_id)
 
     @property
     def stopped(self) -> bool:
         """A stop string was found in the answer."""
-        return self._decoder.stopped or self._stops.stopped
+        return self._decoder.stopped if self._parser is None else self._parser.stopped
 
     @property
     def thinking(self) -> bool:
         """The text is among thoughts now."""
         return self._parser is not None and self._parser.thinking
+
+    @property
+    def between_characters(self) -> bool:
+        """No character is incomplete."""
+        return self._decoder.between_characters
 
     @property
     def calls(self) -> int:
@@ -92,36 +96,21 @@ class OutputStream:
     def feed(self, piece: bytes) -> Delta:
         """Add a token's bytes."""
         text = self._decoder.feed(piece)
-        if self._parser is None:
-            return Delta(text)
-        return self._filtered(self._parser.feed(text))
+        return Delta(text) if self._parser is None else self._parser.feed(text)
 
     def close(self) -> Delta:
         """No more tokens come; what was still held back."""
         text = self._decoder.close()
-        if self._parser is None:
-            return Delta(text)
-        first, last = self._parser.feed(text), self._parser.close()
-        delta = Delta(
-            first.text + last.text,
-            first.reasoning + last.reasoning,
-            first.calls + last.calls,
-        )
-        delta = self._filtered(delta)
-        delta.text += self._stops.close()
-        return delta
-
-    def _filtered(self, delta: Delta) -> Delta:
-        if self._stops.stopped:
-            return Delta()
-        delta.text = self._stops.feed(delta.text)
-        return delta
+        return Delta(text) if self._parser is None else self._parser.close(text)
 
 
 class OutputParser:
     """Reads one answer as text."""
 
-    def __init__(self, reading: Reading, call_id: Callable[[int], str]) -> None:
+    def __init__(
+        self, reading: Reading, stops: Sequence[str], call_id: Callable[[int], str]
+    ) -> None:
+        self._stops = StopFilter(stops)
         self._format = reading.format
         self._names = tuple(f'"{name}"' for name in reading.names)
         self._call_id = call_id
@@ -144,22 +133,30 @@ class OutputParser:
         """The text is among thoughts now."""
         return self._state == self._thoughts
 
+    @property
+    def stopped(self) -> bool:
+        """A stop string was found in the answer; nothing more is read."""
+        return self._stops.stopped
+
     def feed(self, text: str) -> Delta:
         """Add text."""
         self._held += text
-        return self._read()
-
-    def close(self) -> Delta:
-        """No more text comes."""
-        self._final = True
-        return self._read()
-
-    def _read(self) -> Delta:
         self._delta, self._calls = Delta(), []
-        while self._state():
+        while not self.stopped and self._state():
             pass
         self._delta.calls = tuple(self._calls)
         return self._delta
+
+    def close(self, text: str) -> Delta:
+        """Add the last text; what was still held back."""
+        self._final = True
+        delta = self.feed(text)
+        delta.text += self._stops.close()
+        return delta
+
+    def _show(self, text: str) -> None:
+        """`text` is answer."""
+        self._delta.text += self._stops.feed(text)
 
     # --- states: each reads what it can; true where the next one has something to read ------------
     def _beginning(self) -> bool:
@@ -205,17 +202,17 @@ class OutputParser:
         tag = self._format.open
         start = self._held.find(tag)
         if start >= 0:
-            self._delta.text += self._held[:start].rstrip()
+            self._show(self._held[:start].rstrip())
             self._held = self._held[start + len(tag) :]
             self._state = self._tagged_head
             return True
         keep = len(self._held) if self._final else _before_tag(self._held, tag)
-        self._delta.text += self._held[:keep]
+        self._show(self._held[:keep])
         self._held = self._held[keep:]
         return False
 
     def _plain(self) -> bool:
-        self._delta.text += self._held
+        self._show(self._held)
         self._held = ""
         return False
 
@@ -228,7 +225,7 @@ class OutputParser:
                 self._held = ""
             return False
         assert self._format is not None
-        self._delta.text += self._format.open
+        self._show(self._format.open)
         self._state = self._answer
         return True
 

@@ -24,7 +24,7 @@ SIBLINGS: Final = 4096
 ROUNDS: Final = 64
 """Times that references between definitions are followed anew: each round settles at least one."""
 
-_SCALARS: Final = frozenset({"string", "number", "integer", "boolean", "null"})
+_COMPOUND: Final = frozenset({"object", "array"})
 
 
 class SchemaFault(ValueError):
@@ -115,7 +115,7 @@ class _Finite:
     def _by_type(self, schema: Mapping[str, Any]) -> bool:
         given = schema.get("type")
         types = {given} if isinstance(given, str) else set(_strings(given))
-        if not types or types & _SCALARS:
+        if not types or not types <= _COMPOUND:
             return True
         if "object" in types and self._object(schema):
             return True

@@ -79,6 +79,11 @@ class TextStream:
         """A stop string was found; the text is complete."""
         return self._filter.stopped
 
+    @property
+    def between_characters(self) -> bool:
+        """No character is incomplete."""
+        return not self._decoder.getstate()[0]
+
     def feed(self, piece: bytes) -> str:
         """Add a token's bytes; the text that it releases."""
         return self._filter.feed(self._decoder.decode(piece))
