@@ -40,6 +40,7 @@ from meshslm.daemon.service import NodeService
 from meshslm.daemon.timers import Timers
 from meshslm.engine.estimate import estimate
 from meshslm.engine.gguf import read_header
+from meshslm.engine.kinds import operations_of
 from meshslm.errors import OurFault
 from meshslm.gateway.app import create_app
 from meshslm.gateway.server import HttpAddress, serve
@@ -138,6 +139,7 @@ class _Node:
             executor,
             ensure=self._ensure,
             make_engine=self._make_engine,
+            adapter_digest=self._adapter_digest,
             room=Room(
                 self._budget_mib(),
                 settings.engine.idle_s * 1000,
@@ -234,8 +236,31 @@ class _Node:
         engine = self._settings.engine
         trained = model.manifest.context_length
         context = min(engine.context or trained, trained) if trained else engine.context
-        foreseen = estimate(read_header(model.path), context, engine.slots, engine.batch)
-        return Shape(context, engine.slots, foreseen.least_mib, foreseen.unknown)
+        header = read_header(model.path)
+        foreseen = estimate(header, context, engine.slots, engine.batch)
+        return Shape(
+            context,
+            engine.slots,
+            foreseen.least_mib,
+            foreseen.unknown,
+            operations_of(header),
+        )
+
+    def _adapter(self, model: str, name: str) -> ReadyModel | None:
+        """A stored adapter of a model; a damaged one is told of and not used."""
+        try:
+            return self._library.adapter(model, name)
+        except OurFault as fault:
+            log.warning("adapter %s cannot be used: %s", name, fault)
+            return None
+
+    def _adapter_path(self, model: str, name: str) -> Path | None:
+        found = self._adapter(model, name)
+        return found.path if found is not None else None
+
+    def _adapter_digest(self, model: str, name: str) -> str:
+        found = self._adapter(model, name)
+        return found.digest if found is not None else ""
 
     def _budget_mib(self) -> int:
         """Memory for models; a quarter is left to everything else."""
@@ -251,7 +276,8 @@ class _Node:
             threads=engine.threads or None,
             batch=engine.batch,
             gpu_layers=None if engine.gpu_layers < 0 else engine.gpu_layers,
+            readable=(str(self._library.store.blobs),),  # adapters may come at any time
             sandbox=engine.sandbox,
             private_mib=self._budget_mib(),
         )
-        return EngineProcess(spec)
+        return EngineProcess(spec, find_adapter=partial(self._adapter_path, model.name))

@@ -110,6 +110,15 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     model: Annotated[
         str, MODEL_NAME, Meta(description="Base model: its name in the catalogue or the store.")
     ]
+    adapter: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:[a-z0-9][a-z0-9._-]{0,63})?\Z",
+            description="LoRA adapter to answer with where a request names none: its name in the "
+            "store. It must be one for `model`.",
+            extra={"expected": "lower-case letters, digits, '.', '_' and '-', at most 64"},
+        ),
+    ] = ""
     system_prompt: Annotated[
         str,
         Meta(

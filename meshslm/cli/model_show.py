@@ -56,6 +56,8 @@ def fields(model: StoredModel, needed: dict[str, Any] | None) -> list[tuple[str,
     use = "yes" if about.chat_template else "no: completions only"
     if about.architecture in _encoders():
         use = "no: embeddings only"
+    if about.adapter_of:
+        use = f"that of {about.adapter_of}, for which it is an adapter"
     return [
         ("name", about.name),
         ("state", model.state),

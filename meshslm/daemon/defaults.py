@@ -16,13 +16,14 @@ from meshslm.wire.messages import ChatMessage, Sampling, TaskRequest
 
 
 def fill(request: TaskRequest, profile: Profile) -> TaskRequest:
-    """`request` with the profile's system prompt, sampling and token limit where it has none."""
+    """`request` with the profile's prompt, adapter, sampling and limit where it has none."""
     messages = request.messages
     if messages and profile.system_prompt and all(m.role != "system" for m in messages):
         messages = (ChatMessage("system", profile.system_prompt), *messages)
     return replace(
         request,
         messages=messages,
+        adapter=request.adapter or profile.adapter,
         max_tokens=request.max_tokens or profile.max_tokens,
         sampling=_fill_sampling(request.sampling, profile.sampling),
     )

@@ -32,6 +32,9 @@ log = logging.getLogger("meshslm.hosting")
 BATCH_INVARIANT = frozenset({"Q8_0"})
 """Formats measured to give the same tokens in a batch as alone, on CPUs with AVX2."""
 
+ADAPTER_DIGITS = 32
+"""Of an adapter's digest, put behind the model's."""
+
 _EAGERNESS = (Keep.DEMAND, Keep.START, Keep.ALWAYS)
 
 
@@ -64,6 +67,8 @@ class Shape:
     """Memory, estimated."""
     unknown: str = ""
     """Why the estimate lacks something; empty where it does not."""
+    operations: tuple[str, ...] = ("generate",)
+    """What the model can be asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,13 @@ class Hosting(Generic[M]):
         ensure: Callable[[str], tuple[M, Shape]],
         make_engine: Callable[[M], Engine],
         room: Room,
+        adapter_digest: Callable[[str, str], str] = lambda *_: "",
     ) -> None:
-        """`ensure` has a model ready, blocking, in a thread; it raises `OurFault`."""
+        """`ensure` has a model ready, blocking, in a thread; it raises `OurFault`.
+
+        `adapter_digest` is the digest of a model's adapter; empty where there is none.
+        """
+        self._adapter_digest = adapter_digest
         self._profiles = profiles
         self._hardware = hardware
         self._pump = pump
@@ -129,7 +139,7 @@ class Hosting(Generic[M]):
         engine_room = EngineRoom(engines, self._pump.post, self._refusal)
         profiles = {profile.name: profile for profile in self._profiles}
         self._executor.host(engines, profiles, engine_room)
-        specialists = tuple(_specialists(self._profiles, hosted))
+        specialists = tuple(self._specialists(hosted))
 
         def announce() -> None:
             for model in hosted:
@@ -160,24 +170,33 @@ class Hosting(Generic[M]):
             "choose a shorter context or fewer slots"
         )
 
-
-def _specialists(
-    profiles: Iterable[Profile], hosted: Mapping[str, tuple[M, Shape]]
-) -> Iterable[Specialist]:
-    for profile in profiles:
-        if profile.model not in hosted:
-            continue
-        model, shape = hosted[profile.model]
-        yield Specialist(
-            profile=profile.name,
-            model=model.name,
-            digest=model.digest,
-            quantisation=model.quantisation,
-            context=shape.context,
-            slots=shape.slots,
-            domains=tuple(
-                DomainCard(card.domain, card.sentence, card.examples) for card in profile.domains
-            ),
-            price=profile.price,
-            batch_invariant=model.quantisation in BATCH_INVARIANT,
-        )
+    def _specialists(self, hosted: Mapping[str, tuple[M, Shape]]) -> Iterable[Specialist]:
+        for profile in self._profiles:
+            if profile.model not in hosted:
+                continue
+            model, shape = hosted[profile.model]
+            digest = model.digest
+            if profile.adapter:
+                adapter = self._adapter_digest(model.name, profile.adapter)
+                if not adapter:
+                    why = f"there is no adapter {profile.adapter!r} for {model.name} on this node"
+                    log.error("profile %s cannot be hosted: %s", profile.name, why)
+                    self._states[f"profile {profile.name}"] = f"cannot be hosted: {why}"
+                    continue
+                # Another adapter gives another text, so it is part of what is served.
+                digest = f"{digest}+{adapter[:ADAPTER_DIGITS]}"
+            yield Specialist(
+                profile=profile.name,
+                model=model.name,
+                digest=digest,
+                quantisation=model.quantisation,
+                context=shape.context,
+                slots=shape.slots,
+                domains=tuple(
+                    DomainCard(card.domain, card.sentence, card.examples)
+                    for card in profile.domains
+                ),
+                price=profile.price,
+                batch_invariant=model.quantisation in BATCH_INVARIANT,
+                operations=shape.operations,
+            )

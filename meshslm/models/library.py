@@ -17,8 +17,9 @@ from typing import Protocol
 
 import msgspec
 
-from meshslm.engine.gguf import GgufHeader
+from meshslm.engine.gguf import GgufHeader, read_header
 from meshslm.engine.gguf_model import read_model
+from meshslm.engine.lora import check_adapter
 from meshslm.errors import OurFault
 from meshslm.models.catalogue import NAME_PATTERN, Catalogue, built_in
 from meshslm.models.convert_bert import CONVERTED_BY, convert_archive, is_archive
@@ -125,11 +126,64 @@ class ModelLibrary:
 
         No network where it is ready. Raises `OurFault`.
         """
+        stored = self.store.find(name)
+        if stored is not None and stored.adapter_of:
+            raise OurFault(
+                f"{name} is no model but an adapter of {stored.adapter_of}: name it as the "
+                "`adapter` of a profile on that model"
+            )
         found = self.ready(name)
         if found is not None:
             return found
-        stored = self.store.find(name)
         return self.pull(name, report, prepared=stored is None or stored.wanted != "")
+
+    def adapter(self, model: str, name: str) -> ReadyModel | None:
+        """An adapter of the stored model `model`, if it is here. Raises `OurFault` if damaged."""
+        found = self.ready(name)
+        return found if found is not None and found.manifest.adapter_of == model else None
+
+    def pull_adapter(
+        self, model: str, wanted: str, report: Report, *, name: str | None = None, sha256: str = ""
+    ) -> ReadyModel:
+        """Fetch, check and store a LoRA adapter of the stored model `model` from any source.
+
+        `name` and `sha256` as for `pull`. Does nothing where it is there. Raises `OurFault`, also
+        where the adapter is for another base.
+        """
+        base = self.ensure(model, report)
+        if not is_source(wanted):
+            known = self.store.get(wanted)
+            name, wanted = name or wanted, known.source
+        order = self._order(wanted, name, sha256 or None)
+        with self.store.locked(order.name, report):
+            manifest = self.store.find(order.name)
+            if manifest is not None and (manifest.source, manifest.adapter_of) != (
+                order.source,
+                model,
+            ):
+                raise self._taken(manifest)
+            if manifest is None or not self.store.intact(manifest.original):
+                manifest = self._pull_original(order, "", report, base)
+            else:
+                self._check_digest(manifest, order.pin)
+            self.store.clear_stage(order.name)
+        return ReadyModel(manifest, self.store.path(manifest.used))
+
+    def _taken(self, manifest: Manifest) -> OurFault:
+        """A name that stands for something else."""
+        kind = f", as an adapter of {manifest.adapter_of}" if manifest.adapter_of else ""
+        return OurFault(
+            f"{manifest.name} is here already, from {manifest.source}{kind}: remove it with "
+            f"`meshslm models rm {manifest.name}`, or choose another name"
+        )
+
+    def _check_digest(self, manifest: Manifest, pin: Pin) -> None:
+        """Raise `OurFault` where what is stored is not what was asked for."""
+        if pin.sha256 not in (None, manifest.arrived):
+            raise OurFault(
+                f"{manifest.name} is here already, with digest {manifest.arrived} and not "
+                f"{pin.sha256}: remove it with `meshslm models rm {manifest.name}`"
+            )
 
     def pull(
         self,
@@ -149,18 +203,12 @@ class ModelLibrary:
         order = self._order(wanted, name, sha256)
         with self.store.locked(order.name, report):
             manifest = self.store.find(order.name)
-            if manifest is not None and manifest.source != order.source:
-                raise OurFault(
-                    f"{order.name} is here already, from {manifest.source}: remove it with "
-                    f"`meshslm models rm {order.name}`, or choose another name"
-                )
+            if manifest is not None and (manifest.source != order.source or manifest.adapter_of):
+                raise self._taken(manifest)
             if manifest is None or not self.store.intact(manifest.original):
                 manifest = self._pull_original(order, PREPARED if prepared else "", report)
-            elif order.pin.sha256 not in (None, manifest.arrived):
-                raise OurFault(
-                    f"{order.name} is here already, with digest {manifest.arrived} and not "
-                    f"{order.pin.sha256}: remove it with `meshslm models rm {order.name}`"
-                )
+            else:
+                self._check_digest(manifest, order.pin)
             if prepared and not self._is_prepared(manifest):
                 manifest = self._prepare(manifest, report)
             self.store.clear_stage(order.name)
@@ -218,7 +266,10 @@ class ModelLibrary:
         entry = entry or self.catalogue.find(wanted)  # which says what there is
         return _Order(name or wanted, entry.source, entry.pin, entry.licence, entry.description)
 
-    def _pull_original(self, order: _Order, wanted: str, report: Report) -> Manifest:
+    def _pull_original(
+        self, order: _Order, wanted: str, report: Report, base: ReadyModel | None = None
+    ) -> Manifest:
+        """`base`: it is to be an adapter of that model."""
         stage = self.store.stage(order.name)
         fetched = self._fetch(parse_source(order.source), stage, order.pin, report)
         if order.pin.sha256 not in (None, fetched.sha256):
@@ -229,7 +280,11 @@ class ModelLibrary:
             )
         try:
             made = self._converted(order, fetched, stage, report)
-            header = checked_header(made.path, order.name)
+            if base is None:
+                header = checked_header(made.path, order.name)
+            else:
+                header = read_header(made.path)
+                check_adapter(order.name, header, read_header(base.path))
         except OurFault:
             self.store.clear_stage(order.name)
             raise
@@ -248,6 +303,7 @@ class ModelLibrary:
             chat_template=bool(header.chat_template),
             licence=order.licence or header.text("general.license"),
             description=order.description or header.name,
+            adapter_of=base.name if base is not None else "",
             pulled_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         self.store.place(manifest, {blob: made.path})

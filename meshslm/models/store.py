@@ -69,6 +69,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: bool
     licence: str = ""
     description: str = ""
+    adapter_of: str = ""
+    """The stored model that it is a LoRA adapter for; empty: it is a model itself."""
     pulled_at: str
     """ISO 8601, in UTC."""
 
@@ -102,6 +104,11 @@ class ModelStore:
         self._manifests = self.root / "manifests"
         self._staging = self.root / "staging"
         self._locks = self.root / "locks"
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of all files that engines load."""
+        return self._blobs
 
     def path(self, blob: Blob) -> Path:
         """Where a blob is, or would be."""

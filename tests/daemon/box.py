@@ -83,6 +83,8 @@ class Box(Generic[E]):
     room: Room
     missing: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
+    adapters: dict[str, str] = field(default_factory=dict)
+    """Digests by name."""
 
     def __post_init__(self) -> None:
         self.asked: list[Outcome] = []
@@ -104,12 +106,15 @@ class Box(Generic[E]):
             ensure=self.ensure,
             make_engine=self.make,
             room=self.room,
+            adapter_digest=lambda _, name: self.adapters.get(name, ""),
         )
 
     def ensure(self, model: str) -> tuple[OnDisk, Shape]:
         if model in self.missing:
             raise OurFault(self.missing[model])
-        return OnDisk(model), Shape(2048, 2, self.needs[model], self.unknown.get(model, ""))
+        operations = ("generate", "template")
+        unknown = self.unknown.get(model, "")
+        return OnDisk(model), Shape(2048, 2, self.needs[model], unknown, operations)
 
     def make(self, model: OnDisk) -> E:
         engine = self.engines[model.name] = self.make_engine(model.name)
