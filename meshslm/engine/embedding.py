@@ -30,7 +30,7 @@ from meshslm.engine.gguf import GgufHeader
 from meshslm.engine.kinds import Pooling, pooling_of
 from meshslm.engine.llama import DecodeFailed
 from meshslm.engine.llama_encoder import Encoder
-from meshslm.engine.operations import Desk, check_inputs
+from meshslm.engine.operations import Desk, check_inputs, check_tokens
 from meshslm.engine.protocol import (
     Command,
     Ended,
@@ -154,7 +154,6 @@ class EncoderWorker:
 
     def serve(self, threads: ThreadChoice) -> None:
         """Serve until told to leave."""
-        revised = 0.0
         while True:
             idle = self._readings.idle and self._desk.idle
             for command in self._pipe.receive(wait=idle):
@@ -170,14 +169,12 @@ class EncoderWorker:
                         pass  # it was never told of one
                     case Load():
                         raise OurFault("a second model for one worker")
-            now = time.monotonic()
-            if idle or now - revised >= REVISE_S:
-                self._model.set_threads(threads.revise())
-                revised = now
+            if idle:
+                threads.begin()
             self._reports += self._desk.work()
             call = self._readings.take()
             if call:
-                self._compute(call)
+                self._compute(call, threads)
             self._report()
 
     def _report(self) -> None:
@@ -208,6 +205,10 @@ class EncoderWorker:
             raise RequestFault(FaultCode.BAD_REQUEST, detail, param="adapter")
         ranks = self._pooling is Pooling.RANK
         match request.operation:
+            case "embed" if not ranks and request.given:
+                # Tokens are taken as they are: with what the model wants around a text, or not.
+                check_tokens(request.given, self._model.vocabulary.size)
+                texts = self._texts(("",), lambda _: list(request.given), "input")
             case "embed" if not ranks:
                 check_inputs(request)
                 texts = self._texts(request.inputs, self._whole, "input")
@@ -263,13 +264,14 @@ class EncoderWorker:
         return pair
 
     # --- a call -----------------------------------------------------------------------------------
-    def _compute(self, call: list[tuple[Reading, int]]) -> None:
+    def _compute(self, call: list[tuple[Reading, int]], threads: ThreadChoice) -> None:
         began = time.monotonic()
         for reading, _ in call:
             reading.began = reading.began or began
         texts = [reading.texts[item] for reading, item in call]
         try:
-            found = self._model.encode(texts)
+            with threads.timed(sum(map(len, texts)), self._model.set_threads):
+                found = self._model.encode(texts)
         except DecodeFailed as fault:
             self._fail(call, str(fault))
             return
@@ -340,6 +342,6 @@ def load_encoder(
         parameters=model.parameters,
         quantisation=header.quantisation,
         description=header.architecture,
-        threads=threads.revise(),
+        threads=threads.threads,
     )
     return EncoderWorker(pipe, model, pooling, command.context, rows), ready

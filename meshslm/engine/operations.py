@@ -73,7 +73,7 @@ class Desk:
                 check_inputs(request)
                 job = _Job(number, self._tokenize(request.inputs), arrived)
             case "detokenize":
-                self._check_tokens(request.given)
+                check_tokens(request.given, self._vocabulary.size)
                 chunks = _cut(0, (), self._vocabulary.text(request.given))
                 job = _Job(number, chunks, arrived, len(request.given))
             case "template" if self._render is not None:
@@ -112,15 +112,16 @@ class Desk:
         for item, text in enumerate(texts):
             yield from _cut(item, self._vocabulary.tokens(text, special=False, begins=True))
 
-    def _check_tokens(self, tokens: Sequence[int]) -> None:
-        size = self._vocabulary.size
-        for token in tokens:
-            if not 0 <= token < size:
-                raise RequestFault(
-                    FaultCode.BAD_REQUEST,
-                    f"token {token} does not exist, the vocabulary has tokens 0 to {size - 1}",
-                    param="tokens",
-                )
+
+def check_tokens(tokens: Sequence[int], size: int) -> None:
+    """Raise `RequestFault` where a token is none of the vocabulary's `size`."""
+    for token in tokens:
+        if not 0 <= token < size:
+            raise RequestFault(
+                FaultCode.BAD_REQUEST,
+                f"token {token} does not exist, the vocabulary has tokens 0 to {size - 1}",
+                param="tokens",
+            )
 
 
 def check_inputs(request: TaskRequest) -> None:

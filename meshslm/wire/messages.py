@@ -204,7 +204,7 @@ class TaskRequest:
     echo: Annotated[bool, Tag(22)] = False
     """Put the prompt before the answer; with logprobs, its tokens' too."""
     given: Annotated[tuple[int, ...], Tag(23, most=2**31, items=1024)] = ()
-    """Tokens, for `detokenize`."""
+    """Tokens, for `detokenize`, or to embed in the place of a text."""
     delivered: Annotated[bytes, Tag(24, most=4 * limits.DELIVERED_TOKENS)] = b""
     """Tokens of the answer that the client has already, 32 bits each, little-endian: the answer
     goes on behind them, and usage counts them."""

@@ -190,6 +190,13 @@ async def test_a_stopped_request_leaves_the_others(reader: EngineClient) -> None
     assert stopped.ended is None
 
 
+async def test_tokens_are_taken_in_the_place_of_a_text(reader: EngineClient) -> None:
+    tokens = tuple((await reader.ask(asking("tokenize", CATS))).tokens())
+    (of_tokens,) = vectors(await reader.ask(TaskRequest("m", operation="embed", given=tokens)))
+    (of_text,) = vectors(await reader.ask(asking("embed", CATS)))
+    np.testing.assert_allclose(of_tokens, of_text, atol=1e-5)
+
+
 TOO_LONG = "word " * 300
 
 
@@ -199,6 +206,16 @@ TOO_LONG = "word " * 300
         (TaskRequest("m", prompt="x"), FaultCode.BAD_REQUEST, "it cannot do 'generate'"),
         (asking("template"), FaultCode.BAD_REQUEST, "it cannot do 'template'"),
         (asking("embed"), FaultCode.BAD_REQUEST, "at least one text"),
+        (
+            TaskRequest("m", operation="embed", given=(2**30,)),
+            FaultCode.BAD_REQUEST,
+            f"token {2**30} does not exist",
+        ),
+        (
+            TaskRequest("m", operation="embed", given=(5,) * 300),
+            FaultCode.CONTEXT_OVERFLOW,
+            "300 tokens",
+        ),
         (asking("rerank", prompt="x"), FaultCode.BAD_REQUEST, "at least one text"),
         (
             asking("embed", "x", TOO_LONG),
