@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import bench_daemon, bench_engine, bench_hop, bench_run, bench_sim
+from bench import bench_daemon, bench_engine, bench_hop, bench_operations, bench_run, bench_sim
 from bench.nodes import running_mesh
 from bench.table import Row, markdown
 from meshslm.adapters.hardware import cpu_flags, detect
@@ -28,6 +28,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[], list[Row]]]] = {
         "The engine",
         "Requests through a worker process, in turn with a bare loop over the same calls.",
         bench_engine.measure,
+    ),
+    "operations": (
+        "Vectors and adapters",
+        "The same engine with one kind of request and another, in turn.",
+        bench_operations.measure,
     ),
     "hop": (
         "One hop",

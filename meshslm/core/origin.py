@@ -42,6 +42,9 @@ WATCH = "watch"
 GAP = "gap"
 RETRY = "retry"
 
+WAITING_IS_VAIN = (FaultCode.OVERLOADED, FaultCode.UNKNOWN_MODEL)
+"""Faults of every node that was asked, which will not be gone a moment later."""
+
 Router = Callable[[TaskRequest, list[NodeId], Instant], Verdict | Refusal]
 
 
@@ -245,7 +248,7 @@ class Origin:
         fault = task.fault
         if fault is None or not refusal.exhausted:
             self._end_failed(task, fault or Fault(refusal.code, refusal.detail, 1000))
-        elif fault.code is FaultCode.OVERLOADED or task.attempt >= limits.ATTEMPTS:
+        elif fault.code in WAITING_IS_VAIN or task.attempt >= limits.ATTEMPTS:
             self._end_failed(task, fault)
         else:
             task.tried = []

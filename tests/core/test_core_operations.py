@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from meshslm.chance import Chance
 from meshslm.core.classify import Classifier
+from meshslm.core.events import FailTask, RunFailed, StartRun, TaskArrived
 from meshslm.core.route import Candidate, Refusal, Verdict, choose, cost_ms
 from meshslm.errors import FaultCode
-from meshslm.ids import NodeId
+from meshslm.ids import NodeId, TaskId
 from meshslm.wire.messages import EngineLoad, TaskRequest
-from tests.core.mesh import specialist
+from tests.core.mesh import Mesh, specialist
 
 TEXT = ("tokenize", "detokenize")
 CHAT = ("generate", "template", *TEXT)
@@ -105,3 +106,26 @@ def test_vectors_cost_no_answer_but_a_queue() -> None:
     free, busy = MESH[1], hosted("b", "vectors", VECTORS, queued=3)
     assert cost_ms(free, request) == 800 / 4 / 200 * 1000 + 1.0
     assert cost_ms(busy, request) > cost_ms(free, request)
+
+
+def test_what_nobody_has_is_refused_without_waiting(mesh: Mesh) -> None:
+    """An adapter that no node knows will not be known a moment later."""
+    mesh.add("a", specialist("coder", "code"))
+    mesh.give("a", TaskArrived(TaskId("t"), TaskRequest("coder", prompt="x", adapter="nobody")))
+    (run,) = mesh.effects("a", StartRun)
+    mesh.give("a", RunFailed(run.run, FaultCode.UNKNOWN_MODEL, "there is no adapter 'nobody' here"))
+    (failed,) = mesh.effects("a", FailTask)
+    assert failed.code is FaultCode.UNKNOWN_MODEL
+    assert "no adapter 'nobody'" in failed.detail
+
+
+def test_another_node_may_have_it(mesh: Mesh) -> None:
+    mesh.add("a", specialist("coder", "code"))
+    mesh.add("b", specialist("coder", "code"), bootstrap=("a",))
+    mesh.pass_time(3000)
+    mesh.give("a", TaskArrived(TaskId("t"), TaskRequest("coder", prompt="x", adapter="mine")))
+    first, other = ("a", "b") if mesh.effects("a", StartRun) else ("b", "a")
+    (run,) = mesh.effects(first, StartRun)
+    mesh.give(first, RunFailed(run.run, FaultCode.UNKNOWN_MODEL, "there is no adapter 'mine' here"))
+    assert len(mesh.effects(other, StartRun)) == 1
+    assert not mesh.effects("a", FailTask)
