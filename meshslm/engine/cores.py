@@ -1,8 +1,4 @@
-"""How many threads are worth having: as many as there are cores that nobody else uses.
-
-llama.cpp's threads meet at barriers many times a token, so one thread that has lost its core stalls
-all of them: with one busy neighbour on two cores, two threads were measured at a fifth of the speed
-of one.
+"""The load of others on our cores, and the number of threads that is chosen with its help.
 
 Rules:
 - A reading costs two small files; the load of others is what was busy less what we used ourselves.
@@ -13,12 +9,20 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-SHORTEST_S: Final = 0.05
-"""Shortest time between two readings that says anything: /proc/stat counts in 10 ms."""
+from meshslm.engine.threads import Climb
+
+REVISE_S: Final = 1.0
+"""Time between two readings: /proc/stat counts in 10 ms, so a second tells the load to 2 %."""
+PAUSE_S: Final = 10.0
+"""After so long without work the machine counts as another."""
+RECENT_S: Final = 2.0
+"""A reading over a longer time says little of the load as it is now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +70,62 @@ def worthwhile(earlier: Reading, later: Reading, count: int) -> int:
     return max(1, min(count, int(count - others + 0.5)))
 
 
+def runnable(loadavg: Path = Path("/proc/loadavg")) -> int | None:
+    """Threads of the whole system that run or wait for a core now, this one among them."""
+    try:
+        return int(loadavg.read_text(encoding="ascii").split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 class ThreadChoice:
-    """The number of threads, revised as the load of others changes."""
+    """The number of threads, revised as steps and the load of others change."""
 
     def __init__(self, fixed: int | None) -> None:
         self._fixed = fixed
         self._count = len(cores())
         self._last = read()
-        self.threads = fixed or self._count
+        self._climb = Climb(self._count, fixed or self._count)
+        self._worked = 0.0
 
-    def revise(self) -> int:
-        """The number to use now. Cheap; call it at the start of work and once a second."""
-        if self._fixed is not None or self._last is None:
-            return self.threads
-        now = read()
-        if now is not None and now.at - self._last.at >= SHORTEST_S:
-            self.threads = worthwhile(self._last, now, self._count)
-            self._last = now
-        return self.threads
+    @property
+    def threads(self) -> int:
+        """The number to begin with."""
+        return self._climb.threads
+
+    def begin(self) -> None:
+        """Work begins, after a time without. What was learned lately still holds."""
+        if self._fixed is not None or time.monotonic() - self._worked < PAUSE_S:
+            return
+        now, others = read(), runnable()
+        if now is not None and self._last is not None and now.at - self._last.at < RECENT_S:
+            self._climb.start(worthwhile(self._last, now, self._count))
+        elif others is not None:
+            self._climb.start(max(1, min(self._count, self._count - (others - 1))))
+        self._last = now
+
+    @contextmanager
+    def timed(self, rows: int, use: Callable[[int], None]) -> Iterator[None]:
+        """Compute a step of so many rows in this block, with the number that `use` is told."""
+        threads = self.choose(rows)
+        use(threads)
+        began = time.monotonic()
+        yield
+        self._worked = time.monotonic()
+        self.learn(rows, threads, time.monotonic() - began)
+
+    def choose(self, rows: int) -> int:
+        """The number for a step of so many rows."""
+        now = time.monotonic()
+        if self._fixed is not None or self._count == 1:
+            return self._climb.threads
+        if self._last is not None and now - self._last.at >= REVISE_S:
+            reading = read()
+            if reading is not None:
+                self._climb.room(worthwhile(self._last, reading, self._count), now)
+            self._last = reading
+        return self._climb.choose(rows, now)
+
+    def learn(self, rows: int, threads: int, seconds: float) -> None:
+        """A step of so many rows with so many threads took so long."""
+        self._climb.learn(rows, threads, seconds, time.monotonic())

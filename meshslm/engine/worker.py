@@ -66,7 +66,7 @@ from meshslm.engine.runs import Intake, Run
 from meshslm.engine.sampling import Row, best_of_each
 from meshslm.engine.schedule import Piece, Sample, Scheduler, Shape, Step
 from meshslm.engine.speculate import GUESSES, Payoff
-from meshslm.engine.speeds import REVISE_S, Speeds
+from meshslm.engine.speeds import Speeds
 from meshslm.engine.templates import ChatTemplate
 from meshslm.errors import FaultCode, OurFault, RequestFault
 from meshslm.wire.messages import TaskRequest, Timings, Usage
@@ -114,7 +114,6 @@ class Worker:
 
     def serve(self, threads: ThreadChoice) -> None:
         """Serve until told to leave. Raises `Gone`."""
-        revised = 0.0
         while True:
             idle = self._scheduler.idle and self._desk.idle and self._echoes.idle
             for command in self._commands(wait=idle):
@@ -130,14 +129,12 @@ class Worker:
                         return
                     case Load():
                         raise OurFault("a second model for one worker")
-            now = time.monotonic()
-            if idle or now - revised >= REVISE_S:
-                self._model.set_threads(threads.revise())
-                revised = now
+            if idle:
+                threads.begin()
             self._work_aside()
             step = self._scheduler.schedule()
             if step is not None:
-                self._step(step)
+                self._step(step, threads)
             self._report()
 
     def _commands(self, *, wait: bool) -> list[Command]:
@@ -223,14 +220,15 @@ class Worker:
             self._reports = []
 
     # --- a step -----------------------------------------------------------------------------------
-    def _step(self, step: Step) -> None:
+    def _step(self, step: Step, threads: ThreadChoice) -> None:
         began = time.monotonic()
         for number in self._scheduler.admitted():
             run = self._runs[number]
             run.admitted = run.admitted or began
         guess = self._guess(step)
         try:
-            self._compute(step, guess)
+            with threads.timed(step.rows + len(guess), self._model.set_threads):
+                self._compute(step, guess)
         except DecodeFailed as fault:
             self._fail({piece.run for piece in step.pieces}, str(fault))
             return
@@ -412,7 +410,7 @@ def load_decoder(
         parameters=model.parameters,
         quantisation=header.quantisation,
         description=model.description,
-        threads=threads.revise(),
+        threads=threads.threads,
         gpu_layers=on_gpu,
     )
     return Worker(pipe, model, intake, shape, Adapters(model, header)), ready

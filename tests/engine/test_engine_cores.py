@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshslm.engine.cores import Reading, ThreadChoice, cores, read, worthwhile
+from meshslm.engine.cores import Reading, ThreadChoice, cores, read, runnable, worthwhile
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,30 @@ def test_without_the_system_s_word_all_cores_count(tmp_path: Path) -> None:
     assert read(tmp_path / "none") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0.1 0.2 0.3 3/120 4711\n", 3), ("0.1 0.2\n", None), ("a b c d/e f", None)],
+)
+def test_what_runs_now(tmp_path: Path, text: str, expected: int | None) -> None:
+    loadavg = tmp_path / "loadavg"
+    loadavg.write_text(text)
+    assert runnable(loadavg) == expected
+    assert runnable(tmp_path / "none") is None
+
+
 def test_a_fixed_number_is_kept() -> None:
     choice = ThreadChoice(3)
-    assert choice.threads == choice.revise() == 3
-    assert 1 <= ThreadChoice(None).revise() <= len(cores())
+    choice.begin()
+    for seconds in (0.01, 9.0, 9.0, 9.0):
+        assert choice.threads == choice.choose(1) == 3
+        choice.learn(1, 3, seconds)
+
+
+def test_a_free_number_stays_within_the_cores() -> None:
+    choice = ThreadChoice(None)
+    for turn in range(200):
+        if turn % 50 == 0:
+            choice.begin()
+        threads = choice.choose(1)
+        assert 1 <= threads <= len(cores())
+        choice.learn(1, threads, 0.01 * (1 + turn % 3))
