@@ -111,6 +111,7 @@ class _Node:
         self._settings = settings
         self._on_progress = on_progress
         self._library = ModelLibrary(Path(settings.node.models_dir), environment=environment)
+        self._states = Path(settings.node.data_dir) / "states"
         self.name = settings.node.name or f"node-{key.node_id[-6:]}"
         self._profiles = profiles
         clock = SystemClock()
@@ -278,6 +279,8 @@ class _Node:
             gpu_layers=None if engine.gpu_layers < 0 else engine.gpu_layers,
             readable=(str(self._library.store.blobs),),  # adapters may come at any time
             sandbox=engine.sandbox,
+            states=str(self._states) if engine.states_mib else "",
+            states_mib=engine.states_mib,
             private_mib=self._budget_mib(),
         )
         return EngineProcess(spec, find_adapter=partial(self._adapter_path, model.name))

@@ -191,6 +191,15 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             "one; 0: never.",
         ),
     ] = 0
+    states_mib: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**24,
+            description="Disk space, in MiB, for computed beginnings of conversations, so that "
+            "these outlive a model's time in memory; 0: none are kept. They hold what was said.",
+        ),
+    ] = 0
     sandbox: Annotated[
         Literal["off", "auto", "required"],
         Meta(

@@ -75,6 +75,8 @@ LOAD_HANG_S: Final = 120.0
 slowest disk: 5 MB/s with a file of 8 GB)."""
 GOODBYE_S: Final = 0.5
 """Time for a worker to leave by itself."""
+KEEP_S: Final = 1.0
+"""Time for a worker to write states to disk before it leaves: some hundred megabytes."""
 READ_BYTES: Final = 256 * 1024
 COMMANDS: Final = 4096
 """Commands waiting for a worker that does not read; the runs beyond fail."""
@@ -107,6 +109,10 @@ class EngineSpec:
     """Memory of the worker that is not a mapped file, at most; 0: without bound."""
     gpu_layers: int | None = None
     """Layers to put on a GPU; None: as many as fit. Without a GPU none are."""
+    states: str = ""
+    """Folder in which a worker keeps computed beginnings of prompts; empty: none are kept."""
+    states_mib: int = 0
+    """Size of that folder, at most."""
     hang_s: float = HANG_S
     """Longest time for one step."""
 
@@ -238,6 +244,8 @@ class EngineProcess:
                 spec.sandbox,
                 spec.private_mib,
                 spec.gpu_layers,
+                spec.states,
+                spec.states_mib,
             )
         )
         unusable = ""
@@ -255,7 +263,7 @@ class EngineProcess:
             self._worker = self._ready = None
             self._active.clear()
             with trio.CancelScope(shield=True):
-                code = await worker.end()
+                code = await worker.end(KEEP_S if loaded and spec.states else 0.0)
         if unusable:
             return False, unusable, True
         return loaded, reason or worker.death(code), False
@@ -390,14 +398,14 @@ class _Worker:
             for line in bytes(data).decode(errors="replace").splitlines():
                 log.warning("worker %d: %s", self.process.pid, line)
 
-    async def end(self) -> int:
-        """Ask it to leave, then make it; its exit code."""
+    async def end(self, keep_s: float) -> int:
+        """Ask it to leave, with time to keep states, then make it; its exit code."""
         try:
             with trio.move_on_after(GOODBYE_S):
-                await self._send(encode([Shutdown()]))
+                await self._send(encode([Shutdown(keep_s)]))
         except OSError:
             pass
-        with trio.move_on_after(GOODBYE_S):
+        with trio.move_on_after(GOODBYE_S + keep_s):
             await self._exited()
         if self.process.poll() is None:
             self.process.kill()

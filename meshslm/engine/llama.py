@@ -29,6 +29,9 @@ from meshslm.errors import OurFault
 
 log = logging.getLogger("meshslm.engine.llama")
 
+BUILD: Final = f"llama-cpp-python {llama.__version__} {llama.llama_print_system_info().decode()}"
+"""Which llama.cpp computes, and with which of the processor's instructions."""
+
 Adapter = Any
 """A loaded LoRA adapter; only llama.cpp looks inside."""
 
@@ -230,6 +233,22 @@ class Model:
     def copy(self, source: int, target: int) -> None:
         """Make the sequence `target` equal to `source`."""
         llama.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def state(self, slot: int) -> bytes:
+        """A sequence's keys and values, as llama.cpp writes them."""
+        room = llama.llama_state_seq_get_size(self._context, slot)
+        buffer = np.empty(room, dtype=np.uint8)
+        pointer = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        size = llama.llama_state_seq_get_data(self._context, pointer, room, slot)
+        return buffer[:size].tobytes()
+
+    def restore(self, slot: int, state: bytes) -> bool:
+        """Make a sequence what it was when `state` was taken; False where llama.cpp will not."""
+        self.keep(slot, 0)
+        buffer = np.frombuffer(state, dtype=np.uint8)
+        pointer = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        read = llama.llama_state_seq_set_data(self._context, pointer, len(state), slot)
+        return int(read) == len(state)
 
     def load_adapter(self, path: Path) -> Adapter:
         """Load a LoRA adapter that was found to fit. Raises `OurFault` where llama.cpp cannot."""

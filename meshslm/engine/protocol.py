@@ -44,6 +44,10 @@ class Load(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Memory that is not a mapped file, at most; 0: without bound."""
     gpu_layers: int | None = None
     """Layers to put on a GPU; None: as many as fit. Without a GPU none are."""
+    states: str = ""
+    """Folder for computed beginnings of prompts, which is writable; empty: none are kept."""
+    states_mib: int = 0
+    """Size of that folder, at most."""
 
 
 class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -68,7 +72,9 @@ class Forget(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Shutdown(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Leave at once."""
+    """Leave at once, or after keeping states for so many seconds at most."""
+
+    keep_s: float = 0.0
 
 
 Command = Load | Start | Stop | Forget | Shutdown

@@ -40,8 +40,9 @@ from meshslm.engine.echo import Echoes, check_echo
 from meshslm.engine.embedding import EncoderWorker, load_encoder
 from meshslm.engine.gbnf import GrammarFault
 from meshslm.engine.gguf import GgufHeader, read_header
+from meshslm.engine.keeper import Keeper
 from meshslm.engine.kinds import Pooling, pooling_of
-from meshslm.engine.llama import DecodeFailed, Model, offloads
+from meshslm.engine.llama import BUILD, DecodeFailed, Model, offloads
 from meshslm.engine.offload import plan
 from meshslm.engine.operations import Desk
 from meshslm.engine.pipe import Gone, Pipe
@@ -67,8 +68,10 @@ from meshslm.engine.sampling import Row, best_of_each
 from meshslm.engine.schedule import Piece, Sample, Scheduler, Shape, Step
 from meshslm.engine.speculate import GUESSES, Payoff
 from meshslm.engine.speeds import Speeds
+from meshslm.engine.states import StateStore, key_of, make_folder
 from meshslm.engine.templates import ChatTemplate
 from meshslm.errors import FaultCode, OurFault, RequestFault
+from meshslm.limits import MIB
 from meshslm.wire.messages import TaskRequest, Timings, Usage
 
 log = logging.getLogger("meshslm.engine.worker")
@@ -109,8 +112,14 @@ class Worker:
         self._slots = shape.slots
         self._speeds = Speeds()
         self._payoff = Payoff()
+        self._keeper: Keeper | None = None
         self._forgotten = 0
         """Adapters that were taken away."""
+
+    def keep_states(self, store: StateStore) -> None:
+        """Read computed beginnings from there, and write them there at the end."""
+        if self._model.forgets_ends:
+            self._keeper = Keeper(self._model, self._scheduler, store)
 
     def serve(self, threads: ThreadChoice) -> None:
         """Serve until told to leave. Raises `Gone`."""
@@ -125,7 +134,9 @@ class Worker:
                     case Forget(adapter):
                         self._adapters.forget(adapter)
                         self._forgotten += 1
-                    case Shutdown():
+                    case Shutdown(keep_s):
+                        if self._keeper is not None:
+                            self._keeper.keep(keep_s)
                         return
                     case Load():
                         raise OurFault("a second model for one worker")
@@ -169,6 +180,8 @@ class Worker:
             if request.echo and request.logprobs is not None and not request.delivered:
                 self._echoes.score(run, self._adapters.of(run.group))
             else:
+                if self._keeper is not None and run.tiles and not run.group:
+                    self._keeper.recall(run.tiles)
                 self._scheduler.add(run.job)
 
     def _check_deadline(self, run: Run, deadline_ms: int) -> None:
@@ -356,6 +369,8 @@ def _ended(run: Run, now: float) -> Ended:
 def load(pipe: Pipe, command: Load) -> tuple[Worker | EncoderWorker, ThreadChoice]:
     """Check and load the model, telling how far it is. Raises `OurFault`."""
     path = Path(command.path)
+    if command.states:
+        make_folder(Path(command.states))
     confinement = confine(command)
     header = read_header(path)
     if not header.tensors:
@@ -413,7 +428,25 @@ def load_decoder(
         threads=threads.threads,
         gpu_layers=on_gpu,
     )
-    return Worker(pipe, model, intake, shape, Adapters(model, header)), ready
+    worker = Worker(pipe, model, intake, shape, Adapters(model, header))
+    store = open_states(command)
+    if store is not None:
+        worker.keep_states(store)
+    return worker, ready
+
+
+def open_states(command: Load) -> StateStore | None:
+    """The folder of kept states, if there is to be one."""
+    if not command.states or command.states_mib <= 0:
+        return None
+    path = Path(command.path)
+    stat = path.stat()
+    key = key_of(path.name, stat.st_size, stat.st_mtime_ns, BUILD)
+    try:
+        return StateStore(Path(command.states), key, command.states_mib * MIB)
+    except OSError as error:
+        log.warning("no states are kept: %s", error)
+        return None
 
 
 def layers_on_gpu(command: Load, header: GgufHeader) -> int:
@@ -434,7 +467,7 @@ def confine(command: Load) -> sandbox.Confinement:
     return sandbox.enter(
         Path(command.path),
         readable=command.readable,
-        writable=command.writable,
+        writable=(*command.writable, *((command.states,) if command.states else ())),
         private_mib=command.private_mib,
         gpu=offloads(),
         required=command.sandbox == "required",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshslm.engine.prefix_cache import TILE
-from meshslm.engine.protocol import Command, Produced, Start
+from meshslm.engine.protocol import Command, Produced, Shutdown, Start
 from meshslm.errors import FaultCode
 from meshslm.wire.messages import ChatMessage
 from tests.engine.worker_script import ScriptedWorker, ask
@@ -158,3 +158,27 @@ def test_what_would_come_too_late_is_refused_with_the_estimate(worker: ScriptedW
     assert failed.code is FaultCode.DEADLINE
     assert "1 ms are left" in failed.detail
     assert answers[3].tokens
+
+
+def test_a_beginning_outlives_the_worker_and_damage_costs_only_time(
+    model_path: Path, tmp_path: Path
+) -> None:
+    system = SYSTEM + " Remember: " + SYSTEM
+    command = ask(1, "", messages=(ChatMessage("system", system), ChatMessage("user", "Who?")))
+    keeping = {"states": str(tmp_path / "states"), "states_mib": 500}
+    first = ScriptedWorker(model_path, slots=2, **keeping)
+    fresh = first.play([command, *questions()[3:]])[1]
+    first.play([Shutdown(60.0)])
+    (kept,) = (tmp_path / "states").iterdir()
+    second = ScriptedWorker(model_path, slots=2, **keeping)
+    again = second.play([command])[1]
+    assert again.tokens == fresh.tokens
+    assert again.usage.cached_tokens == (fresh.usage.prompt_tokens - 1) // TILE * TILE
+    raw = bytearray(kept.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    kept.write_bytes(raw)
+    third = ScriptedWorker(model_path, slots=2, **keeping)
+    once_more = third.play([command])[1]
+    assert once_more.tokens == fresh.tokens
+    assert once_more.usage.cached_tokens == 0
+    assert not kept.exists()

@@ -220,6 +220,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "engine.gpu_layers": st.integers(-1, 100),
     "engine.memory_mib": st.integers(0, 100_000),
     "engine.idle_s": st.integers(0, 100_000),
+    "engine.states_mib": st.integers(0, 2**24),
     "engine.sandbox": st.sampled_from(["off", "auto", "required"]),
     "log.level": st.sampled_from(["debug", "info", "warning", "error"]),
     "log.format": st.sampled_from(["text", "json"]),
