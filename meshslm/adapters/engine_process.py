@@ -113,6 +113,8 @@ class EngineSpec:
     """Folder in which a worker keeps computed beginnings of prompts; empty: none are kept."""
     states_mib: int = 0
     """Size of that folder, at most."""
+    guesses: bool = True
+    """Guess tokens from what was said before, while that pays; for measuring what it gives."""
     hang_s: float = HANG_S
     """Longest time for one step."""
 
@@ -246,6 +248,7 @@ class EngineProcess:
                 spec.gpu_layers,
                 spec.states,
                 spec.states_mib,
+                spec.guesses,
             )
         )
         unusable = ""

@@ -48,6 +48,8 @@ class Load(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Folder for computed beginnings of prompts, which is writable; empty: none are kept."""
     states_mib: int = 0
     """Size of that folder, at most."""
+    guesses: bool = True
+    """Guess tokens from what was said before, while that pays."""
 
 
 class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -112,6 +112,8 @@ class Worker:
         self._slots = shape.slots
         self._speeds = Speeds()
         self._payoff = Payoff()
+        self.guesses = True
+        """Whether tokens are guessed at all."""
         self._keeper: Keeper | None = None
         self._forgotten = 0
         """Adapters that were taken away."""
@@ -259,7 +261,12 @@ class Worker:
     def _guess(self, step: Step) -> list[int]:
         """Tokens that are computed along with the next one of a sequence that generates alone."""
         lone = step.decode and len(step.pieces) == 1
-        if not lone or not self._payoff.worthwhile or not self._model.forgets_ends:
+        if (
+            not lone
+            or not self.guesses
+            or not self._payoff.worthwhile
+            or not self._model.forgets_ends
+        ):
             return []
         piece = step.pieces[0]
         return self._runs[piece.run].guess(piece.choice, GUESSES)
@@ -429,6 +436,7 @@ def load_decoder(
         gpu_layers=on_gpu,
     )
     worker = Worker(pipe, model, intake, shape, Adapters(model, header))
+    worker.guesses = command.guesses
     store = open_states(command)
     if store is not None:
         worker.keep_states(store)
