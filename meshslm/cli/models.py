@@ -13,6 +13,7 @@ from meshslm.cli.effective import (
     models_dir_option,
     open_library,
 )
+from meshslm.cli.model_preparation import prepare
 from meshslm.cli.model_progress import ModelReport, parameters_text
 from meshslm.cli.model_show import fields, memory, shown
 from meshslm.cli.model_synthesis import synthesize
@@ -176,6 +177,7 @@ def verify(names: tuple[str, ...], **where: Any) -> None:
                 step.note = "every byte is as it was"
 
 
+models.add_command(prepare)
 models.add_command(synthesize)
 
 

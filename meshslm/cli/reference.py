@@ -48,14 +48,15 @@ JSON_KEYS: Final = {
     "demo": "prompt asked answer mesh_up_s first_text_s nodes",
     "doctor": "verdict checks",
     "models list": (
-        "LIST: name source pinned original converted_from converted_by prepared prepared_by wanted "
-        "architecture parameters context_length chat_template licence description adapter_of "
-        "pulled_at state path"
+        "LIST: name source pinned original converted_from converted_by prepared prepared_by "
+        "trials wanted architecture parameters context_length chat_template licence description "
+        "adapter_of pulled_at state path"
     ),
     "models list --available": (
         "LIST: name description source sha256 size archive_sha256 archive_size "
         "converted_sha256 licence parameters quantisation"
     ),
+    "models prepare": "as an item of `models list`",
     "models pull": "as an item of `models list`",
     "models show": (
         "as an item of `models list`, and `memory`: what it needs with so many `slots` of `context`"

@@ -24,3 +24,8 @@ def profile_texts() -> Mapping[str, str]:
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
         if entry.name.endswith(".toml")
     }
+
+
+def trial_text() -> str:
+    """The text that prepared models are compared on: prose, instructions, code, a letter."""
+    return (resources.files(__name__) / "trial.txt").read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ from meshslm.engine.gguf_model import read_model
 from meshslm.engine.lora import check_adapter
 from meshslm.errors import OurFault
 from meshslm.models.catalogue import NAME_PATTERN, Catalogue, built_in
+from meshslm.models.comparison import OnTrial, blob_of, compare
 from meshslm.models.convert_bert import CONVERTED_BY, convert_archive, is_archive
 from meshslm.models.https import fetch_https
 from meshslm.models.local import fetch_file
@@ -214,6 +215,29 @@ class ModelLibrary:
             self.store.clear_stage(order.name)
         return ReadyModel(manifest, self.store.path(manifest.used))
 
+    def prepare(self, name: str, report: Report, on_trial: OnTrial, *, to: str = "") -> ReadyModel:
+        """Prepare a stored model anew: in the format `to`, or in the best one for this machine.
+
+        `on_trial` hears how each format did, where they are compared. An exception at any point
+        leaves it as it was. Raises `OurFault`.
+        """
+        with self.store.locked(name, report):
+            manifest = self.store.get(name)
+            if manifest.adapter_of:
+                raise OurFault(f"{name} is an adapter, which is used as it came")
+            original = self.store.path(manifest.original)
+            header = checked_header(original, name)
+            try:
+                if to:
+                    manifest = self._prepare(manifest, report, to)
+                else:
+                    manifest = compare(
+                        self.store, manifest, header, report, self._environment, on_trial
+                    )
+            finally:
+                self.store.clear_stage(name)
+        return ReadyModel(manifest, self.store.path(manifest.used))
+
     def models(self) -> tuple[StoredModel, ...]:
         """All stored models. Raises `OurFault` for a damaged manifest."""
         return tuple(self.show(name) for name in self.store.names())
@@ -323,18 +347,20 @@ class ModelLibrary:
 
     def _is_prepared(self, manifest: Manifest) -> bool:
         whole = all(map(self.store.intact, manifest.blobs))
-        return manifest.wanted == PREPARED and manifest.complete and whole
+        return manifest.wanted != "" and manifest.complete and whole
 
-    def _prepare(self, manifest: Manifest, report: Report) -> Manifest:
-        manifest = msgspec.structs.replace(manifest, wanted=PREPARED, prepared=None)
+    def _prepare(self, manifest: Manifest, report: Report, to: str = "") -> Manifest:
+        """Make the file that is to be used: in the format `to`, or the one chosen before."""
+        to = to or manifest.wanted or PREPARED
+        manifest = msgspec.structs.replace(manifest, wanted=to, prepared=None, prepared_by="")
         if manifest.complete:
             self.store.place(manifest, {})
             return manifest
         original = self.store.path(manifest.original)
         header = checked_header(original, manifest.name)
         stage = self.store.stage(manifest.name)
-        made, by = prepare(original, header, stage, report, self._environment)
-        blob = Blob(made.sha256, made.size, PREPARED)
+        made, by = prepare(original, header, stage, report, self._environment, to)
+        blob = blob_of(made, to)
         manifest = msgspec.structs.replace(manifest, prepared=blob, prepared_by=by)
         self.store.place(manifest, {blob: made.path})
         return manifest

@@ -25,6 +25,7 @@ class Stage(StrEnum):
     CONVERTING = "converting"
     WRITING = "writing"
     PREPARING = "preparing"
+    MEASURING = "measuring"
     CHECKING = "checking"
 
 

@@ -32,6 +32,7 @@ from meshslm.models.disk import (
     write_whole,
 )
 from meshslm.models.progress import Report
+from meshslm.models.trials import Trial
 from meshslm.toml_text import nearest
 
 
@@ -60,6 +61,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The file made for this machine from the original; none where the original is used."""
     prepared_by: str = ""
     """Program and versions that made it."""
+    trials: tuple[Trial, ...] = ()
+    """How the original, and each format it could be prepared to, did on this machine, if it was
+    compared."""
     wanted: str
     """Quantisation that is to be used; empty: the original, whatever it is."""
     architecture: str

@@ -145,6 +145,17 @@ def test_the_memory_of_the_default_model(run: Run, model_path: Path) -> None:
     assert "KV 202, buffers" in run("models", "show", "real", "--slots", "4").out
 
 
+def test_preparing_what_cannot_be_prepared(run: Run, gguf_file: Path) -> None:
+    pull(run, gguf_file)
+    before = run("models", "list", "--json").json
+    assert run("models", "prepare", "tiny", "--to", "Q2_K").code == 2
+    assert "nothing" in run("models", "prepare", "nothing").err
+    shown = run("models", "prepare", "tiny")
+    assert shown.code == 1
+    assert "could not be tried" in shown.err  # it has no weights that an engine could run
+    assert run("models", "list", "--json").json == before
+
+
 @pytest.mark.model
 def test_a_synthetic_model(run: Run, model_path: Path, tmp_path: Path) -> None:
     target = tmp_path / "made.gguf"
@@ -161,7 +172,14 @@ def test_a_synthetic_model(run: Run, model_path: Path, tmp_path: Path) -> None:
     assert "is there already" in run(*words, *small).err
     again = run(*words, *small, "--force", "--quant", "Q4_0")
     assert again.json["size"] < made.json["size"]
-    assert run("models", "pull", f"file:{target}", "--as-is").code == 0
+    pulled = run("models", "pull", f"file:{target}", "--as-is", "--json").json
+    prepared = run("models", "prepare", "made", "--to", "q8_0", "--json")
+    assert prepared.code == 0, prepared.err
+    assert set(prepared.json) == documented_keys("models list")
+    assert prepared.json["original"] == pulled["original"]
+    assert (prepared.json["wanted"], prepared.json["trials"]) == ("Q8_0", [])
+    assert run("models", "prepare", "made", "--to", "Q4_0").out == "Q4_0\n"
+    assert run("models", "show", "made", "--json").json["prepared"] is None  # it came as that
 
 
 def test_another_store(run: Run, gguf_file: Path, tmp_path: Path) -> None:
