@@ -31,8 +31,8 @@ TEXTS = tuple(
     for does in ("sleeps near", "looks for", "has forgotten", "is proud of", "talks about")
     for where in ("the harbour", "a red door", "the last summer", "its own shadow", "the north")
 )
-TARGET_TOGETHER = 1.5
 STREAMS = 4
+LAYERS = tuple(f"{part}.weight" for part in ("_q", "_k", "_v", "_output", "_gate", "_up", "_down"))
 TOKENS = 48
 
 
@@ -79,7 +79,7 @@ def measure() -> list[Row]:
     chat = library.ensure(library.catalogue.default.name, lambda _: None).path
     with tempfile.TemporaryDirectory() as folder:
         for name in ("first", "second"):
-            write_adapter(Path(folder) / name, chat, rank=8, size=0.01, targets=(".weight",))
+            write_adapter(Path(folder) / name, chat, rank=8, size=0.01, targets=LAYERS)
         spec = EngineSpec("bench", chat, 512, 2 * STREAMS, readable=(folder,))
         adapted = EngineProcess(spec, find_adapter=lambda name: Path(folder) / name)
         return [
@@ -112,8 +112,6 @@ async def _vectors(driver: Driver) -> list[Row]:
         spread(together, "texts/s", 0),
         f"one request each, in turn: {spread(single, 'texts/s', 0)}",
         f"{ratio:.2f}",
-        f"at least {TARGET_TOGETHER}",
-        ratio >= TARGET_TOGETHER,
     )
     return [row]
 
@@ -136,7 +134,7 @@ async def _adapters(driver: Driver) -> list[Row]:
         ratio = median(a / b for a, b in zip(speeds[name], speeds[base], strict=True))
         rows.append(
             Row(
-                f"{STREAMS} streams, {name} (rank 8 on every matrix)",
+                f"{STREAMS} streams, {name} (rank 8 on all matrices of all layers)",
                 spread(speeds[name], "tokens/s"),
                 f"{base}: {spread(speeds[base], 'tokens/s')}",
                 f"{ratio:.2f}",

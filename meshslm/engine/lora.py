@@ -4,10 +4,13 @@ Rules:
 - An adapter changes matrices of the base by products of two small ones: both must be there for each
   matrix, with shapes that meet and that are the base's. Anything else is for another base.
 - The rank is bounded: it decides memory and time.
+- A base whose last matrix is its embedding takes no change of that: llama.cpp would look rows of it
+  up and multiply by it with the same factors, and end the process.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -19,6 +22,7 @@ RANK: Final = 1024
 _TYPES: Final = frozenset({"F32", "F16", "BF16", "Q8_0"})
 _A, _B = ".lora_a", ".lora_b"
 _EMBEDDING: Final = "token_embd.weight"
+_OUTPUT: Final = "output.weight"
 
 
 def check_adapter(name: str, adapter: GgufHeader, base: GgufHeader) -> None:
@@ -33,12 +37,18 @@ def check_adapter(name: str, adapter: GgufHeader, base: GgufHeader) -> None:
             f"{name} is an adapter for another base: of architecture {adapter.architecture!r}, "
             f"not {base.architecture!r}"
         )
-    if not isinstance(adapter.metadata.get("adapter.lora.alpha"), float):
-        raise OurFault(f"{name} is damaged: it does not say its alpha")
+    alpha = adapter.metadata.get("adapter.lora.alpha")
+    if not isinstance(alpha, float) or not math.isfinite(alpha):
+        raise OurFault(f"{name} is damaged: its alpha is {alpha!r}, not a number")
     matrices = {tensor.name: tensor for tensor in base.tensors if len(tensor.shape) == 2}
     changed = _pairs(name, adapter)
     if not changed:
         raise OurFault(f"{name} is damaged: it changes nothing")
+    if _EMBEDDING in changed and _EMBEDDING in matrices and _OUTPUT not in matrices:
+        raise OurFault(
+            f"{name} changes the embedding, which this base also uses as its last matrix: "
+            "llama.cpp cannot compute that"
+        )
     for target, (a, b) in changed.items():
         _check_shapes(name, target, a, b, matrices)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
     write_adapter(folder / "first", folder / "base", seed=1)
     write_adapter(folder / "second", folder / "base", seed=2, rank=8)
     write_adapter(folder / "foreign", folder / "other", seed=3)
+    write_adapter(folder / "embedding", folder / "base", targets=("token_embd.weight",))
     whole = (folder / "first").read_bytes()
     (folder / "cut").write_bytes(whole[: len(whole) // 2])
     (folder / "noise").write_bytes(b"GGUF" + bytes(range(256)) * 8)
@@ -116,6 +118,7 @@ async def test_adapters_come_and_go_while_others_stream(client: EngineClient, fo
     [
         ("nobody", FaultCode.UNKNOWN_MODEL, "there is no adapter 'nobody' here"),
         ("foreign", FaultCode.BAD_REQUEST, "foreign is an adapter for another base"),
+        ("embedding", FaultCode.BAD_REQUEST, "also uses as its last matrix"),
         ("cut", FaultCode.BAD_REQUEST, "cut short"),
         ("noise", FaultCode.BAD_REQUEST, "is not a usable GGUF file"),
         ("base", FaultCode.BAD_REQUEST, "is no LoRA adapter but a GGUF file of type 'model'"),
@@ -130,6 +133,21 @@ async def test_what_is_no_adapter_of_this_base_is_refused(
     assert why in refused.failed.detail
     assert (await client.ask(ask())).failed is None, "the worker lives"
     assert len(client.states) == 1
+
+
+async def test_every_matrix_of_a_base_may_be_changed(
+    folder: Path, model_path: Path, tmp_path: Path
+) -> None:
+    """Also the embedding, where the base has a last matrix of its own."""
+    shape = replace(SHAPE, tied=False)
+    synthesise(tmp_path / "untied", shape, "Q8_0", model_path, lambda _: None)
+    write_adapter(tmp_path / "all", tmp_path / "untied", targets=(".weight",), size=0.05)
+    spec = EngineSpec("m", tmp_path / "untied", context=512, slots=2, readable=(str(tmp_path),))
+    engine = EngineProcess(spec, find_adapter=lambda name: tmp_path / name)
+    async with serving(engine) as client:
+        plain, changed = await client.ask_all([ask(), ask("all")])
+    assert changed.failed is None, changed.failed
+    assert changed.tokens() != plain.tokens()
 
 
 async def test_an_adapter_is_no_model(folder: Path) -> None:

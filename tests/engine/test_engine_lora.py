@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from tests.engine.small_lora import EMBEDDING, matrix, write_adapter
 
 Change = Callable[[list[TensorPlan]], list[TensorPlan]]
 CHANCE = np.random.default_rng(1)
-SHAPES = {EMBEDDING: (32, 96), "blk.0.attn_q.weight": (32, 64), "blk.0.ffn_down.weight": (128, 32)}
+SHAPES = {
+    EMBEDDING: (32, 96),
+    "output.weight": (32, 96),
+    "blk.0.attn_q.weight": (32, 64),
+    "blk.0.ffn_down.weight": (128, 32),
+}
 
 
 def write_base(path: Path, **metadata: Meta) -> Path:
@@ -48,7 +54,8 @@ def test_an_adapter_of_the_base_fits(base: Path, tmp_path: Path, targets: tuple[
         ({"general.type": "model"}, "is no LoRA adapter but a GGUF file of type 'model'"),
         ({"adapter.type": "control"}, "is no LoRA adapter"),
         ({"general.architecture": "qwen3"}, "for another base: of architecture 'qwen3'"),
-        ({"adapter.lora.alpha": "much"}, "does not say its alpha"),
+        ({"adapter.lora.alpha": "much"}, "its alpha is 'much', not a number"),
+        ({"adapter.lora.alpha": math.nan}, "its alpha is nan, not a number"),
         ({"adapter.alora.invocation_tokens": [1, 2]}, "which is not supported"),
     ],
 )
@@ -90,6 +97,15 @@ Q_A, Q_B = "blk.0.attn_q.weight.lora_a", "blk.0.attn_q.weight.lora_b"
 def test_every_product_must_fit(base: Path, tmp_path: Path, change: Change, why: str) -> None:
     with pytest.raises(OurFault, match=why):
         check(write_adapter(tmp_path / "a", base, change=change), base)
+
+
+def test_an_embedding_that_is_also_the_last_matrix_stays_as_it_is(tmp_path: Path) -> None:
+    with (tmp_path / "tied").open("wb") as file:
+        plan = matrix(EMBEDDING, SHAPES[EMBEDDING], CHANCE, 1.0)
+        write_gguf(file.write, {"general.architecture": "llama"}, [plan])
+    adapter = write_adapter(tmp_path / "a", tmp_path / "tied", targets=(EMBEDDING,))
+    with pytest.raises(OurFault, match="also uses as its last matrix"):
+        check(adapter, tmp_path / "tied")
 
 
 def test_a_huge_rank_is_refused(base: Path, tmp_path: Path) -> None:

@@ -5,21 +5,37 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from meshslm.errors import OurFault
 from meshslm.models.catalogue import built_in
+from meshslm.models.gguf_writer import Meta, write_gguf
 from meshslm.models.library import ModelLibrary
-from tests.engine.small_lora import EMBEDDING, write_adapter
-from tests.models.small_models import Reports, gguf, sha256
+from tests.engine.small_lora import EMBEDDING, matrix, write_adapter
+from tests.models.small_models import Reports, sha256
+
+
+def write_base(path: Path, width: int) -> None:
+    """A model that no engine could run."""
+    about: dict[str, Meta] = {
+        "general.architecture": "llama",
+        "general.file_type": 7,
+        "llama.context_length": 512,
+        "llama.embedding_length": width,
+    }
+    chance = np.random.default_rng(1)
+    plans = [matrix(name, (width, 4), chance, 1.0) for name in (EMBEDDING, "output.weight")]
+    with path.open("wb") as file:
+        write_gguf(file.write, about, plans)
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> ModelLibrary:
     """Two models of different widths."""
     library = ModelLibrary(tmp_path / "store", environment=os.environ, catalogue=built_in())
-    for name, rows in (("tiny", 2), ("wide", 4)):
-        (tmp_path / name).write_bytes(gguf(weights=bytes(34 * rows), general__name=name))
+    for name, width in (("tiny", 32), ("wide", 64)):
+        write_base(tmp_path / name, width)
         library.pull(f"file:{tmp_path / name}", Reports())
     return library
 
