@@ -8,7 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import bench_daemon, bench_engine, bench_hop, bench_operations, bench_run, bench_sim
+from bench import (
+    bench_daemon,
+    bench_engine,
+    bench_hop,
+    bench_lifecycle,
+    bench_neighbour,
+    bench_operations,
+    bench_run,
+    bench_sim,
+)
 from bench.nodes import running_mesh
 from bench.table import Row, markdown
 from meshslm.adapters.hardware import cpu_flags, detect
@@ -33,6 +42,16 @@ SECTIONS: dict[str, tuple[str, str, Callable[[], list[Row]]]] = {
         "Vectors and adapters",
         "The same engine with one kind of request and another, in turn.",
         bench_operations.measure,
+    ),
+    "neighbour": (
+        "A busy neighbour",
+        "Threads that follow free cores, in turn with every fixed number of threads.",
+        bench_neighbour.measure,
+    ),
+    "lifecycle": (
+        "Loading and replacing",
+        "A worker of the 135M model, its file in the page cache.",
+        bench_lifecycle.measure,
     ),
     "hop": (
         "One hop",

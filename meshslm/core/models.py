@@ -4,8 +4,8 @@ Memory has a budget. A model that is wanted and does not fit waits until enough 
 least recently used first, have been unloaded. One that runs something is never unloaded; where all
 are busy those that had their turn take no new runs until they are idle.
 
-Events: hosting, what engines report, what people ask for, the timer; and from `Serving` who is
-wanted and who has become idle.
+Events: hosting, what engines report, the timer; and from `Serving` who is wanted and who has
+become idle.
 Effects: `LoadModel`, `UnloadModel`, `Tell`, a timer.
 
 Rules:
@@ -165,41 +165,9 @@ class Models:
                 self._out.tell("model.not-preloaded", f"{model.name}: {self._no_room(model)}")
         self._plan(now)
 
-    def ask(self, name: str, *, load: bool, now: Instant) -> str:
-        """Somebody wants a model loaded or unloaded; why not, or nothing."""
-        model = self._models.get(name)
-        if model is None or not model.hosted:
-            return f"{name} is not hosted here"
-        if load:
-            model.retry = now
-            refused = self.refusal(name, now)
-            if not refused:
-                self.want(name, now)
-            return refused
-        if model.stage not in (Stage.READY, Stage.RESTARTING):
-            return f"{name} is {model.stage}, not loaded"
-        if self._in_use(model):
-            return f"{name} is in use"
-        self._unload(model)
-        self._plan(now)
-        return ""
-
-    def pin(self, name: str, *, pinned: bool, now: Instant) -> str:
-        """Keep a model in memory whatever happens, or no longer; why not, or nothing."""
-        model = self._models.get(name)
-        if model is None or not model.hosted:
-            return f"{name} is not hosted here"
-        if pinned and model.stage not in RESIDENT and (why := self._too_large(model)):
-            return why
-        model.keep = Keep.ALWAYS if pinned else Keep.START
-        if pinned and model.stage not in RESIDENT:
-            self.want(name, now)
-        self._plan(now)
-        return ""
-
     # --- who is wanted --------------------------------------------------------------------------
     def want(self, name: str, now: Instant) -> None:
-        """A model is wanted: for a run in its queue, or because somebody asked for it."""
+        """A model is wanted, for a run in its queue."""
         model = self._models[name]
         if model.stage in (Stage.ABSENT, Stage.FAILED):
             self._turns += 1

@@ -9,6 +9,7 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
@@ -173,6 +174,23 @@ async def test_an_engine_that_was_given_up_can_be_loaded_again(tmp_path: Path) -
     flag.touch()
     async with serving(engine) as again:
         assert again.states == [EngineReady("m", 2)]
+
+
+@pytest.mark.model
+async def test_two_workers_share_one_copy_of_the_weights(model_path: Path) -> None:
+    spec = EngineSpec("m", model_path, context=512, slots=1)
+    async with serving(EngineProcess(spec)) as one, serving(EngineProcess(spec)) as two:
+        maps = []
+        for client in (one, two):
+            assert (await client.ask(chat("Hello", 3))).ended
+            engine = client.engine
+            assert isinstance(engine, EngineProcess)
+            maps += psutil.Process(engine.pid).memory_maps()
+    weights = [entry for entry in maps if entry.path == os.path.realpath(model_path)]
+    assert len(weights) == 2
+    mapped, taken = sum(entry.rss for entry in weights), sum(entry.pss for entry in weights)
+    assert mapped > 1.5 * spec.path.stat().st_size, "each has nearly all of it"
+    assert taken <= 0.55 * mapped, "and it is there once"
 
 
 @pytest.mark.model
