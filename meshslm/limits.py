@@ -131,6 +131,11 @@ DELIVERED_TOKENS: Final = 131_072
 """Tokens of an answer that is continued elsewhere: as long as the longest contexts of small
 models."""
 
+PREFIX_MARK_BYTES: Final = 4
+PREFIX_DIGEST_BYTES: Final = 64
+"""Marks of warm conversations in a node's presence: eight slots with two each. Presence stays below
+400 bytes."""
+
 RUN_AHEAD: Final = 2
 """Runs given to an engine beyond its slots, so that a freed slot is filled without a round trip."""
 

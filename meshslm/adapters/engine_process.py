@@ -308,8 +308,8 @@ class EngineProcess:
                 if not self._over(run):
                     return None
                 return RunFailed(RunId(run), code, detail)
-            case Measured(prefill, decode):
-                return EngineMeasured(self.model, prefill, decode)
+            case Measured(prefill, decode, warm):
+                return EngineMeasured(self.model, prefill, decode, warm)
             case Ready():
                 self._ready = report
                 for lack in report.unconfined:

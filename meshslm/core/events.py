@@ -203,6 +203,8 @@ class EngineMeasured:
     model: str
     prefill_tps: float
     decode_tps: float
+    warm: tuple[int, ...] = ()
+    """Runs whose prompts are still in its memory, the last used first."""
 
 
 @dataclass(frozen=True, slots=True)

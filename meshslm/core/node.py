@@ -123,7 +123,7 @@ class NodeCore:
             EngineLost: self._on_engine_lost,
             EngineUnloaded: lambda e, now: self._models.unloaded(e.model, now),
             EngineMeasured: lambda e, _: self._serving.engine_measured(
-                e.model, e.prefill_tps, e.decode_tps
+                e.model, e.prefill_tps, e.decode_tps, e.warm
             ),
             RunProduced: self._serving.produced,
             RunEnded: self._serving.ended,

@@ -28,6 +28,7 @@ from meshslm.core.events import Lane, RunEnded, RunFailed, RunProduced, StartRun
 from meshslm.core.line import Line
 from meshslm.core.models import Models
 from meshslm.core.outbox import Outbox
+from meshslm.core.prefix import digest, marks
 from meshslm.errors import FaultCode
 from meshslm.ids import Instant, NodeId, RunId, TaskId, after, ms_between
 from meshslm.wire.codec import encode
@@ -105,6 +106,9 @@ class EngineState:
     yielding: int = 0
     """The part of `weight` that is background work, which gives way within the engine."""
     queue: Line[Run] = field(default_factory=Line)
+    marks: dict[RunId, tuple[bytes, ...]] = field(default_factory=dict)
+    """Of the prompts of runs that are under way or warm."""
+    warm: list[RunId] = field(default_factory=list)
     prefill_tps: float = 0.0
     decode_tps: float = 0.0
     run_ms: float = ASSUMED_RUN_MS
@@ -162,15 +166,21 @@ class Serving:
         engine = self._engines.get(model)
         if engine is None:
             return
+        engine.warm, engine.marks = [], {}
         for run in [*engine.running.values(), *engine.queue]:
             self._fail(run, FaultCode.WORKER_LOST, f"the engine of {model} died: {reason}", now)
 
-    def engine_measured(self, model: str, prefill_tps: float, decode_tps: float) -> None:
-        """An engine's speeds."""
+    def engine_measured(
+        self, model: str, prefill_tps: float, decode_tps: float, warm: tuple[int, ...]
+    ) -> None:
+        """An engine's speeds, and the runs whose prompts it still has."""
         engine = self._engines.get(model)
         if engine is not None:
             engine.prefill_tps = prefill_tps or engine.prefill_tps
             engine.decode_tps = decode_tps or engine.decode_tps
+            engine.warm = [RunId(run) for run in warm if run in engine.marks]
+            kept = {*engine.warm, *engine.running}
+            engine.marks = {run: mark for run, mark in engine.marks.items() if run in kept}
 
     def loads(self) -> tuple[EngineLoad, ...]:
         """How busy every engine is."""
@@ -183,6 +193,7 @@ class Serving:
                 max(0, engine.slots - engine.weight) if ready else 0,
                 engine.prefill_tps,
                 engine.decode_tps,
+                digest(engine.marks[run] for run in engine.warm if run in engine.marks),
             )
             for engine in self._engines.values()
             for ready in (self._models.takes_runs(engine.model),)
@@ -350,6 +361,9 @@ class Serving:
             engine.running[run.run] = run
             engine.weight += run.weight
             engine.yielding += run.weight if run.background else 0
+            engine.marks[run.run] = marks(run.submit.request)
+            if len(engine.marks) > limits.KNOWN_RUNS:
+                del engine.marks[next(iter(engine.marks))]
             self.served += 1
             submit = run.submit
             left = max(1, submit.remaining_ms - int(run.waited_ms))

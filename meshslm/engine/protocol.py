@@ -137,10 +137,12 @@ class Failed(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Measured(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Speeds, in tokens a second."""
+    """Speeds, in tokens a second, and what is warm."""
 
     prefill_tps: float
     decode_tps: float
+    warm: tuple[int, ...] = ()
+    """Runs whose prompts are still in slots, the last used first."""
 
 
 class Beat(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -25,7 +25,7 @@ class Speeds:
         self.decode_tps = 0.0
         self.run_s = 0.0
         """From its slot to its end."""
-        self._told = (0.0, 0.0)
+        self._told: tuple[float, float, tuple[int, ...]] = (0.0, 0.0, ())
         self._told_at = 0.0
         self._last_decode = 0.0
 
@@ -50,13 +50,14 @@ class Speeds:
             wait_s += outlook.rows / self.prefill_tps
         return 1000.0 * wait_s
 
-    def news(self, now: float) -> list[Report]:
-        """What to tell the daemon, once a second while it changes."""
+    def news(self, now: float, warm: tuple[int, ...], *, idle: bool) -> list[Report]:
+        """What to tell the daemon where it changed: once a second, and when there is no work."""
         speeds = (round(self.prefill_tps, 1), round(self.decode_tps, 1))
-        if now - self._told_at < REVISE_S or speeds == self._told or not all(speeds):
+        told = (*speeds, warm)
+        if told == self._told or not all(speeds) or not (idle or now - self._told_at >= REVISE_S):
             return []
-        self._told, self._told_at = speeds, now
-        return [Measured(*speeds)]
+        self._told, self._told_at = told, now
+        return [Measured(*speeds, warm)]
 
 
 def _smooth(old: float, new: float) -> float:

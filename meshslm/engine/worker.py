@@ -76,6 +76,8 @@ from meshslm.wire.messages import TaskRequest, Timings, Usage
 
 log = logging.getLogger("meshslm.engine.worker")
 
+WARM_PROMPTS: Final = 1024
+"""Prompts to remember until those that are in no slot are forgotten."""
 UNUSABLE: Final = 3
 """Exit code: the model cannot be loaded, and trying again would not help."""
 
@@ -115,6 +117,8 @@ class Worker:
         self.guesses = True
         """Whether tokens are guessed at all."""
         self._keeper: Keeper | None = None
+        self._prompts: dict[bytes, int] = {}
+        """Runs by the names of their prompts' last tiles."""
         self._forgotten = 0
         """Adapters that were taken away."""
 
@@ -170,6 +174,7 @@ class Worker:
             run.group = self._adapters.take(request.adapter, adapter)
             if self._model.forgets_ends:
                 run.tiles = tile_names(self._prefix_group(run.group), run.prompt)
+                self._prompts.update(dict.fromkeys(run.tiles[-1:], number))
             self._check_deadline(run, request.deadline_ms)
         except RequestFault as fault:
             self._reports.append(Failed(number, fault.code, fault.detail))
@@ -228,8 +233,17 @@ class Worker:
         for run in scored:
             self._scheduler.add(run.job)
 
+    def _warm(self) -> tuple[int, ...]:
+        """Runs whose whole prompts are in slots, the last used first."""
+        cache = self._scheduler.cache
+        last = [cache.held(slot)[-1] for slot in cache.recent()]
+        if len(self._prompts) > WARM_PROMPTS:
+            self._prompts = {name: self._prompts[name] for name in last if name in self._prompts}
+        return tuple(self._prompts[name] for name in last if name in self._prompts)
+
     def _report(self) -> None:
-        reports = self._reports + self._speeds.news(time.monotonic())
+        idle = self._scheduler.idle
+        reports = self._reports + self._speeds.news(time.monotonic(), self._warm(), idle=idle)
         if reports:
             self._pipe.send(reports)
             self._reports = []

@@ -84,6 +84,8 @@ class EngineLoad:
     """Prompt tokens a second, measured; 0 while nothing was measured."""
     decode_tps: Annotated[float, Tag(7, most=RATE)] = 0.0
     """Tokens a second of one stream at the present batch, measured."""
+    prefixes: Annotated[bytes, Tag(8, most=limits.PREFIX_DIGEST_BYTES)] = b""
+    """Marks of conversations whose beginnings need not be computed again, 4 bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
