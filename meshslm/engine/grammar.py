@@ -23,8 +23,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from meshslm.engine.gbnf import GrammarFault
 
-Row = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
+Allowed = npt.NDArray[np.int64]
 
 KEPT: Final = 16
 """Compiled grammars kept for the next request that brings the same one."""
@@ -76,16 +75,24 @@ class Matcher:
         """`token` may come next; some thirty times cheaper than asking for all."""
         return self._inner.validate_tokens([token]) == 1
 
-    def allowed(self) -> Mask:
-        """Of each token, whether it may come next. Raises `GrammarFault` where none may."""
+    def allowed(self) -> Allowed:
+        """The tokens that may come next, in order. Raises `GrammarFault` where none may."""
         bits = self._room.bits
         self._inner.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
         if self._inner.is_error():
             raise GrammarFault(_told(self._inner.get_error()))
-        if not bits.any():
+        each = np.unpackbits(bits.view(np.uint8), count=self._room.size, bitorder="little")
+        tokens = np.flatnonzero(each)
+        if not len(tokens):
             raise GrammarFault("no token of this model can go on")
-        mask = np.unpackbits(bits.view(np.uint8), count=self._room.size, bitorder="little")
-        return mask.view(np.bool_)
+        return tokens
+
+    def ahead(self) -> list[int]:
+        """Tokens of the text that must come next, as far as there is no choice.
+
+        Other tokens of the same text may come instead.
+        """
+        return self._inner.compute_ff_tokens()
 
     def accept(self, token: int) -> None:
         """`token` came. Raises `GrammarFault` where it must not."""

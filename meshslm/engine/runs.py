@@ -130,17 +130,22 @@ class Run:
         return self.prompt[start:known] + made[max(0, start - known) : end - known]
 
     def guess(self, number: int, most: int) -> list[int]:
-        """What a choice may go on with, by what was said before; at most so many tokens.
+        """What a choice may go on with, at most so many tokens.
 
-        None where its form would have to be asked for each.
+        What its form leaves no choice about, or else what was said before.
         """
         choice = self.choices[number]
-        if choice.matcher is not None or choice.forced:
-            return []
+        most = min(most, self.most - len(choice.tokens) - 1)
+        if choice.forced:
+            return choice.forced[:most]
+        if choice.matcher is not None:
+            forced = choice.matcher.ahead()
+            if forced:
+                return forced[:most]
         if choice.lookup is None:
             choice.lookup = Lookup(self.prompt)
         choice.lookup.extend(choice.tokens[len(choice.lookup) - len(self.prompt) :])
-        return choice.lookup.guess(min(most, self.most - len(choice.tokens) - 1))
+        return choice.lookup.guess(most)
 
     def draw(self, number: int, row: Row, best: int) -> int:
         """Choose the next token of a choice from its logits, of which `best` is the likeliest.
@@ -154,19 +159,11 @@ class Run:
         plain = sampler.greedy and not sampler.changes
         if plain and (matcher is None or matcher.allows(best)):
             return best
-        allowed = None
-        if matcher is not None:
-            allowed = matcher.allowed()
-            row = np.where(allowed, row, np.float32(-np.inf))
-            best = int(row.argmax())
-        if plain:
-            return best
+        allowed = None if matcher is None else matcher.allowed()
         if sampler.changes and self._prompt_set is None:
             self._prompt_set = np.unique(np.asarray(self.prompt, dtype=np.int64))
         place = len(self.prompt) + len(choice.tokens)
-        token = sampler.draw(row, place, self._prompt_set, choice.tokens)
-        # Sums of floats may round a draw onto a token of no weight.
-        return token if allowed is None or allowed[token] else best
+        return sampler.draw(row, place, self._prompt_set, choice.tokens, allowed)
 
     def take(self, number: int, token: int, row: Row, vocabulary: Vocabulary) -> Chunk:
         """Append a token to a choice; the chunk to report."""

@@ -80,14 +80,27 @@ class Sampler:
         )
         """Logits are changed before the choice, so a batch-wide maximum does not serve."""
 
-    def draw(self, row: Row, position: int, prompt: Tokens | None, made: Sequence[int]) -> int:
+    def draw(
+        self,
+        row: Row,
+        position: int,
+        prompt: Tokens | None,
+        made: Sequence[int],
+        allowed: Tokens | None = None,
+    ) -> int:
         """The token at `position`, from its logits.
 
-        `prompt` holds the prompt's tokens, each once; `made` the answer's so far. Raises
+        `prompt` holds the prompt's tokens, each once; `made` the answer's so far; `allowed`, in
+        order, those that the answer's form leaves, before anything is cut off. Raises
         `FloatingPointError` where the logits are not finite.
         """
         if self.changes:
             row = self._changed(row, prompt, made)
+        if allowed is None:
+            return self._draw(row, position)
+        return int(allowed[self._draw(row[allowed], position)])
+
+    def _draw(self, row: Row, position: int) -> int:
         best = int(row.argmax())
         top = row[best]
         if not math.isfinite(top):
@@ -101,7 +114,7 @@ class Sampler:
             place = self._place(weights, 0.0, uniform, last=True)
             assert place is not None
             return int(tokens[place])
-        weights = np.subtract(row, top, out=self._scratch)
+        weights = np.subtract(row, top, out=self._scratch[: len(row)])
         weights *= np.float32(1.0 / self._temperature)
         return self._pick(np.exp(weights, out=weights), uniform)
 

@@ -17,6 +17,8 @@ class Case:
     name: str
     schema: Any
     refused: str = ""
+    endless: bool = False
+    """Some valid answers are longer than a test is patient."""
 
     @property
     def text(self) -> str:
@@ -50,8 +52,12 @@ SUPPORTED = (
     Case("null", {"type": "null"}),
     Case("integer", INT),
     Case("negative integer", {"type": "integer", "minimum": -20, "maximum": -3}),
-    Case("number with bounds", {"type": "number", "minimum": 0, "maximum": 1}),
-    Case("open interval", {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 10}),
+    Case("number with bounds", {"type": "number", "minimum": 0, "maximum": 1}, endless=True),
+    Case(
+        "open interval",
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 10},
+        endless=True,
+    ),
     Case("multiple", {"type": "integer", "multipleOf": 5, "minimum": 0, "maximum": 50}),
     Case("short text", {"type": "string", "minLength": 2, "maxLength": 8}),
     Case("pattern", {"type": "string", "pattern": "^[A-Z]{3}-[0-9]{2,4}$"}),
@@ -102,14 +108,16 @@ SUPPORTED = (
     ),
     Case("old definitions", {"$ref": "#/definitions/a", "definitions": {"a": INT}}),
     Case("pointer with escapes", {"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "boolean"}}}),
-    Case("recursive with an end", TREE),
+    Case("recursive with an end", TREE, endless=True),
     Case(
         "recursive from the root",
         closed(n={"anyOf": [{"type": "null"}, {"$ref": "#"}]}),
+        endless=True,
     ),
     Case(
         "recursive by optional property",
         {"type": "object", "properties": {"child": {"$ref": "#"}}, "additionalProperties": False},
+        endless=True,
     ),
     Case(
         "additional properties of a type",
@@ -128,7 +136,7 @@ SUPPORTED = (
     Case("names that need escapes", closed(**{'say "hi"': INT, "b\\s": INT, "new\nline": INT})),
     Case("notes for people", {"title": "t", "description": "d", "examples": [2], **INT}),
     Case("its own dialect", {"$schema": "https://json-schema.org/draft/2020-12/schema", **INT}),
-    Case("many properties", closed(**{f"property_{n}": {"type": "boolean"} for n in range(40)})),
+    Case("many properties", closed(**{f"property_{n}": {"type": "boolean"} for n in range(12)})),
     Case("deep", {"type": "array", "minItems": 1, "maxItems": 1, "items": {
         "type": "array", "minItems": 1, "maxItems": 1, "items": {
             "type": "array", "minItems": 1, "maxItems": 1, "items": INT}}}),
