@@ -69,6 +69,10 @@ format: setup ## lay the code out, and mend what can be mended by itself
 bench: setup ## measure, and write docs/performance.md
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: bench-engine
+bench-engine: setup ## measure the engine alone; LLAMA_SERVER=PATH measures llama.cpp's server beside it
+	@$(BIN)/python -m bench engine serving operations neighbour
+
 # --- paperwork ----------------------------------------------------------------------------------
 .PHONY: changelog
 changelog: setup ## show what the next release would say

@@ -16,6 +16,7 @@ from bench import (
     bench_neighbour,
     bench_operations,
     bench_run,
+    bench_serving,
     bench_sim,
 )
 from bench.nodes import running_mesh
@@ -37,6 +38,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[], list[Row]]]] = {
         "The engine",
         "Requests through a worker process, in turn with a bare loop over the same calls.",
         bench_engine.measure,
+    ),
+    "serving": (
+        "What clients feel",
+        "One engine with 8 slots; pairs measured one after the other.",
+        bench_serving.measure,
     ),
     "operations": (
         "Vectors and adapters",

@@ -34,6 +34,7 @@ from meshslm.wire.messages import ChatMessage, Sampling, TaskRequest, Usage
 TOKENS = 96
 CONTEXT = 2048
 SLOTS = 8
+PARTS = ("gaps", "shared", "chat", "guesses", "servers")
 ROUNDS = 3
 GOING = 60
 """Tokens after which a stream is at its pace."""
@@ -42,6 +43,20 @@ SERVER_PACKAGES = (
     "fastapi", "uvicorn", "sse-starlette", "starlette-context", "pydantic-settings", "PyYAML",
 )  # fmt: skip
 """What llama-cpp-python's server needs beside it; it wants an older starlette than ours."""
+WITHOUT_REPACKING = """
+import runpy, sys
+import llama_cpp
+defaults = llama_cpp.llama_model_default_params
+def parameters():
+    made = defaults()
+    made.use_extra_bufts = False
+    return made
+llama_cpp.llama_model_default_params = llama_cpp.llama_cpp.llama_model_default_params = parameters
+sys.argv[0] = "llama_cpp.server"
+runpy.run_module("llama_cpp.server", run_name="__main__")
+"""
+"""llama-cpp-python's server with weights as the engine has them: repacked ones end it with a
+segmentation fault on processors with AMX."""
 
 
 def lines(count: int, start: int = 0) -> str:
@@ -327,7 +342,7 @@ def python_server(path: Path, threads: int, port: int) -> tuple[list[str], dict[
     if not folder.is_dir():
         install = (sys.executable, "-m", "pip", "install", "-q", "--target", str(folder))
         subprocess.run([*install, *SERVER_PACKAGES], check=True)
-    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(path)]
+    command = [sys.executable, "-c", WITHOUT_REPACKING, "--model", str(path)]
     command += ["--n_ctx", str(CONTEXT), "--n_threads", str(threads), "--n_threads_batch"]
     command += [str(threads), "--port", str(port)]
     return command, {**os.environ, "PYTHONPATH": str(folder)}
@@ -367,12 +382,22 @@ async def against(client: Client, url: str, name: str, targets: Mapping[int, flo
     return rows
 
 
-async def _measure(path: Path, threads: int) -> list[Row]:
+async def _measure(path: Path, threads: int, parts: Sequence[str]) -> list[Row]:
     rows = []
     async with serving(path, threads) as client:
         for part in (gaps, shared, chat):
-            rows += await part(client)
-    rows += await guesses(path, threads)
+            if part.__name__ in parts:
+                rows += await part(client)
+    if "guesses" in parts:
+        rows += await guesses(path, threads)
+    if "servers" in parts:
+        rows += await servers(path, threads)
+    return rows
+
+
+async def servers(path: Path, threads: int) -> list[Row]:
+    """Other servers, in turn with this one."""
+    rows = []
     async with serving(path, threads) as client:
         port = free_port()
         with server(*python_server(path, threads, port), port) as url:
@@ -386,7 +411,7 @@ async def _measure(path: Path, threads: int) -> list[Row]:
 
 def measure() -> list[Row]:
     """The rows for the page of figures, with the default model."""
-    return trio.run(_measure, default_model(), len(cores()))
+    return trio.run(_measure, default_model(), len(cores()), PARTS)
 
 
 def main() -> None:
@@ -394,9 +419,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     given = parser.parse_args()
     path, threads = given.model or default_model(), given.threads or len(cores())
-    print(markdown(trio.run(_measure, path, threads)))
+    print(markdown(trio.run(_measure, path, threads, given.parts)))
 
 
 if __name__ == "__main__":
