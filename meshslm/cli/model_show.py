@@ -90,7 +90,7 @@ def _memory_text(needed: dict[str, Any]) -> str:
 
 
 def _encoders() -> frozenset[str]:
-    from meshslm.engine.estimate import ENCODERS
+    from meshslm.engine.kinds import ENCODERS
 
     return ENCODERS
 

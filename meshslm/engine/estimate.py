@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshslm.engine.gguf import GgufHeader
+from meshslm.engine.kinds import Pooling, pooling_of
 from meshslm.engine.speculate import GUESSES
 from meshslm.limits import MIB
 
 DENSE: Final = frozenset({"llama", "qwen2", "qwen3", "gemma", "smollm3", "starcoder2", "olmo"})
 """Architectures whose every layer keeps a key and a value for every token, and whose feed-forward
 part is one matrix product wide."""
-ENCODERS: Final = frozenset({"bert", "nomic-bert", "jina-bert-v2"})
+PLAIN_ENCODERS: Final = frozenset({"bert", "nomic-bert", "jina-bert-v2"})
 """Architectures that read a text at once, and keep nothing of it."""
 
 CELLS: Final = 256
@@ -80,9 +81,16 @@ def estimate(header: GgufHeader, context: int, slots: int, batch: int) -> Estima
     shape, why = _shape(header)
     if shape is None:
         return Estimate(weights, None, None, process, why)
-    kept = cells(context)
-    kv = 0 if header.architecture in ENCODERS else slots * kept * shape.cache_row * _F16
-    compute = _compute_bytes(shape, kept, slots, batch)
+    if pooling_of(header) is not Pooling.NONE:
+        # Texts are read whole and together, and llama.cpp has a result for each of their tokens.
+        rows = max(batch, context)
+        kept = (rows + CELLS - 1) // CELLS * CELLS
+        kv = 0 if header.architecture in PLAIN_ENCODERS else kept * shape.cache_row * _F16
+        compute = _compute_bytes(shape, kept, rows, rows, generates=False)
+    else:
+        kept = cells(context)
+        kv = slots * kept * shape.cache_row * _F16
+        compute = _compute_bytes(shape, kept, max(slots, 1 + GUESSES), batch, generates=True)
     return Estimate(weights, kv / MIB, compute / MIB, process)
 
 
@@ -101,21 +109,21 @@ class _Shape:
     vocabulary: int
 
 
-def _compute_bytes(shape: _Shape, kept: int, slots: int, batch: int) -> int:
+def _compute_bytes(shape: _Shape, kept: int, results: int, batch: int, *, generates: bool) -> int:
     """Buffers of the widest moment of a call, its mask, its results, and the product's scratch."""
     feeding = 3 * shape.feed_forward + 4 * shape.embedding
     attending = 3 * shape.queries + 2 * shape.keys_values + 3 * shape.embedding
     row = max(feeding, attending) * _F32 + 64
-    result = max(slots, 1 + GUESSES) * (shape.vocabulary + shape.embedding) * _F32
+    result = results * (shape.vocabulary + shape.embedding) * _F32
     mask = kept * batch * _F16
     scratch = batch * max(shape.feed_forward, shape.queries) * _F16
-    return max(batch * row, result) + mask + result + scratch
+    return max(batch * row, result if generates else 0) + mask + result + scratch
 
 
 def _shape(header: GgufHeader) -> tuple[_Shape | None, str]:
     """The widths of a known architecture, or why they are not known."""
     name = header.architecture
-    if name not in DENSE | ENCODERS:
+    if name not in DENSE | PLAIN_ENCODERS:
         return None, f"the cache of the architecture {name!r} is not known to this program"
     if header.number(f"{name}.expert_count"):
         return None, "it has experts, whose buffers depend on how they are chosen"

@@ -16,6 +16,9 @@ from pathlib import Path
 import llama_cpp
 
 from meshslm.engine import llama
+from meshslm.engine.gguf import read_header
+from meshslm.engine.kinds import Pooling, pooling_of
+from meshslm.engine.llama_encoder import Encoder
 
 _SIZE = re.compile(r"(\w+) +(model|KV|compute|output) buffer size = +([0-9.]+) MiB")
 
@@ -28,22 +31,44 @@ def anonymous_mib() -> float:
     return int(found[1]) / 1024
 
 
-def main(path: str, context: int, slots: int, batch: int) -> None:
-    """Load, compute, and print."""
-    lines: list[str] = []
-    keep = llama_cpp.llama_log_callback(lambda _level, text, _: lines.append(text.decode()))
-    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
-    before = anonymous_mib()
+def reads_whole(path: str) -> bool:
+    """Whether it is a model that makes vectors."""
+    return pooling_of(read_header(path)) is not Pooling.NONE
+
+
+def generate(path: str, context: int, slots: int, batch: int) -> object:
+    """Load a model that generates, and compute a full call."""
     model = llama.Model(
         Path(path), context=context, slots=slots, batch=batch, threads=2, on_progress=lambda _: None
     )
     model.begin()
     model.add(0, 0, [1] * min(batch, context), wanted=True)
     model.compute()
+    return model
+
+
+def read(path: str, rows: int) -> object:
+    """Load a model that makes vectors, and compute a full call of one text."""
+    pooling = pooling_of(read_header(path))
+    model = Encoder(
+        Path(path), rows=rows, texts=8, pooling=pooling, threads=2, on_progress=lambda _: None
+    )
+    model.encode([[1] * rows])
+    return model
+
+
+def main(path: str, context: int, slots: int, batch: int) -> None:
+    """Load, compute, and print."""
+    lines: list[str] = []
+    keep = llama_cpp.llama_log_callback(lambda _level, text, _: lines.append(text.decode()))
+    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
+    before = anonymous_mib()
+    held = read(path, batch) if reads_whole(path) else generate(path, context, slots, batch)
     sizes: dict[str, float] = {"model": 0, "KV": 0, "compute": 0, "output": 0}
     for _, kind, size in _SIZE.findall("".join(lines)):
         sizes[kind] += float(size)
     print(json.dumps({**sizes, "before": before, "anonymous": anonymous_mib()}))
+    del held
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from meshslm.engine.estimate import cells, estimate
 from meshslm.engine.gguf import GgufHeader, LongArray, Tensor, Value, read_header
+from meshslm.models.synthetic import PUBLISHED, synthesise
 
 TOLERANCE = 0.05
 """Of the estimate against what llama.cpp allocates, for keys and values and for weights."""
@@ -97,20 +99,24 @@ def test_an_encoder_keeps_nothing() -> None:
     )
     assert found.kv_mib == 0
     assert found.compute_mib
+    # llama.cpp has a result, as wide as the vocabulary, for every token of a call.
+    assert found.compute_mib > 512 * 49_152 * 4 / 2**20
+
+
+def test_a_decoder_that_pools_has_one_cache_for_a_call() -> None:
+    found = estimate(header(llama__pooling_type=3), context=2048, slots=4, batch=512)
+    assert found.kv_mib == pytest.approx(202.5 / 4 * 2048 / 2304)
 
 
 PROBE = Path(__file__).with_name("memory_probe.py")
 CONTEXTS = [(256, 1, 128), (2048, 4, 512), (4096, 2, 256), (512, 16, 512), (1024, 2, 1024)]
 
 
-@pytest.mark.model
-@pytest.mark.parametrize(("context", "slots", "batch"), CONTEXTS)
-def test_llama_cpp_allocates_what_was_estimated(
-    model_path: Path, context: int, slots: int, batch: int
-) -> None:
-    said = estimate(read_header(model_path), context, slots, batch)
+def compare(path: Path, context: int, slots: int, batch: int) -> None:
+    """Estimate a model that generates, load it, and compare."""
+    said = estimate(read_header(path), context, slots, batch)
     done = subprocess.run(
-        [sys.executable, str(PROBE), str(model_path), *map(str, (context, slots, batch))],
+        [sys.executable, str(PROBE), str(path), *map(str, (context, slots, batch))],
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -128,4 +134,38 @@ def test_llama_cpp_allocates_what_was_estimated(
     assert said.weights_mib == pytest.approx(real["model"], rel=TOLERANCE)
     assert said.kv_mib == pytest.approx(real["KV"], rel=TOLERANCE)
     assert buffers <= said.compute_mib <= buffers * (1 + COMPUTE_TOLERANCE)
+    assert real["anonymous"] <= private <= real["anonymous"] + PROCESS_SLACK_MIB
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(("context", "slots", "batch"), CONTEXTS)
+def test_llama_cpp_allocates_what_was_estimated(
+    model_path: Path, context: int, slots: int, batch: int
+) -> None:
+    compare(model_path, context, slots, batch)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", ["qwen2.5-0.5b", "qwen3-0.6b"])
+def test_other_shapes_are_estimated_as_well(tmp_path: Path, model_path: Path, name: str) -> None:
+    shape = replace(PUBLISHED[name], layers=3, vocabulary=0)
+    path = tmp_path / "made.gguf"
+    synthesise(path, shape, "Q4_0", model_path, lambda _: None)
+    compare(path, 1024, 2, 256)
+    path.unlink()
+
+
+@pytest.mark.model
+def test_an_encoder_takes_what_was_estimated(embedding_path: Path) -> None:
+    said = estimate(read_header(embedding_path), context=512, slots=8, batch=512)
+    done = subprocess.run(
+        [sys.executable, str(PROBE), str(embedding_path), "512", "8", "512"],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    real = json.loads(done.stdout)
+    assert said.total_mib is not None
+    private = said.total_mib - said.weights_mib
+    print(f"encoder, estimated/real MiB: {private:.1f}/{real['anonymous']:.1f}")
+    assert said.weights_mib == pytest.approx(real["model"], rel=TOLERANCE)
     assert real["anonymous"] <= private <= real["anonymous"] + PROCESS_SLACK_MIB
