@@ -148,6 +148,7 @@ class Worker:
                         raise OurFault("a second model for one worker")
             if idle:
                 threads.begin()
+                self._scheduler.check()  # a broken book ends this process; there is another soon
             self._work_aside()
             step = self._scheduler.schedule()
             if step is not None:
