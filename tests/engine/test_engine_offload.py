@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshslm.engine import llama_devices, worker
 from meshslm.engine.estimate import estimate
 from meshslm.engine.gguf import GgufHeader, LongArray, Tensor, Value
 from meshslm.engine.offload import RESERVE_MIB, plan
+from meshslm.engine.protocol import Load
 from meshslm.limits import MIB
 
 LAYERS = 10
@@ -67,3 +69,15 @@ def test_as_many_as_fit(free: float, context: int, slots: int) -> None:
         kv = estimate(header(), context, slots, 256).kv_mib
         assert kv is not None
         assert found.needed_mib + 20 + kv / LAYERS > free  # the next layer does not fit
+
+
+def test_what_the_worker_is_told_and_what_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, free = Load("x", 2048, 4, 512, None, gpu_layers=5), Load("x", 2048, 4, 512, None)
+    if not worker.offloads():
+        assert worker.layers_on_gpu(told, header()) == 0
+    monkeypatch.setattr(worker, "offloads", lambda: True)
+    assert worker.layers_on_gpu(told, header()) == 5
+    monkeypatch.setattr(llama_devices, "gpu_free_mib", lambda: 100_000)
+    assert worker.layers_on_gpu(free, header()) == LAYERS + 1
+    monkeypatch.setattr(llama_devices, "gpu_free_mib", lambda: 0)
+    assert worker.layers_on_gpu(free, header()) == 0
