@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm.engine import llama_devices, worker
+from meshslm.engine import llama, llama_devices, worker
 from meshslm.engine.estimate import estimate
 from meshslm.engine.gguf import GgufHeader, LongArray, Tensor, Value
 from meshslm.engine.offload import RESERVE_MIB, plan
@@ -73,7 +73,7 @@ def test_as_many_as_fit(free: float, context: int, slots: int) -> None:
 
 def test_what_the_worker_is_told_and_what_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     told, free = Load("x", 2048, 4, 512, None, gpu_layers=5), Load("x", 2048, 4, 512, None)
-    if not worker.offloads():
+    if not llama.offloads():
         assert worker.layers_on_gpu(told, header()) == 0
     monkeypatch.setattr(worker, "offloads", lambda: True)
     assert worker.layers_on_gpu(told, header()) == 5
