@@ -20,6 +20,7 @@ from typing import Final
 
 from meshslm.engine.gguf import GgufHeader
 from meshslm.engine.kinds import Pooling, pooling_of
+from meshslm.engine.prefix_cache import TILE
 from meshslm.engine.speculate import GUESSES
 from meshslm.limits import MIB
 
@@ -69,9 +70,9 @@ class Estimate:
 def cells(context: int) -> int:
     """Tokens that llama.cpp keeps room for in a sequence of `context` tokens.
 
-    One more than asked for: the engine adds a row to some calls and takes it back.
+    More than asked for: the engine adds up to a tile of rows to some calls and takes them back.
     """
-    return (context + 1 + CELLS - 1) // CELLS * CELLS
+    return (context + TILE + CELLS - 1) // CELLS * CELLS
 
 
 def estimate(header: GgufHeader, context: int, slots: int, batch: int) -> Estimate:

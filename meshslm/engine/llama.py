@@ -24,6 +24,7 @@ import llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
+from meshslm.engine.estimate import cells
 from meshslm.engine.speculate import GUESSES
 from meshslm.errors import OurFault
 
@@ -400,8 +401,7 @@ def apply_adapter(context: object, adapter: Adapter | None) -> None:
 
 def _make_context(model: object, context: int, slots: int, batch: int, threads: int) -> object:
     parameters = llama.llama_context_default_params()
-    # One token more than asked for, for the row that `compute` adds.
-    parameters.n_ctx = (context + 1 + 255) // 256 * 256 * slots
+    parameters.n_ctx = cells(context) * slots
     parameters.n_batch = batch
     parameters.n_ubatch = batch
     parameters.n_seq_max = slots

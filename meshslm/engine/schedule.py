@@ -13,8 +13,10 @@ Rules:
   that has waited long enough is left alone.
 - Which rows are computed together depends only on their place in their own sequence, never on the
   company, because llama.cpp's attention kernel for `TILE` rows and more rounds differently from
-  the one for fewer. Prompts go in multiples of `TILE` and a rest below it; whatever was generated
-  goes below it, so that a resumed sequence repeats exactly what decoding had computed.
+  the one for fewer. Prompts go in multiples of `TILE` and a rest; a rest far into its sequence is
+  filled up to a tile with rows that are taken back, because the other kernel would take longer.
+  Whatever was generated goes below a tile, so that a resumed sequence repeats exactly what
+  decoding had computed.
 - Tiles of a prompt that some slot holds already are not computed again, but taken over: in place
   where nothing is lost by it, else as a copy, which costs as much as a few rows. Whatever a
   finished run leaves in its slot is kept for that until the slot is needed.
@@ -34,8 +36,22 @@ from typing import Final
 from meshslm.core.line import Line
 from meshslm.engine.prefix_cache import TILE, PrefixCache, Tiles
 
-BESIDE_ROWS: Final = 128
-"""Prompt rows between two decode steps: about 0.25 s of a 135M model on two cores."""
+BESIDE_ROWS: Final = 64
+"""Prompt rows between two decode steps: 0.2 to 0.3 s of a 135M model on one core. Twice as many
+compute a prompt hardly faster and stop streams for twice as long."""
+FILL_PLACE: Final = 128
+"""Where in a sequence a row takes the kernel for few rows twice as long as its own products do;
+with the tiled kernel that is nowhere near (measured: 5.8 and 2.9 ms there, 35 and 5 at 1,500)."""
+
+
+def filled_rows(prompt: int) -> int:
+    """Rows to add to the rest of a prompt, so that it is computed as a tile; by its length alone.
+
+    A tile of any fill costs as much as `TILE` rows near the beginning.
+    """
+    rest = prompt % TILE
+    costs = rest * (FILL_PLACE + prompt - rest)
+    return TILE - rest if costs > TILE * FILL_PLACE else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,8 @@ class Shape:
     """Tokens of one sequence."""
     batch: int = 512
     """Rows of one call."""
+    fills: bool = True
+    """Sequences can forget their end, so that rows may be added and taken back."""
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.context < 1 or self.batch < TILE:
@@ -97,6 +115,8 @@ class Piece:
     """Slots that get a copy of this one's state afterwards."""
     cached: int = 0
     """Tokens of the prompt that the sequence did not have to compute."""
+    fill: int = 0
+    """Rows to compute behind these and to take back at once, before any `share`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +135,7 @@ class Step:
     @property
     def rows(self) -> int:
         """Rows of the call."""
-        return sum(piece.count for piece in self.pieces)
+        return sum(piece.count + piece.fill for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +184,15 @@ class _Sequence:
         """Tiles that need not be computed: all but one that ends the prompt and is drawn from."""
         return self.job.tiles[: (self.job.prompt - 1) // TILE]
 
-    def piece_rows(self, most: int) -> int:
-        """Rows of the next piece: by place, see the rules above."""
-        tiled = self.job.prompt // TILE * TILE
+    def piece_rows(self, most: int, *, fills: bool) -> tuple[int, int]:
+        """Rows of the next piece, and rows to fill it up: by place, see the rules above."""
+        prompt = self.job.prompt
+        tiled = prompt // TILE * TILE
         if self.done < tiled:
-            return min(max(most, TILE) // TILE * TILE, tiled - self.done)
-        end = self.job.prompt + (0 if self.done < self.job.prompt else self.made)
-        return min(end - self.done, TILE - 1)
+            return min(max(most, TILE) // TILE * TILE, tiled - self.done), 0
+        if self.done < prompt:
+            return prompt - self.done, filled_rows(prompt) if fills else 0
+        return min(prompt + self.made - self.done, TILE - 1), 0
 
 
 class Scheduler:
@@ -271,11 +293,12 @@ class Scheduler:
         if prefilling is not None:
             self._take_over(prefilling)
             if not decoding:
-                return self._prefill(prefilling, prefilling.piece_rows(self._shape.batch))
-            rows = prefilling.piece_rows(min(self._allowance, self._shape.batch))
+                return self._prefill(prefilling, self._shape.batch)
+            most = min(self._allowance, self._shape.batch)
+            rows = sum(prefilling.piece_rows(most, fills=self._shape.fills))
             if rows <= self._allowance and not self._round:
                 self._allowance -= rows
-                return self._prefill(prefilling, rows)
+                return self._prefill(prefilling, most)
         if not decoding:
             return None
         groups = list(dict.fromkeys(held.job.group for held in decoding))
@@ -506,8 +529,9 @@ class Scheduler:
         self._round = min(self._round, len(self._turns)) - 1
         return group
 
-    def _prefill(self, sequence: _Sequence, rows: int) -> Step:
+    def _prefill(self, sequence: _Sequence, most: int) -> Step:
         job = sequence.job
+        rows, fill = sequence.piece_rows(most, fills=self._shape.fills)
         ends = sequence.done + rows
         sample: tuple[Sample, ...] = ()
         share: tuple[int, ...] = ()
@@ -527,6 +551,7 @@ class Scheduler:
             sample,
             share,
             sequence.cached,
+            fill,
         )
         moves, keep = self._settle()
         return Step((piece,), decode=False, group=job.group, moves=moves, keep=keep)

@@ -105,7 +105,7 @@ class Worker:
         self._pipe = pipe
         self._model = model
         self._intake = intake
-        self._scheduler = Scheduler(shape)
+        self._scheduler = Scheduler(replace(shape, fills=model.forgets_ends))
         self._adapters = adapters
         self._desk = Desk(model.vocabulary, intake.rendered)
         self._echoes = Echoes(model)
@@ -310,10 +310,15 @@ class Worker:
                 run.cached = piece.cached
             rows = run.tokens(piece.choice, piece.start, piece.count)
             model.add(piece.slot, piece.start, rows, wanted=bool(piece.sample))
+            if piece.fill:
+                filling = [rows[-1]] * piece.fill
+                model.add(piece.slot, piece.start + piece.count, filling, wanted=False)
             for place, token in enumerate(guess, piece.start + 1):
                 model.add(piece.slot, place, (token,), wanted=True)
         model.compute()
         for piece in step.pieces:
+            if piece.fill:
+                model.keep(piece.slot, piece.start + piece.count)
             for slot in piece.share:
                 model.copy(piece.slot, slot)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshslm.engine.prefix_cache import TILE
-from meshslm.engine.schedule import BESIDE_ROWS, Job, Piece, Scheduler, Shape, Step
+from meshslm.engine.schedule import BESIDE_ROWS, Job, Piece, Scheduler, Shape, Step, filled_rows
 
 SHAPE = Shape(slots=4, context=400, batch=128)
 
@@ -67,7 +67,8 @@ class Engine:
     def marks(self, run: int, choice: int, start: int, end: int) -> list[Mark]:
         """What a run that is computed alone and afresh has at these places."""
         prompt = self.prompts[run]
-        tiled = len(prompt) // TILE * TILE
+        filled = filled_rows(len(prompt)) > 0
+        tiled = len(prompt) if filled else len(prompt) // TILE * TILE
         return [
             (prompt[n] if n < len(prompt) else (run, choice, n), n < tiled)
             for n in range(start, end)
@@ -98,8 +99,9 @@ class Engine:
             "another's, or otherwise made"
         )
         assert end <= job.prompt + self.made[run, piece.choice] <= self.shape.context
+        assert piece.fill == 0 or end == job.prompt
         tokens = self.marks(run, piece.choice, piece.start, end)
-        cells += [(token, piece.count >= TILE) for token, _ in tokens]
+        cells += [(token, piece.count + piece.fill >= TILE) for token, _ in tokens]
         for slot in piece.share:
             assert end == job.prompt
             self.cells[slot] = list(cells)
@@ -227,7 +229,7 @@ def test_alone_a_prompt_is_computed_in_large_pieces() -> None:
     engine.add(Job(1, 1500, 4), 4)
     while engine.step():
         pass
-    assert [step.rows for step in engine.steps] == [512, 512, 448, 28, 1, 1, 1]
+    assert [step.rows for step in engine.steps] == [512, 512, 448, TILE, 1, 1, 1]
 
 
 def test_a_long_prompt_beside_a_stream_alternates_with_it() -> None:
@@ -238,7 +240,7 @@ def test_a_long_prompt_beside_a_stream_alternates_with_it() -> None:
     kinds = []
     while engine.step():
         kinds.append(engine.steps[-1].rows if not engine.steps[-1].decode else 0)
-    assert kinds[:11] == [0, 128, 0, 128, 0, 128, 0, 128, 0, 64, 24]
+    assert kinds[:21] == [0, *[BESIDE_ROWS, 0] * 10, 0][:21]
 
 
 def test_choices_share_one_prefill() -> None:
@@ -282,7 +284,7 @@ def test_eight_with_a_common_beginning_compute_it_once() -> None:
     while engine.step():
         pass
     rows = sum(step.rows for step in engine.steps if not step.decode)
-    assert rows == 1040 + 7 * (1040 - 960)
+    assert rows == 1024 + TILE + 7 * (1024 - 960 + TILE)
 
 
 def test_what_was_used_last_is_given_up_last() -> None:
