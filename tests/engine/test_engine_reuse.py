@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,7 +166,7 @@ def test_a_beginning_outlives_the_worker_and_damage_costs_only_time(
 ) -> None:
     system = SYSTEM + " Remember: " + SYSTEM
     command = ask(1, "", messages=(ChatMessage("system", system), ChatMessage("user", "Who?")))
-    keeping = {"states": str(tmp_path / "states"), "states_mib": 500}
+    keeping: dict[str, Any] = {"states": str(tmp_path / "states"), "states_mib": 500}
     first = ScriptedWorker(model_path, slots=2, **keeping)
     fresh = first.play([command, *questions()[3:]])[1]
     first.play([Shutdown(60.0)])
