@@ -1,4 +1,4 @@
-"""`make bench`: measure everything once, print it, and write `docs/performance.md`."""
+"""`make bench`: measure, print it, and write it to `docs/performance.md`, section by section."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import (
     bench_daemon,
     bench_engine,
+    bench_forms,
     bench_hop,
     bench_lifecycle,
     bench_neighbour,
@@ -59,6 +60,11 @@ SECTIONS: dict[str, tuple[str, str, Callable[[], list[Row]]]] = {
         "A worker of the 135M model, its file in the page cache.",
         bench_lifecycle.measure,
     ),
+    "forms": (
+        "Answers of a given form",
+        "The same worker with a schema, or with tools at hand, and without, in turn.",
+        bench_forms.measure,
+    ),
     "hop": (
         "One hop",
         "The same kind of request at the node that serves it and at its neighbour, in turn.",
@@ -86,12 +92,30 @@ def machine() -> str:
     )
 
 
+def sections_of(page: str) -> dict[str, str]:
+    """The sections of the page as it stands, by title."""
+    _, *parts = page.split("\n## ")
+    return {part.partition("\n")[0]: part.partition("\n")[2].strip() for part in parts}
+
+
+def write(measured: dict[str, str]) -> None:
+    """Put measured sections into the page; those that were not measured stay as they are."""
+    known = sections_of(PAGE.read_text(encoding="utf-8")) if PAGE.exists() else {}
+    known.update(measured)
+    head = (
+        "# Performance\n\nWritten by `make bench`, a section at a time. Machines differ and these "
+        "are shared: trust the ratios."
+    )
+    titles = [title for title, _, _ in SECTIONS.values() if title in known]
+    parts = [head, *(f"## {title}\n\n{known[title]}" for title in titles)]
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
 def main() -> int:
-    """Measure the sections that were asked for; write the page where it was all of them."""
+    """Measure the sections that were asked for, or all."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="default: all")
     chosen = parser.parse_args().sections or list(SECTIONS)
-    parts: list[str] = []
     missed: list[Row] = []
     for name in chosen:
         title, about, measure = SECTIONS[name]
@@ -100,18 +124,7 @@ def main() -> int:
         table = markdown(rows)
         print(table, flush=True)
         missed += [row for row in rows if row.reached is False]
-        parts += [f"## {title}", "", about, "", table, ""]
-    if set(chosen) == set(SECTIONS):
-        head = [
-            "# Performance",
-            "",
-            "Written by `make bench`. Machines differ and this one was shared: trust the ratios.",
-            "",
-            f"Measured on: {machine()}.",
-            "",
-        ]
-        PAGE.write_text("\n".join(head + parts).rstrip() + "\n", encoding="utf-8")
-        print(f"\nwritten: {PAGE.relative_to(Path.cwd())}")
+        write({title: f"{about}\n\nMeasured on: {machine()}.\n\n{table}"})
     for row in missed:
         print(f"not reached: {row.what}: {row.value}, {row.target}", file=sys.stderr)
     return 1 if missed else 0
