@@ -248,7 +248,8 @@ async def chat(client: Client) -> list[Row]:
 async def guesses(path: Path, threads: int) -> list[Row]:
     """One at a time with guesses and without: a text that repeats, and one that does not."""
     asked = {
-        "an answer that repeats its prompt": "Repeat this text word by word:\n" + lines(12, 7),
+        "an answer that repeats its prompt": "Repeat this list word by word, three times: apple, "
+        "pear, plum, cherry, peach, apricot, lemon, orange, melon, grape.",
         "a story": PROMPTS[0],
     }
     rows = []

@@ -22,10 +22,15 @@ GUESSES: Final = 7
 """Tokens guessed at once: with the row of the certain one, a call of eight."""
 GRAMS: Final = (4, 3)
 """Tokens that must have occurred before; more first. Two alone are mostly chance."""
-TRIALS: Final = 6
+FIRST: Final = 2
+"""Tokens guessed at first, and more than were right the last time: a row of a guess costs about a
+third of a step of one row (135M model, 200 tokens before it)."""
+TRIALS: Final = 4
 """Guessed steps after which it is judged whether they pay."""
 PAUSE: Final = 96
-"""Plain steps before guesses that did not pay are tried again."""
+PAUSE_MOST: Final = 768
+"""Plain steps before guesses that did not pay are tried again; doubles each time that they do not,
+so that trying costs one part in a hundred at most."""
 _SMOOTHING: Final = 0.2
 
 
@@ -70,6 +75,9 @@ class Payoff:
         self._gained = 0.0
         self._trials = 0
         self._pause = 0
+        self._next_pause = PAUSE
+        self.most = FIRST
+        """Tokens to guess at once."""
         self.guessed = 0
         """Tokens that were guessed."""
         self.accepted = 0
@@ -89,14 +97,18 @@ class Payoff:
         """A step with guesses took so long; so many of them were right."""
         self.guessed += guessed
         self.accepted += accepted
+        self.most = min(GUESSES, accepted + FIRST)
         self._guessed_s = _smooth(self._guessed_s, seconds)
         self._gained = _smooth(self._gained, 1.0 + accepted)
         self._trials += 1
         if self._trials < TRIALS or not self._plain_s:
             return
         if self._gained / self._guessed_s < 1.0 / self._plain_s:
-            self._pause, self._trials = PAUSE, 0
+            self._pause, self._trials = self._next_pause, 0
+            self._next_pause = min(2 * self._next_pause, PAUSE_MOST)
             self._guessed_s = self._gained = 0.0
+        else:
+            self._next_pause = PAUSE
 
 
 def _smooth(old: float, new: float) -> float:

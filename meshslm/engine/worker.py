@@ -66,7 +66,7 @@ from meshslm.engine.protocol import (
 from meshslm.engine.runs import Intake, Run
 from meshslm.engine.sampling import Row, best_of_each
 from meshslm.engine.schedule import Piece, Sample, Scheduler, Shape, Step
-from meshslm.engine.speculate import GUESSES, Payoff
+from meshslm.engine.speculate import Payoff
 from meshslm.engine.speeds import Speeds
 from meshslm.engine.states import StateStore, key_of, make_folder
 from meshslm.engine.templates import ChatTemplate
@@ -284,7 +284,7 @@ class Worker:
         ):
             return []
         piece = step.pieces[0]
-        return self._runs[piece.run].guess(piece.choice, GUESSES)
+        return self._runs[piece.run].guess(piece.choice, self._payoff.most)
 
     def _measure(
         self, step: Step, guess: list[int], outcome: _Outcome, began: float, ended: float

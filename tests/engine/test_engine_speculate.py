@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm.engine.speculate import GRAMS, GUESSES, PAUSE, TRIALS, Lookup, Payoff
+from meshslm.engine.speculate import (
+    FIRST,
+    GRAMS,
+    GUESSES,
+    PAUSE,
+    PAUSE_MOST,
+    TRIALS,
+    Lookup,
+    Payoff,
+)
 
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 60), st.integers(1, 10))
@@ -44,13 +53,23 @@ def test_guesses_that_are_right_go_on() -> None:
 def test_guesses_that_cost_more_than_they_give_pause_and_are_tried_again() -> None:
     payoff = Payoff()
     payoff.plain(0.010)
-    for _ in range(TRIALS):
-        assert payoff.worthwhile
-        payoff.guesses(0.030, 7, 1)
-    for _ in range(PAUSE):
-        assert not payoff.worthwhile
-        payoff.plain(0.010)
+    for pause in (PAUSE, 2 * PAUSE, 4 * PAUSE, PAUSE_MOST, PAUSE_MOST):
+        for _ in range(TRIALS):
+            assert payoff.worthwhile
+            payoff.guesses(0.030, 2, 1)
+        for _ in range(pause):
+            assert not payoff.worthwhile
+            payoff.plain(0.010)
     assert payoff.worthwhile
+
+
+def test_more_is_guessed_while_all_is_right() -> None:
+    payoff = Payoff()
+    seen = []
+    for accepted in (2, 4, 6, 7, 0, 0):
+        payoff.guesses(0.010, payoff.most, accepted)
+        seen.append(payoff.most)
+    assert seen == [4, 6, GUESSES, GUESSES, FIRST, FIRST]
 
 
 def test_nothing_is_judged_before_a_plain_step_is_known() -> None:
