@@ -27,9 +27,10 @@ Allowed = npt.NDArray[np.int64]
 
 KEPT: Final = 16
 """Compiled grammars kept for the next request that brings the same one."""
-WHITESPACE: Final = r"(\n {0,16}| )?"
-"""Between the parts of JSON: none, a space, or a new line with its indent. Without a bound a small
-model can write spaces until its last token."""
+SEPARATORS: Final = (", ", ": ")
+"""Of items, and of names and values; no other space stands between the parts of JSON. Left to
+choose, a small model writes spaces and new lines until its last token; and what is not chosen can
+be guessed ahead."""
 
 _LIMITS: Final = LLParserLimits(
     initial_lexer_fuel=200_000,
@@ -202,8 +203,9 @@ def with_options(schema: Mapping[str, Any], *, lenient: bool = False) -> dict[st
     `lenient` passes over what the compiler does not support.
     """
     options = {
-        "whitespace_flexible": True,
-        "whitespace_pattern": WHITESPACE,
+        "whitespace_flexible": False,
+        "item_separator": SEPARATORS[0],
+        "key_separator": SEPARATORS[1],
         "coerce_one_of": lenient,
         "lenient": lenient,
     }

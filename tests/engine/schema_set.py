@@ -63,8 +63,8 @@ SUPPORTED = (
     Case("pattern", {"type": "string", "pattern": "^[A-Z]{3}-[0-9]{2,4}$"}),
     Case("pattern in the middle", {"type": "string", "pattern": "[0-9]{3}", "maxLength": 12}),
     Case("date", {"type": "string", "format": "date"}),
-    Case("time", {"type": "string", "format": "time"}),
-    Case("date-time", {"type": "string", "format": "date-time"}),
+    Case("time", {"type": "string", "format": "time"}, endless=True),
+    Case("date-time", {"type": "string", "format": "date-time"}, endless=True),
     Case("uuid", {"type": "string", "format": "uuid"}),
     Case("ipv4", {"type": "string", "format": "ipv4"}),
     Case("email", {"type": "string", "format": "email", "maxLength": 40}),
@@ -122,6 +122,7 @@ SUPPORTED = (
     Case(
         "additional properties of a type",
         {"type": "object", "additionalProperties": INT, "maxProperties": 2},
+        endless=True,
     ),
     Case(
         "names by pattern",

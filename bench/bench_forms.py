@@ -1,0 +1,242 @@
+"""Answers of a given form against free text, through the same worker, in turn.
+
+`python -m bench.bench_forms [MODEL.gguf]` prints a table; `measure()` gives its rows. Both sides
+get the same prompts; the schema has no end before the last token, and a free text that ends early
+is counted by the tokens that it made. Beside that, what a mask over the whole vocabulary costs
+here and in llama.cpp's own grammar sampler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import llama_cpp as llama
+import numpy as np
+import trio
+from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+from bench.bench_engine import default_model
+from bench.table import Row, markdown, spread
+from meshslm.adapters.engine_process import EngineProcess, EngineSpec
+from meshslm.core.events import EngineLost, EngineReady, Event, RunEnded, RunFailed, RunProduced
+from meshslm.engine.cores import cores
+from meshslm.engine.grammar import Grammars, together, with_options
+from meshslm.engine.llama import Vocabulary
+from meshslm.ids import RunId
+from meshslm.wire.messages import ChatMessage, Constraint, Sampling, TaskRequest, Tool
+
+TOKENS = 96
+LEAST = 0.9
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 40},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "likes": {"type": "array", "items": {"enum": ["tea", "rain", "maps", "bread"]}},
+        "code": {"type": "string", "pattern": "^[a-z]{2,12}-[0-9]{2,4}$"},
+    },
+    "required": ["name", "age", "likes", "code"],
+    "additionalProperties": False,
+}
+PEOPLE = {"type": "array", "items": PERSON, "minItems": 99}
+VALUE = json.dumps(
+    [
+        {"name": "Ada of the hills", "age": 36, "likes": ["tea", "maps"], "code": "north-42"},
+        {"name": "Bo", "age": 7, "likes": [], "code": "sea-1234"},
+    ]
+)
+PLACES = ("Rome", "Oslo", "Lima", "Cairo", "Quito", "Hanoi", "Perth", "Lagos")
+FREE = tuple(
+    TaskRequest(
+        "bench",
+        messages=(ChatMessage("user", f"Describe many people who live in {place}, at length."),),
+        max_tokens=TOKENS,
+        sampling=Sampling(temperature=0.0),
+    )
+    for place in PLACES
+)
+BOUND = Constraint("json_schema", json.dumps(PEOPLE))
+LAMP = Tool("lamp", "Turns a lamp on or off.", json.dumps({"type": "object", "properties": {}}))
+
+
+@dataclass(slots=True)
+class Speeds:
+    """Tokens a second, one entry each turn."""
+
+    free: list[float] = field(default_factory=list)
+    bound: list[float] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """Bound against free."""
+        return median(bound / free for bound, free in zip(self.bound, self.free, strict=True))
+
+
+class Driver:
+    """Runs requests through a worker."""
+
+    def __init__(self, engine: EngineProcess) -> None:
+        self.engine = engine
+        self.ready = trio.Event()
+        self._done = trio.Event()
+        self._number = self._open = self._tokens = 0
+
+    async def post(self, event: Event) -> None:
+        """Hear what the engine says."""
+        match event:
+            case EngineReady():
+                self.ready.set()
+            case RunProduced(_, chunk):
+                self._tokens += len(chunk.tokens)
+            case RunEnded():
+                self._open -= 1
+                if not self._open:
+                    self._done.set()
+            case RunFailed() | EngineLost():
+                raise SystemExit(f"the engine failed: {event}")
+            case _:
+                pass
+
+    async def speed(self, requests: Sequence[TaskRequest]) -> float:
+        """Tokens a second of all requests together."""
+        self._done, self._open, self._tokens = trio.Event(), len(requests), 0
+        began = time.perf_counter()
+        for request in requests:
+            self._number += 1
+            self.engine.start_run(RunId(self._number), request)
+        await self._done.wait()
+        return self._tokens / (time.perf_counter() - began)
+
+
+KINDS = (
+    ("a schema, temperature 0", {"constraint": BOUND}, 0.0),
+    ("a schema, temperature 1", {"constraint": BOUND}, 1.0),
+    ("tools at hand, none called", {"tools": (LAMP,)}, 0.0),
+)
+
+
+async def _speeds(path: Path, rounds: int) -> dict[tuple[str, int], Speeds]:
+    engine = EngineProcess(EngineSpec("bench", path, 1024, len(PLACES), len(cores())))
+    driver = Driver(engine)
+    found: dict[tuple[str, int], Speeds] = {}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.run, driver.post)
+        await driver.ready.wait()
+        for what, change, heat in KINDS:
+            for count in (1, len(PLACES)):
+                sampling = Sampling(temperature=heat, seed=1)
+                free = [replace(request, sampling=sampling) for request in FREE[:count]]
+                if "tools" in change:
+                    free = [replace(request, tools=(LAMP,), tool_choice="none") for request in free]
+                bound = [replace(request, **change) for request in free]
+                if "tools" in change:
+                    bound = [replace(request, tool_choice="auto") for request in bound]
+                speeds = found[what, count] = Speeds()
+                for turn in range(rounds + 1):
+                    measured = await driver.speed(free), await driver.speed(bound)
+                    if turn:  # the first warms up
+                        speeds.free.append(measured[0])
+                        speeds.bound.append(measured[1])
+        nursery.cancel_scope.cancel()
+    return found
+
+
+def _vocabulary(path: Path) -> tuple[object, Vocabulary]:
+    parameters = llama.llama_model_default_params()
+    parameters.vocab_only = True
+    model = llama.llama_model_load_from_file(str(path).encode(), parameters)
+    handle = llama.llama_model_get_vocab(model)
+    return handle, Vocabulary(handle)
+
+
+def masks(path: Path) -> list[Row]:
+    """What compiling and masking cost, here and in llama.cpp's own grammar sampler."""
+    handle, vocabulary = _vocabulary(path)
+    grammars = Grammars(vocabulary)
+    began = time.perf_counter()
+    grammars.prepare()
+    prepared_ms = 1000 * (time.perf_counter() - began)
+    tokens = vocabulary.tokens(VALUE, special=False)
+    schema = {**PEOPLE, "minItems": 2}
+    began = time.perf_counter()
+    matcher = grammars.matcher(together("start: @s\n", {"s": with_options(schema)}))
+    compiled_ms = 1000 * (time.perf_counter() - began)
+    ours = []
+    for token in tokens:
+        began = time.perf_counter()
+        matcher.allowed()
+        ours.append(1000 * (time.perf_counter() - began))
+        matcher.accept(token)
+    began = time.perf_counter()
+    gbnf = json_schema_to_gbnf(json.dumps(schema))
+    sampler = llama.llama_sampler_init_grammar(handle, gbnf.encode(), b"root")
+    their_compiled_ms = 1000 * (time.perf_counter() - began)
+    theirs = []
+    data = (llama.llama_token_data * vocabulary.size)()
+    candidates = np.ctypeslib.as_array(data)
+    candidates["id"] = np.arange(vocabulary.size)
+    array = llama.llama_token_data_array(
+        data=ctypes.cast(data, ctypes.POINTER(llama.llama_token_data)),
+        size=vocabulary.size,
+        selected=-1,
+        sorted=False,
+    )
+    for token in tokens:
+        candidates["logit"] = 0.0
+        began = time.perf_counter()
+        llama.llama_sampler_apply(sampler, ctypes.byref(array))
+        theirs.append(1000 * (time.perf_counter() - began))
+        if not np.isfinite(candidates["logit"][token]):
+            raise SystemExit("the two do not agree on the example")
+        llama.llama_sampler_accept(sampler, token)
+    return [
+        Row(f"{vocabulary.size} tokens made ready, once a worker", f"{prepared_ms:.0f} ms"),
+        Row("Schema compiled", f"{compiled_ms:.2f} ms", f"llama.cpp {their_compiled_ms:.2f} ms"),
+        Row(
+            "Mask over the vocabulary, each token",
+            spread(ours, "ms", 2),
+            f"llama.cpp {spread(theirs, 'ms', 2)}",
+            f"{sum(ours) / sum(theirs):.4f}",
+        ),
+    ]
+
+
+def measure(path: Path | None = None, rounds: int = 5) -> list[Row]:
+    """The rows for the page of figures."""
+    path = path or default_model()
+    rows = masks(path)
+    for (what, count), speeds in trio.run(_speeds, path, rounds).items():
+        rows.append(
+            Row(
+                f"{count} at a time, {what}",
+                spread(speeds.bound, "tokens/s"),
+                f"free text {spread(speeds.free, 'tokens/s')}",
+                f"{speeds.ratio:.3f}",
+                f"at least {LEAST}",
+                speeds.ratio >= LEAST,
+            )
+        )
+    return rows
+
+
+def main() -> None:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    print(markdown(measure(given.model, given.rounds)))
+
+
+if __name__ == "__main__":
+    main()
