@@ -15,12 +15,11 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Final
 
-SAMPLES: Final = 4
+SAMPLES: Final = 6
 """Steps that a comparison needs of each side."""
 KEPT: Final = 32
 """Steps that it looks at, at most."""
@@ -30,18 +29,22 @@ FRESH_S: Final = 4.0
 """Older steps say nothing of the machine as it is."""
 GAIN: Final = 0.95
 """A trial must take less than this part of the time: below it is noise."""
-BAD: Final = 1.3
-"""Two steps of a trial that took this much longer end it, and one that took twice as much."""
+LOSS: Final = 6.0
+"""A trial ends when it has cost so many steps' time more than none."""
 GOOD: Final = 0.6
 """A trial that takes so much less is decided at once."""
 TRIAL_S: Final = 2.0
 """Longest trial."""
 SUDDEN: Final = 1.5
 """Steps this much slower than those before ask for a trial of fewer threads."""
+DRASTIC: Final = 4.0
+"""Steps this much slower need no confirmation."""
 WAIT_S: Final = 0.5
 WAIT_MOST_S: Final = 16.0
 """First and longest time until a direction that did not pay is tried again; doubles. Where a trial
 costs ten steps' time, 16 s keep it below one per cent."""
+WAIT_FEWER_S: Final = 4.0
+"""The same for fewer threads: such a trial costs little, and too many threads may cost much."""
 AGAINST_LOAD: Final = 2.0
 """Waits are this much longer for more threads than others leave room for."""
 
@@ -50,12 +53,13 @@ AGAINST_LOAD: Final = 2.0
 class _Direction:
     """Trials with more threads, or with fewer."""
 
+    most_s: float
     wait_s: float = WAIT_S
     due: float = 0.0
 
     def failed(self, now: float) -> None:
         self.due = now + self.wait_s
-        self.wait_s = min(2 * self.wait_s, WAIT_MOST_S)
+        self.wait_s = min(2 * self.wait_s, self.most_s)
 
     def reset(self, now: float) -> None:
         self.wait_s, self.due = WAIT_S, now + WAIT_S
@@ -78,9 +82,10 @@ class Climb:
         self._tried: list[float] = []
         self._recent: dict[int, deque[tuple[float, float]]] = {}
         """Size of a step -> when the last ones with `threads` were, and how long they took."""
-        self._more = _Direction()
-        self._fewer = _Direction()
-        self._slow = 0
+        self._more = _Direction(WAIT_MOST_S)
+        self._fewer = _Direction(WAIT_FEWER_S)
+        self._slow: dict[int, list[tuple[float, float]]] = {}
+        """Steps slower than all before them, until the next one tells whether that stays."""
 
     def room(self, threads: int, now: float) -> None:
         """How many threads others leave cores for, by the system's word."""
@@ -95,6 +100,7 @@ class Climb:
         self.threads = self._room = threads
         self._trial = None
         self._recent.clear()
+        self._slow.clear()
 
     def choose(self, rows: int, now: float) -> int:
         """Threads for a step of so many rows."""
@@ -123,16 +129,19 @@ class Climb:
             return
         if threads != self.threads:
             return
-        before = self._typical(bucket, now, median)
-        self._recent.setdefault(bucket, deque(maxlen=KEPT)).append((now, cost))
-        if before is not None and cost > SUDDEN * before:
-            self._slow += 1
-            if self._slow == 2:  # one alone may be anything
-                self._slow = 0
-                self._fewer.due = now
-                self._recent[bucket] = deque([(now, cost)] * SAMPLES, maxlen=KEPT)
-        else:
-            self._slow = 0
+        recent = self._recent.setdefault(bucket, deque(maxlen=KEPT))
+        costs = [held for at, held in recent if now - at <= FRESH_S]
+        if len(costs) < SAMPLES or cost <= max(SUDDEN * median(costs), *costs):
+            recent.extend([*self._slow.pop(bucket, ()), (now, cost)])
+            return
+        slow = self._slow.setdefault(bucket, [])
+        slow.append((now, cost))
+        if len(slow) == 2:  # one alone may be anything
+            self._fewer.due = now
+            # What was before holds no more; as many again are waited for unless it is drastic.
+            drastic = cost > DRASTIC * median(costs)
+            self._recent = {bucket: deque(slow * (SAMPLES if drastic else 1), maxlen=KEPT)}
+            self._slow.clear()
 
     # --- trials -----------------------------------------------------------------------------------
     def _wanted(self, now: float) -> int | None:
@@ -147,22 +156,17 @@ class Climb:
                 return threads
         return None
 
-    def _typical(
-        self, bucket: int, now: float, average: Callable[[list[float]], float] = fmean
-    ) -> float | None:
+    def _typical(self, bucket: int, now: float) -> float | None:
         """Seconds a row of recent steps of this size; None where there were too few."""
-        recent = self._recent.get(bucket, ())
-        costs = [cost for at, cost in recent if now - at <= FRESH_S]
-        return average(costs) if len(costs) >= SAMPLES else None
+        costs = [cost for at, cost in self._recent.get(bucket, ()) if now - at <= FRESH_S]
+        return fmean(costs) if len(costs) >= SAMPLES else None
 
     def _judge(self, cost: float, now: float) -> None:
         assert self._trial is not None
         self._tried.append(cost)
         # The first step with another number wakes or parks threads.
         settled = self._tried[1:]
-        if cost > 2 * BAD * self._reference or (
-            len(settled) >= 2 and fmean(settled) > BAD * self._reference
-        ):
+        if sum(self._tried) - len(self._tried) * self._reference > LOSS * self._reference:
             self._end_trial(now, better=False)
         elif len(settled) >= SAMPLES:
             mean = fmean(settled)
@@ -177,7 +181,7 @@ class Climb:
         if better:
             self.threads = trial
             self._recent = {self._bucket: deque([(now, c) for c in self._tried[1:]], maxlen=KEPT)}
-            same.reset(now - WAIT_S)
+            same.due = now
             back.failed(now)
         else:
             same.failed(now)
