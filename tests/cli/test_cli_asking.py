@@ -69,6 +69,8 @@ def test_json(run: Run, node: StandIn) -> None:
     assert shown.json == {
         "text": "Snow on the lamp.",
         "finish_reason": "stop",
+        "reasoning": "",
+        "tool_calls": [],
         "model": "smollm2-135m-instruct",
         "node": NODE,
         "node_name": "node-b",
@@ -266,9 +268,9 @@ def test_a_broken_answer_stays_in_the_conversation(run: Run, node: StandIn) -> N
 
 # --- doctor -------------------------------------------------------------------------------------
 def test_the_doctor_sees_a_node(run: Run, node: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    from meshslm.cli import doctor_checks
+    from meshslm.cli import doctor_llama
 
-    monkeypatch.setattr(doctor_checks, "check_llama", lambda flags: [])
+    monkeypatch.setattr(doctor_llama, "check_llama", lambda *_: [])
     port = node.url.rpartition(":")[2]
     told = run("doctor", "--json", "--gateway-port", port).json
     checks = {check["check"]: check for check in told["checks"]}
@@ -286,9 +288,9 @@ def test_the_doctor_sees_a_node(run: Run, node: StandIn, monkeypatch: pytest.Mon
 def test_the_doctor_tells_people_what_to_do(
     run: Run, monkeypatch: pytest.MonkeyPatch, free_port: int
 ) -> None:
-    from meshslm.cli import doctor_checks
+    from meshslm.cli import doctor_llama
 
-    monkeypatch.setattr(doctor_checks, "check_llama", lambda flags: [])
+    monkeypatch.setattr(doctor_llama, "check_llama", lambda *_: [])
     words = ("--gateway-port", str(free_port), "--listen", "/ip4/127.0.0.1/tcp/0")
     shown = run("doctor", *words)
     assert shown.code == 0
