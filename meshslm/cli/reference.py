@@ -41,8 +41,8 @@ measured is `null`. Where a command fails, stdout is empty and the reason is on 
 
 JSON_KEYS: Final = {
     "ask": (
-        "text reasoning tool_calls finish_reason model node node_name profile route attempts ttft_ms queue_ms "
-        "prefill_ms decode_ms tokens_per_s usage"
+        "text reasoning tool_calls finish_reason model node node_name profile route attempts "
+        "ttft_ms queue_ms prefill_ms decode_ms tokens_per_s usage"
     ),
     "config": "SETTING: value source",
     "demo": "prompt asked answer mesh_up_s first_text_s nodes",
