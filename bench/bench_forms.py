@@ -32,6 +32,7 @@ from meshslm.core.events import EngineLost, EngineReady, Event, RunEnded, RunFai
 from meshslm.engine.cores import cores
 from meshslm.engine.grammar import Grammars, together, with_options
 from meshslm.engine.llama import Vocabulary
+from meshslm.engine.tool_formats import in_words
 from meshslm.ids import RunId
 from meshslm.wire.messages import ChatMessage, Constraint, Sampling, TaskRequest, Tool
 
@@ -119,10 +120,18 @@ class Driver:
 
 
 KINDS = (
-    ("a schema, temperature 0", {"constraint": BOUND}, 0.0),
-    ("a schema, temperature 1", {"constraint": BOUND}, 1.0),
-    ("tools at hand, none called", {"tools": (LAMP,)}, 0.0),
+    ("a schema, temperature 0", 0.0),
+    ("a schema, temperature 1", 1.0),
+    ("tools at hand, none called", 0.0),
 )
+
+
+def _pair(what: str, request: TaskRequest) -> tuple[TaskRequest, TaskRequest]:
+    """Free and bound, with the same prompt."""
+    if what.startswith("a schema"):
+        return request, replace(request, constraint=BOUND)
+    told = in_words(request.messages, (LAMP,))
+    return replace(request, messages=told), replace(request, tools=(LAMP,))
 
 
 async def _speeds(path: Path, rounds: int) -> dict[tuple[str, int], Speeds]:
@@ -132,15 +141,11 @@ async def _speeds(path: Path, rounds: int) -> dict[tuple[str, int], Speeds]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(engine.run, driver.post)
         await driver.ready.wait()
-        for what, change, heat in KINDS:
+        for what, heat in KINDS:
             for count in (1, len(PLACES)):
                 sampling = Sampling(temperature=heat, seed=1)
-                free = [replace(request, sampling=sampling) for request in FREE[:count]]
-                if "tools" in change:
-                    free = [replace(request, tools=(LAMP,), tool_choice="none") for request in free]
-                bound = [replace(request, **change) for request in free]
-                if "tools" in change:
-                    bound = [replace(request, tool_choice="auto") for request in bound]
+                asked = [replace(request, sampling=sampling) for request in FREE[:count]]
+                free, bound = zip(*(_pair(what, request) for request in asked), strict=True)
                 speeds = found[what, count] = Speeds()
                 for turn in range(rounds + 1):
                     measured = await driver.speed(free), await driver.speed(bound)

@@ -92,7 +92,7 @@ class _Outcome:
     """Slots whose sequences ended."""
     further: dict[int, int] = field(default_factory=dict)
     """Slots that got more than one token, and how many more."""
-    broken: dict[int, str] = field(default_factory=dict)
+    broken: dict[int, Exception] = field(default_factory=dict)
     """Runs that cannot go on, and why."""
 
 
@@ -267,8 +267,11 @@ class Worker:
         self._draw(step, guess, outcome)
         self._measure(step, guess, outcome, began, ended)
         self._scheduler.learn(step, outcome.finished, outcome.further)
-        for number, why in sorted(outcome.broken.items()):
-            self._fail({number}, why)
+        for number, why in outcome.broken.items():
+            # A form that cannot be kept here cannot be kept by another node either.
+            asked = isinstance(why, GrammarFault)
+            code = FaultCode.BAD_REQUEST if asked else FaultCode.INTERNAL
+            self._fail({number}, str(why), code)
         self._end({piece.run for piece in step.pieces})
         if not self._reports:
             self._reports.append(Beat())
@@ -335,7 +338,7 @@ class Worker:
                 try:
                     further = self._extend(piece, sample, rows[own], likeliest[own], guess)
                 except (GrammarFault, FloatingPointError) as fault:
-                    outcome.broken[piece.run] = str(fault)
+                    outcome.broken[piece.run] = fault
                     outcome.finished.append(sample.slot)
                     continue
                 if self._runs[piece.run].choices[sample.choice].finish:
@@ -361,11 +364,11 @@ class Worker:
                 return place
         return len(guess)
 
-    def _fail(self, numbers: set[int], detail: str) -> None:
+    def _fail(self, numbers: set[int], detail: str, code: FaultCode = FaultCode.INTERNAL) -> None:
         for number in sorted(numbers):
             if self._forget(number):
                 self._scheduler.cancel(number)
-                self._reports.append(Failed(number, FaultCode.INTERNAL, detail))
+                self._reports.append(Failed(number, code, detail))
 
     def _end(self, numbers: set[int]) -> None:
         now = time.monotonic()

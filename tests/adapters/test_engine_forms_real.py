@@ -152,3 +152,16 @@ async def test_the_same_in_company_and_when_taken_over(
         assert whole.tokens() == tokens
         assert (whole.text(), calls(whole)) == (alone.text(), calls(alone))
         assert whole.finish() == alone.finish()
+
+
+@pytest.mark.long
+async def test_a_form_that_becomes_too_much_fails_alone(spec: EngineSpec) -> None:
+    grammar = 'root ::= ([a-z ]* "a" [a-z ]{18} "b" [a-z ]{18}){9}'
+    wild = chat("Go on.", 900, constraint=Constraint("gbnf", grammar))
+    wild = replace(wild, sampling=Sampling(temperature=3.0, seed=1))
+    async with serving(EngineProcess(spec)) as client:
+        failed, fine = await client.ask_all([wild, PERSON_ASKED])
+    assert failed.failed is not None
+    assert failed.failed.code is FaultCode.BAD_REQUEST
+    assert fine.finish() == ["stop"]
+    assert len(client.states) == 1
