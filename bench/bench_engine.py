@@ -17,7 +17,9 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from meshslm.engine import openmp
+
+os.environ.update(openmp.settings(os.environ))
 
 import llama_cpp as llama
 import numpy as np

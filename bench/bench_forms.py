@@ -18,7 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from meshslm.engine import openmp
+
+os.environ.update(openmp.settings(os.environ))
 
 import llama_cpp as llama
 import numpy as np

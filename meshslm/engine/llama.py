@@ -272,7 +272,7 @@ class Model:
 
     def begin(self) -> None:
         """Begin a new call."""
-        self._rows.count = 0
+        self._rows.clear()
 
     def add(self, slot: int, start: int, tokens: Sequence[int], *, wanted: bool) -> None:
         """Add rows of one sequence; `wanted`: logits of the last one."""
@@ -323,6 +323,7 @@ class Rows:
         stride = self.slots.itemsize
         self._slot_pointers = self.slots.ctypes.data + stride * np.arange(most, dtype=np.uintp)
         self.count = 0
+        self._farthest = 0
         self._batch = llama.llama_batch()
         for name, array in (
             ("token", self.tokens),
@@ -334,6 +335,10 @@ class Rows:
             kind: Any = _BATCH_TYPES[name]
             setattr(self._batch, name, ctypes.cast(array.ctypes.data, kind))
 
+    def clear(self) -> None:
+        """Begin with no rows."""
+        self.count = self._farthest = 0
+
     def add(self, slot: int, start: int, tokens: Sequence[int], *, wanted: bool) -> None:
         """Add rows of one sequence; `wanted`: a result for the last one."""
         begin, end = self.count, self.count + len(tokens)
@@ -343,6 +348,7 @@ class Rows:
         self._wanted[begin:end] = 0
         self._wanted[end - 1] = wanted
         self.count = end
+        self._farthest = max(self._farthest, start + len(tokens))
 
     def want_all(self) -> None:
         """Every row has a result."""
@@ -353,6 +359,8 @@ class Rows:
 
         In order of slots, one row each; none where a sequence has more than one.
         """
+        if self._farthest <= begin:
+            return []
         slots = self.slots[: self.count]
         gaps = np.diff(slots)
         if (gaps < 1).any():

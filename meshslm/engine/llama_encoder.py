@@ -60,7 +60,7 @@ class Encoder:
     def encode(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """A row of `width` numbers for each text. Raises `DecodeFailed`."""
         rows = self._rows
-        rows.count = 0
+        rows.clear()
         for slot, tokens in enumerate(texts):
             rows.add(slot, 0, tokens, wanted=True)
         rows.want_all()

@@ -51,7 +51,7 @@ class PromptScores:
         """
         rows, begin = self._rows, self.done
         tokens = self._tokens[begin : begin + TILE]
-        rows.count = 0
+        rows.clear()
         rows.add(0, begin, tokens, wanted=True)
         rows.want_all()
         result = llama.llama_decode(self._context, rows.batch())

@@ -192,9 +192,10 @@ def _largest(row: Row, count: int) -> npt.NDArray[np.intp]:
 
 def best_of_each(rows: Row) -> list[int]:
     """The likeliest token of each row, -1 where the logits are not finite."""
-    best = rows.argmax(axis=1)
-    finite = np.isfinite(rows[np.arange(len(rows)), best])
-    return [int(token) for token in np.where(finite, best, -1)]
+    best = rows.argmax(axis=1).tolist()
+    return [
+        token if math.isfinite(row[token]) else -1 for row, token in zip(rows, best, strict=True)
+    ]
 
 
 def ranked(row: Row, token: int, top: int) -> tuple[Ranked, tuple[Ranked, ...]]:

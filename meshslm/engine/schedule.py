@@ -36,9 +36,6 @@ from typing import Final
 from meshslm.core.line import Line
 from meshslm.engine.prefix_cache import TILE, PrefixCache, Tiles
 
-BESIDE_ROWS: Final = 64
-"""Prompt rows between two decode steps: 0.2 to 0.3 s of a 135M model on one core. Twice as many
-compute a prompt hardly faster and stop streams for twice as long."""
 FILL_PLACE: Final = 128
 """Where in a sequence a row takes the kernel for few rows twice as long as its own products do;
 with the tiled kernel that is nowhere near (measured: 5.8 and 2.9 ms there, 35 and 5 at 1,500)."""
@@ -209,6 +206,8 @@ class Scheduler:
         self._order = 0
         self._moves: list[tuple[int, int]] = []
         self._keep: dict[int, int] = {}
+        self.beside_rows = TILE
+        """Prompt rows between two decode steps: so long a pause is imposed on running streams."""
         self._allowance = 0
         self._turns: list[str] = []
         """Groups that generate, in the order of their turns."""
@@ -525,7 +524,7 @@ class Scheduler:
         self._turns = [*waiting, group]
         if self._round == 0:
             self._round = len(self._turns)
-            self._allowance = BESIDE_ROWS
+            self._allowance = self.beside_rows
         self._round = min(self._round, len(self._turns)) - 1
         return group
 

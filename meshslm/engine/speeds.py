@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from meshslm.engine.prefix_cache import TILE
 from meshslm.engine.protocol import Measured, Report
 from meshslm.engine.schedule import Outlook, Step
 
@@ -15,6 +16,10 @@ REVISE_S: Final = 1.0
 """Time between two looks at the load of others, and between two reports of speeds."""
 SMOOTHING: Final = 0.2
 """Weight of the newest step in a measured speed: about the last ten count."""
+PAUSE_S: Final = 0.25
+"""Longest pause of running streams for others' prompts. A longer one serves those sooner and wastes
+less on decode steps of few streams: eight requests of 45 tokens at once took 0.96 of a bare loop's
+speed with 64 rows between decode steps, 0.98 with 128, 0.985 with no bound."""
 
 
 class Speeds:
@@ -42,6 +47,11 @@ class Speeds:
     def ended(self, seconds: float) -> None:
         """A run was in its slot for so long."""
         self.run_s = _smooth(self.run_s, seconds)
+
+    @property
+    def beside_rows(self) -> int:
+        """Prompt rows between two decode steps, by what was measured; a tile at least."""
+        return max(TILE, int(self.prefill_tps * PAUSE_S))
 
     def wait_ms(self, outlook: Outlook, slots: int) -> float:
         """When a run with this outlook has its first token; what was not measured counts as 0."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -26,10 +27,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-# Read when the libraries are loaded: OpenMP's threads must not spin while they wait on a shared
-# machine, and numpy's algebra, which nothing here uses, needs no threads of its own.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+from meshslm.engine import openmp
+
+os.environ.update(openmp.settings(os.environ))
 
 import msgspec
 
@@ -150,6 +150,7 @@ class Worker:
                 threads.begin()
                 self._scheduler.check()  # a broken book ends this process; there is another soon
             self._work_aside()
+            self._scheduler.beside_rows = self._speeds.beside_rows
             step = self._scheduler.schedule()
             if step is not None:
                 self._step(step, threads)
@@ -518,6 +519,7 @@ def run(connection: socket.socket) -> int:
             pipe.send([Unusable(str(fault))])
             pipe.drain()
             return UNUSABLE
+        gc.freeze()  # what is there now stays: no later collection has to walk it
         worker.serve(threads)
     except Gone:
         return 0

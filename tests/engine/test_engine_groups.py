@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm.engine.schedule import BESIDE_ROWS, Job, Scheduler, Shape, Step
+from meshslm.engine.prefix_cache import TILE
+from meshslm.engine.schedule import Job, Scheduler, Shape, Step
 
 SHAPE = Shape(slots=6, context=400, batch=128)
 GROUPS = ("", "a", "b")
@@ -81,7 +82,7 @@ def test_a_stream_waits_for_one_step_of_each_other_group_and_few_prompt_rows(
             between = steps[last[key] + 1 : now] if key in last else []
             others = [other.group for other in between if other.decode]
             assert len(others) == len(set(others)) < len(GROUPS)
-            assert sum(other.rows for other in between if not other.decode) <= BESIDE_ROWS
+            assert sum(other.rows for other in between if not other.decode) <= TILE
             last[key] = now
 
 

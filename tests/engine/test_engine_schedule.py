@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshslm.engine.prefix_cache import TILE
-from meshslm.engine.schedule import BESIDE_ROWS, Job, Piece, Scheduler, Shape, Step, filled_rows
+from meshslm.engine.schedule import Job, Piece, Scheduler, Shape, Step, filled_rows
 
 SHAPE = Shape(slots=4, context=400, batch=128)
 
@@ -213,7 +213,7 @@ def test_running_streams_wait_for_few_prompt_rows(actions: list[Any]) -> None:
             going = {(piece.run, piece.choice) for piece in step.pieces}
         elif since is not None and going & _later(engine, step):
             since += step.rows
-            assert since <= BESIDE_ROWS
+            assert since <= TILE
         else:
             since = None
 
@@ -240,7 +240,7 @@ def test_a_long_prompt_beside_a_stream_alternates_with_it() -> None:
     kinds = []
     while engine.step():
         kinds.append(engine.steps[-1].rows if not engine.steps[-1].decode else 0)
-    assert kinds[:21] == [0, *[BESIDE_ROWS, 0] * 10, 0][:21]
+    assert kinds[:21] == [0, *[TILE, 0] * 10, 0][:21]
 
 
 def test_choices_share_one_prefill() -> None:
