@@ -33,7 +33,7 @@ from meshslm.engine.gguf import read_header
 from meshslm.engine.llama import Vocabulary
 from meshslm.engine.templates import ChatTemplate
 from meshslm.ids import RunId
-from meshslm.models.library import ModelLibrary
+from meshslm.models.model_library import ModelLibrary
 from meshslm.settings import default_directories
 from meshslm.wire.messages import ChatMessage, Sampling, TaskRequest
 

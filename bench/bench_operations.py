@@ -19,7 +19,7 @@ from bench.table import Row, spread
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
 from meshslm.core.events import EngineLost, EngineReady, Event, RunEnded, RunFailed
 from meshslm.ids import RunId
-from meshslm.models.library import ModelLibrary
+from meshslm.models.model_library import ModelLibrary
 from meshslm.settings import default_directories
 from meshslm.wire.messages import Sampling, TaskRequest
 from tests.engine.small_lora import write_adapter

@@ -44,7 +44,7 @@ from meshslm.engine.kinds import operations_of
 from meshslm.errors import OurFault
 from meshslm.gateway.app import create_app
 from meshslm.gateway.server import HttpAddress, serve
-from meshslm.models.library import ModelLibrary, ReadyModel
+from meshslm.models.model_library import ModelLibrary, ReadyModel
 from meshslm.models.progress import Progress
 from meshslm.observe.log import set_up_logging
 from meshslm.profiles import Profile

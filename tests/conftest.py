@@ -43,7 +43,7 @@ def embedding_path() -> Path:
 
 def stored_model(name: str) -> Path:
     """A model of the catalogue in the store that tests use, fetched if it is not there."""
-    from meshslm.models.library import ModelLibrary
+    from meshslm.models.model_library import ModelLibrary
     from meshslm.settings import default_directories
 
     store = os.environ.get("MESHSLM_TEST_CACHE") or str(

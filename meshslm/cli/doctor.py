@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from meshslm.adapters.hardware import Llama, ProbeFailed
     from meshslm.cli.doctor_checks import Finding
-    from meshslm.models.library import ReadyModel
+    from meshslm.models.model_library import ReadyModel
     from meshslm.settings import Settings
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}

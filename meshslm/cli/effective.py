@@ -16,7 +16,7 @@ import click
 from meshslm.cli.failures import fail
 
 if TYPE_CHECKING:
-    from meshslm.models.library import ModelLibrary
+    from meshslm.models.model_library import ModelLibrary
     from meshslm.settings import Effective, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -126,6 +126,6 @@ def open_library(config: Path | None = None, **options: Any) -> ModelLibrary:
 
 def library_of(settings: Settings) -> ModelLibrary:
     """The model store that the settings name."""
-    from meshslm.models.library import ModelLibrary
+    from meshslm.models.model_library import ModelLibrary
 
     return ModelLibrary(Path(settings.node.models_dir), environment=os.environ)

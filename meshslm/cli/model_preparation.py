@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meshslm.models.comparison import LeftOut
-    from meshslm.models.library import ReadyModel
+    from meshslm.models.model_library import ReadyModel
     from meshslm.models.trials import Trial
 
 AUTO = "auto"

@@ -8,7 +8,7 @@ from meshslm.cli.model_progress import parameters_text
 from meshslm.cli.screen import bytes_text
 
 if TYPE_CHECKING:
-    from meshslm.models.library import StoredModel
+    from meshslm.models.model_library import StoredModel
     from meshslm.settings import EngineSettings
 
 

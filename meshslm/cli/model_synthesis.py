@@ -14,7 +14,7 @@ from meshslm.cli.screen import bytes_text, json_option, print_json
 from meshslm.cli.steps import Steps
 
 if TYPE_CHECKING:
-    from meshslm.models.library import ModelLibrary
+    from meshslm.models.model_library import ModelLibrary
     from meshslm.models.synthetic import ModelShape
 
 COUNT = click.IntRange(1, 2**20)

@@ -21,7 +21,7 @@ from meshslm.cli.screen import bytes_text, json_option, print_fields, print_json
 from meshslm.cli.steps import Steps
 
 if TYPE_CHECKING:
-    from meshslm.models.library import StoredModel
+    from meshslm.models.model_library import StoredModel
 
 
 @click.group()

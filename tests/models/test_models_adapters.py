@@ -11,7 +11,7 @@ import pytest
 from meshslm.errors import OurFault
 from meshslm.models.catalogue import built_in
 from meshslm.models.gguf_writer import Meta, write_gguf
-from meshslm.models.library import ModelLibrary
+from meshslm.models.model_library import ModelLibrary
 from tests.engine.small_lora import EMBEDDING, matrix, write_adapter
 from tests.models.small_models import Reports, sha256
 

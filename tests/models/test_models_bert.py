@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from meshslm.engine.gguf import read_header
 from meshslm.errors import OurFault
 from meshslm.models.convert_bert import convert_archive, is_archive
-from meshslm.models.library import ModelLibrary
+from meshslm.models.model_library import ModelLibrary
 from meshslm.models.safetensors import read_safetensors
 from tests.models import small_bert
 from tests.models.small_models import Reports, sha256

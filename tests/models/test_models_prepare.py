@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meshslm.engine.gguf import read_header
-from meshslm.models.library import ModelLibrary
+from meshslm.models.model_library import ModelLibrary
 from meshslm.models.prepare import prepared_size
 from tests.models.small_models import Reports
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshslm.errors import OurFault
 from meshslm.models.catalogue import built_in
-from meshslm.models.library import name_of
+from meshslm.models.model_library import name_of
 from meshslm.models.sources import (
     FileSource,
     HttpsSource,

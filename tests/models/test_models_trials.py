@@ -20,7 +20,7 @@ from meshslm.errors import OurFault
 from meshslm.models import trials as trials_module
 from meshslm.models.child import run_child
 from meshslm.models.comparison import LeftOut
-from meshslm.models.library import ModelLibrary
+from meshslm.models.model_library import ModelLibrary
 from meshslm.models.progress import Progress, Report, Stage
 from meshslm.models.synthetic import ModelShape, synthesise
 from meshslm.models.trials import CANDIDATES, FASTER, LOSS, Measured, Trial, choose, measure

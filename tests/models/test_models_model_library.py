@@ -15,7 +15,7 @@ from meshslm.errors import OurFault
 from meshslm.models import library as library_module
 from meshslm.models.catalogue import Catalogue, CatalogueEntry
 from meshslm.models.child import run_child
-from meshslm.models.library import ModelLibrary
+from meshslm.models.model_library import ModelLibrary
 from meshslm.models.prepare import prepared_size
 from meshslm.models.sources import Fetched, Pin, Source
 from tests.models.small_models import Reports, gguf, sha256
@@ -274,7 +274,7 @@ def test_a_fetch_that_fails_leaves_its_part_to_go_on_from(tmp_path: Path) -> Non
 PULLER = """
 import sys
 from pathlib import Path
-from meshslm.models.library import ModelLibrary
+from meshslm.models.model_library import ModelLibrary
 
 told = set()
 
