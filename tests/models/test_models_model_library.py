@@ -12,7 +12,7 @@ import pytest
 
 from meshslm.engine.gguf import read_header
 from meshslm.errors import OurFault
-from meshslm.models import library as library_module
+from meshslm.models import model_library as library_module
 from meshslm.models.catalogue import Catalogue, CatalogueEntry
 from meshslm.models.child import run_child
 from meshslm.models.model_library import ModelLibrary
