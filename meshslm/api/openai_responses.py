@@ -56,6 +56,17 @@ class RouteInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     decode_ms: float | None = None
 
 
+class Completion(msgspec.Struct, kw_only=True):
+    """What whole answers and events of streams have around their choices."""
+
+    id: str
+    created: int
+    model: str
+    usage: CompletionUsage | None = None
+    system_fingerprint: str | None = None
+    meshslm: RouteInfo | None = None
+
+
 # --- chat ---------------------------------------------------------------------------------------
 class TopTokenLogprob(msgspec.Struct, kw_only=True):
     """One of the likeliest tokens at a position."""
@@ -116,17 +127,11 @@ class ChatChoice(msgspec.Struct, kw_only=True):
     finish_reason: str | None
 
 
-class ChatCompletion(msgspec.Struct, kw_only=True):
+class ChatCompletion(Completion, kw_only=True):
     """A whole answer."""
 
-    id: str
     object: str = "chat.completion"
-    created: int
-    model: str
     choices: list[ChatChoice]
-    usage: CompletionUsage | None = None
-    system_fingerprint: str | None = None
-    meshslm: RouteInfo | None = None
 
 
 class FunctionDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -163,17 +168,11 @@ class ChatChunkChoice(msgspec.Struct, kw_only=True):
     finish_reason: str | None = None
 
 
-class ChatChunk(msgspec.Struct, kw_only=True):
+class ChatChunk(Completion, kw_only=True):
     """One event of a stream."""
 
-    id: str
     object: str = "chat.completion.chunk"
-    created: int
-    model: str
     choices: list[ChatChunkChoice]
-    usage: CompletionUsage | None = None
-    system_fingerprint: str | None = None
-    meshslm: RouteInfo | None = None
 
 
 # --- text completions ---------------------------------------------------------------------------
@@ -196,17 +195,11 @@ class TextChoice(msgspec.Struct, kw_only=True):
     finish_reason: str | None = None
 
 
-class TextCompletion(msgspec.Struct, kw_only=True):
+class TextCompletion(Completion, kw_only=True):
     """A whole answer, or one event of a stream."""
 
-    id: str
     object: str = "text_completion"
-    created: int
-    model: str
     choices: list[TextChoice]
-    usage: CompletionUsage | None = None
-    system_fingerprint: str | None = None
-    meshslm: RouteInfo | None = None
 
 
 # --- models -------------------------------------------------------------------------------------

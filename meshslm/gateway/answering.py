@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import trio
@@ -50,13 +50,13 @@ class Answering:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        arrived_s = trio.current_time()
+        told = Told(trio.current_time())
         try:
             job = self._read(await read_body(scope, receive, self._body_bytes))
         except ClientDisconnect:
             return
         kind = _WholeAnswer if job.events is None else _StreamedAnswer
-        answer = kind(job, self._meters, arrived_s, scope, receive, send)
+        answer = kind(job, self._meters, told, scope, receive, send)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(answer.leave_when_gone, nursery.cancel_scope)
@@ -66,28 +66,20 @@ class Answering:
             answer.settle(FaultCode.CANCELLED.value)
 
 
+@dataclass
 class _Answer:
     """One answer under way, whichever form it takes."""
 
-    def __init__(
-        self,
-        job: Job,
-        meters: Meters,
-        arrived_s: float,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        self._settled = False
-        self._job = job
-        self._meters = meters
-        self._told = Told(arrived_s)
-        self._task: TaskId | None = None
-        self._usage = Usage()
-        self._timings = Timings()
-        self._scope = scope
-        self._receive = receive
-        self._send = send
+    _job: Job
+    _meters: Meters
+    _told: Told
+    _scope: Scope
+    _receive: Receive
+    _send: Send
+    _settled: bool = field(default=False, init=False)
+    _task: TaskId | None = field(default=None, init=False)
+    _usage: Usage = field(default_factory=Usage, init=False)
+    _timings: Timings = field(default_factory=Timings, init=False)
 
     async def leave_when_gone(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` when the client hangs up before it has its whole answer."""
@@ -206,20 +198,12 @@ class _Answer:
         )
 
 
+@dataclass
 class _WholeAnswer(_Answer):
     """Collected, then told at once."""
 
-    def __init__(
-        self,
-        job: Job,
-        meters: Meters,
-        arrived_s: float,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        super().__init__(job, meters, arrived_s, scope, receive, send)
-        self._collector = job.whole()
+    def __post_init__(self) -> None:
+        self._collector = self._job.whole()
 
     def _take(self, chunk: Chunk) -> None:
         self._collector.add(chunk)
@@ -235,24 +219,17 @@ class _WholeAnswer(_Answer):
         await reply(self._scope, self._receive, self._send)
 
 
+@dataclass
 class _StreamedAnswer(_Answer):
     """Told as it comes; what came at the same time goes out in one write."""
 
-    def __init__(
-        self,
-        job: Job,
-        meters: Meters,
-        arrived_s: float,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        super().__init__(job, meters, arrived_s, scope, receive, send)
-        self._writer: EventWriter | None = None
-        self._begun = False
-        self._events: list[bytes] = []
+    _writer: EventWriter | None = field(default=None, init=False)
+    _begun: bool = field(default=False, init=False)
+    _events: list[bytes] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
         # Several tasks take turns at writing; one alone need not ask.
-        self._turn = trio.Lock() if len(job.requests) > 1 else None
+        self._turn = trio.Lock() if len(self._job.requests) > 1 else None
 
     def _take(self, chunk: Chunk) -> None:
         self._events.append(self._writing().chunk(chunk))
