@@ -5,9 +5,10 @@ No I/O: both clients feed the same code with the bytes they receive.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -23,6 +24,8 @@ from meshslm.api.openai_responses import (
 from meshslm.api.sse import DONE, EventDecoder
 from meshslm.client.asking import Message
 from meshslm.errors import FaultCode, OurFault, RequestFault
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +100,20 @@ class Answer:
         return self.usage.completion_tokens / self.decode_ms * 1000
 
 
+def read(body: bytes, shape: type[T]) -> T:
+    """The body of an answer. Raises `OurFault` where it has another shape."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _no_node(error) from None
+
+
 def whole_answer(body: bytes) -> Answer:
     """The answer of a request that did not stream. Raises `OurFault` where it is none."""
-    try:
-        completion = _completions.decode(body)
-        choice = completion.choices[0]
-    except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
-        raise _no_node(error) from None
+    completion = read(body, ChatCompletion)
+    if not completion.choices:
+        raise _no_node("an answer without choices")
+    choice = completion.choices[0]
     told = choice.message
     calls = [] if told.tool_calls is msgspec.UNSET else told.tool_calls
     return _answer(
@@ -116,7 +126,7 @@ def whole_answer(body: bytes) -> Answer:
             },
         ),
         choice.finish_reason,
-        completion.meshslm or _nobody(completion.model),
+        completion.meshslm or nobody(completion.model),
         completion.usage,
     )
 
@@ -155,33 +165,32 @@ class StreamReader:
         self._finish: str | None = None
         self._usage: CompletionUsage | None = None
         self._whole = False
+        self._unread: deque[str] = deque()
         self._fault: RequestFault | None = None
 
-    def feed(self, received: bytes) -> list[str]:
-        """The pieces of text that `received` completes.
-
-        Raises `RequestFault` where the stream says that it failed; text that came together with
-        such an end is returned first, and the fault raised by the next call.
-        """
-        if self._fault is not None:
-            raise self._fault
-        pieces: list[str] = []
+    def feed(self, received: bytes) -> None:
+        """Take more of the stream. Raises `OurFault` where it is none of a node's."""
         try:
             for data in self._events.feed(received):
-                pieces += self._read(data)
+                self._read(data)
         except RequestFault as fault:
-            if not pieces:
-                raise
             self._fault = fault
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             raise _no_node(error) from None
-        self._texts += pieces
-        return pieces
 
-    def end(self) -> None:
-        """The stream is over. Raises `RequestFault` where it failed or was cut off."""
+    def next_piece(self) -> str | None:
+        """The next piece of text; None where more of the stream is needed for it.
+
+        Raises `RequestFault` where the stream says that it failed, after the text before that.
+        """
+        if self._unread:
+            return self._unread.popleft()
         if self._fault is not None:
             raise self._fault
+        return None
+
+    def end(self) -> None:
+        """The stream is over. Raises `RequestFault` where it was cut off."""
         if not self._whole:
             raise RequestFault(
                 FaultCode.PEER_LOST, "The node broke off in the middle of an answer."
@@ -196,25 +205,45 @@ class StreamReader:
         self._spoken.reasoning = "".join(self._thoughts)
         return _answer(self._spoken, self._finish, self.route, self._usage)
 
-    def _read(self, data: bytes) -> list[str]:
+    def _read(self, data: bytes) -> None:
         if data == DONE:
             self._whole = True
-            return []
+            return
         if data.startswith(b'{"error"'):
             raise fault_of(200, _errors.decode(data).error)
         chunk = _chunks.decode(data)
         self._usage = chunk.usage or self._usage
         self.route = chunk.meshslm or self.route
-        pieces = []
         for choice in chunk.choices:
             self._finish = choice.finish_reason or self._finish
             if choice.delta.content:
-                pieces.append(choice.delta.content)
+                self._unread.append(choice.delta.content)
+                self._texts.append(choice.delta.content)
             if choice.delta.reasoning_content:
                 self._thoughts.append(choice.delta.reasoning_content)
             for delta in choice.delta.tool_calls:
                 self._spoken.add_call(delta)
-        return pieces
+
+
+class AnswerUnderWay:
+    """What the streams of both clients tell of their answer."""
+
+    _reader: StreamReader | None = None
+
+    @property
+    def route(self) -> RouteInfo:
+        """Who is answering and why; known from the first token on."""
+        return self._opened().route
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, once the stream was read to its end."""
+        return self._opened().answer
+
+    def _opened(self) -> StreamReader:
+        if self._reader is None:
+            raise RuntimeError("use the stream in a `with` block, or an `async with` block")
+        return self._reader
 
 
 def failure(status: int, headers: Mapping[str, str], body: bytes) -> Exception:
@@ -253,7 +282,7 @@ def _answer(
     )
 
 
-def _nobody(model: str) -> RouteInfo:
+def nobody(model: str) -> RouteInfo:
     """For servers of the OpenAI API that are no mesh."""
     return RouteInfo(node="", node_name="", model=model, profile="", route="", attempts=1)
 
@@ -275,6 +304,5 @@ def _route_of(headers: Mapping[str, str]) -> RouteInfo:
     )
 
 
-_completions = msgspec.json.Decoder(ChatCompletion)
 _chunks = msgspec.json.Decoder(ChatChunk)
 _errors = msgspec.json.Decoder(ErrorEnvelope)

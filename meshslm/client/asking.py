@@ -1,4 +1,7 @@
-"""What a client may ask for, and the HTTP request that says it."""
+"""What a client may ask for, and the HTTP requests that say it.
+
+No I/O: both clients send what is made here.
+"""
 
 from __future__ import annotations
 
@@ -102,11 +105,23 @@ def json_form(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A completion request, ready to be sent."""
+    """A request, ready to be sent."""
 
-    body: bytes
-    silence_s: float
-    """How long to wait for the next byte of its answer."""
+    path: str
+    body: bytes | None = None
+    """None where nothing is posted."""
+    silence_s: float = 10.0
+    """How long to wait for the next byte of its answer; by default as for one from memory."""
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return "GET" if self.body is None else "POST"
+
+
+PEERS = Asking("/mesh/peers")
+STATUS = Asking("/mesh/status")
+MODELS = Asking("/v1/models")
 
 
 def asking(
@@ -121,14 +136,14 @@ def asking(
     body = {"model": model, "messages": messages, **chosen}
     if stream:
         body.update(stream=True, stream_options={"include_usage": True})
-    return asking_for(body)
+    return posting("/v1/chat/completions", body)
 
 
-def asking_for(body: Mapping[str, object]) -> Asking:
+def posting(path: str, body: Mapping[str, object]) -> Asking:
     """`body` as a request; its `deadline_ms` bounds how long its answer is waited for."""
     deadline_ms = body.get("deadline_ms", LONGEST_MS)
     assert isinstance(deadline_ms, int)
-    return Asking(msgspec.json.encode(body), deadline_ms / 1000 + _MARGIN_S)
+    return Asking(path, msgspec.json.encode(body), deadline_ms / 1000 + _MARGIN_S)
 
 
 def _turn(role: str, content: str) -> Message:

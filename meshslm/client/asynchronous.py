@@ -5,28 +5,26 @@ It brings no event loop of its own; httpx finds out which one runs.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from meshslm.api.admin import DEFAULT_URL, PeerInfo, PeersReply, StatusReply
-from meshslm.api.embeddings import EmbeddingReply, RerankReply
-from meshslm.api.openai_responses import Model, ModelList, RouteInfo
-from meshslm.client.answer import Answer, StreamReader, failure, whole_answer
-from meshslm.client.asking import Asking, Message, Options, Urgency, asking
-from meshslm.client.transport import (
-    CHAT_PATH,
-    read_json,
-    run_out,
-    settings_for,
-    timeout_of,
-    told_plainly,
+from meshslm.api.openai_responses import Model, ModelList
+from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
+from meshslm.client.asking import (
+    MODELS,
+    PEERS,
+    STATUS,
+    Asking,
+    Message,
+    Options,
+    Urgency,
+    asking,
 )
+from meshslm.client.transport import body_of, refusal, run_out, sending, settings_for, told_plainly
 from meshslm.client.vectors import (
-    EMBED_PATH,
-    RERANK_PATH,
     Embeddings,
     Ranking,
     embedding,
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     import httpx
-
-T = TypeVar("T")
 
 
 class AsyncClient:
@@ -69,13 +65,7 @@ class AsyncClient:
         it where one node is to answer.
         """
         asked = asking(prompt, model, options, stream=False)
-        with told_plainly(self._http.base_url):
-            response = await self._http.post(
-                CHAT_PATH, content=asked.body, timeout=timeout_of(asked)
-            )
-        if not response.is_success:
-            raise failure(response.status_code, response.headers, response.content)
-        return whole_answer(response.content)
+        return whole_answer(await self._fetch(asked))
 
     def stream(
         self,
@@ -103,7 +93,7 @@ class AsyncClient:
         `dimensions` keeps so many numbers of each vector; not every model is made for it.
         """
         asked = embedding(texts, model, dimensions, options)
-        return embeddings(await self._post(EMBED_PATH, asked, EmbeddingReply))
+        return embeddings(await self._fetch(asked))
 
     async def rerank(
         self,
@@ -116,19 +106,19 @@ class AsyncClient:
     ) -> Ranking:
         """Documents by how well they fit `query`: all, or the best `top_n`."""
         asked = reranking(query, documents, model, top_n, options)
-        return ranking(await self._post(RERANK_PATH, asked, RerankReply), documents)
+        return ranking(await self._fetch(asked), documents)
 
     async def peers(self) -> list[PeerInfo]:
         """The nodes that the asked node knows, itself among them."""
-        return (await self._get("/mesh/peers", PeersReply)).peers
+        return read(await self._fetch(PEERS), PeersReply).peers
 
     async def status(self) -> StatusReply:
         """The asked node about itself."""
-        return await self._get("/mesh/status", StatusReply)
+        return read(await self._fetch(STATUS), StatusReply)
 
     async def models(self) -> list[Model]:
         """Everything that `model` may name now, with who answers for it."""
-        return (await self._get("/v1/models", ModelList)).data
+        return read(await self._fetch(MODELS), ModelList).data
 
     async def close(self) -> None:
         """Close the connections."""
@@ -145,39 +135,29 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _post(self, path: str, asked: Asking, shape: type[T]) -> T:
+    async def _fetch(self, asked: Asking) -> bytes:
         with told_plainly(self._http.base_url):
-            response = await self._http.post(path, content=asked.body, timeout=timeout_of(asked))
-        return read_json(response, shape)
-
-    async def _get(self, path: str, shape: type[T]) -> T:
-        with told_plainly(self._http.base_url):
-            response = await self._http.get(path)
-        return read_json(response, shape)
+            response = await self._http.request(**sending(asked))
+        return body_of(response)
 
 
-class AsyncTextStream:
+class AsyncTextStream(AnswerUnderWay):
     """An answer under way: iterate over it for its text, then look at `answer`."""
 
     def __init__(self, http: httpx.AsyncClient, asked: Asking) -> None:
         self._http = http
         self._asked = asked
         self._open = AsyncExitStack()
-        self._reader: StreamReader | None = None
-        self._pieces: deque[str] = deque()
 
     async def __aenter__(self) -> Self:
-        asked = self._asked
         async with AsyncExitStack() as opening:
             with told_plainly(self._http.base_url):
                 response = await opening.enter_async_context(
-                    self._http.stream(
-                        "POST", CHAT_PATH, content=asked.body, timeout=timeout_of(asked)
-                    )
+                    self._http.stream(**sending(self._asked))
                 )
                 if not response.is_success:
                     await response.aread()
-                    raise failure(response.status_code, response.headers, response.content)
+                    raise refusal(response)
             self._reader = StreamReader(response.headers)
             self._received = response.aiter_raw()
             self._open = opening.pop_all()
@@ -197,26 +177,11 @@ class AsyncTextStream:
 
     async def __anext__(self) -> str:
         reader = self._opened()
-        while not self._pieces:
+        while (piece := reader.next_piece()) is None:
             with told_plainly(self._http.base_url):
                 received = await anext(self._received, None)
             if received is None:
                 reader.end()
                 raise StopAsyncIteration
-            self._pieces.extend(reader.feed(received))
-        return self._pieces.popleft()
-
-    @property
-    def route(self) -> RouteInfo:
-        """Who is answering and why; known from the first token on."""
-        return self._opened().route
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer, once the stream was read to its end."""
-        return self._opened().answer
-
-    def _opened(self) -> StreamReader:
-        if self._reader is None:
-            raise RuntimeError("use the stream in an `async with` block")
-        return self._reader
+            reader.feed(received)
+        return piece

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import msgspec
 
 from meshslm import __version__
 from meshslm.api.admin import DEFAULT_URL
@@ -21,12 +19,6 @@ from meshslm.errors import FaultCode, OurFault, RequestFault
 
 if TYPE_CHECKING:
     import httpx
-
-T = TypeVar("T")
-
-CHAT_PATH = "/v1/chat/completions"
-_SHORT_S = 10.0
-"""For requests that a node answers from memory."""
 
 
 def settings_for(url: str) -> dict[str, Any]:
@@ -41,7 +33,6 @@ def settings_for(url: str) -> dict[str, Any]:
         "trust_env": False,
         # Loading certificates takes longer than a question to a local node.
         "verify": base.startswith("https"),
-        "timeout": _SHORT_S,
     }
 
 
@@ -53,11 +44,15 @@ def _is_address(url: str) -> bool:
         return False  # an unclosed bracket, a port that is no number
 
 
-def timeout_of(asked: Asking) -> httpx.Timeout:
-    """Connecting fails fast; answering takes as long as the request allows."""
+def sending(asked: Asking) -> dict[str, Any]:
+    """Arguments for httpx to send a request.
+
+    Connecting fails fast; answering takes as long as the request allows.
+    """
     import httpx  # noqa: PLC0415 - see the module's docstring
 
-    return httpx.Timeout(asked.silence_s, connect=CONNECT_S)
+    timeout = httpx.Timeout(asked.silence_s, connect=CONNECT_S)
+    return {"method": asked.method, "url": asked.path, "content": asked.body, "timeout": timeout}
 
 
 @contextmanager
@@ -99,11 +94,13 @@ async def run_out(received: AsyncIterator[bytes]) -> None:
         pass  # this is the end that was looked for
 
 
-def read_json(response: httpx.Response, shape: type[T]) -> T:
-    """The body of a response that was read, as `shape`; raises what it says if it is not 2xx."""
+def body_of(response: httpx.Response) -> bytes:
+    """The body of a response that was read; raises what it says if it is not 2xx."""
     if not response.is_success:
-        raise failure(response.status_code, response.headers, response.content)
-    try:
-        return msgspec.json.decode(response.content, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise OurFault(f"{response.url} is not answered by a meshslm node: {error}") from None
+        raise refusal(response)
+    return response.content
+
+
+def refusal(response: httpx.Response) -> Exception:
+    """What a response that is not 2xx, and was read, says."""
+    return failure(response.status_code, response.headers, response.content)

@@ -11,12 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from meshslm.api.embeddings import Embedding, EmbeddingReply, RerankReply
-from meshslm.api.openai_responses import RouteInfo
-from meshslm.client.asking import Asking, asking_for
+from meshslm.client.answer import nobody, read
+from meshslm.client.asking import Asking, posting
 from meshslm.errors import OurFault
-
-EMBED_PATH = "/v1/embeddings"
-RERANK_PATH = "/v1/rerank"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +57,13 @@ def embedding(
     given = texts if isinstance(texts, str) else list(texts)
     # Base64 is a fifth of the bytes of numbers in JSON, and exact.
     body = {"model": model, "input": given, "encoding_format": "base64", **chosen, **more}
-    return asking_for(body)
+    return posting("/v1/embeddings", body)
 
 
-def embeddings(reply: EmbeddingReply) -> Embeddings:
+def embeddings(body: bytes) -> Embeddings:
     """What came back. Raises `OurFault` where it is no list of vectors."""
-    route = reply.meshslm or _nobody(reply.model)
+    reply = read(body, EmbeddingReply)
+    route = reply.meshslm or nobody(reply.model)
     return Embeddings(
         vectors=[_vector(item) for item in sorted(reply.data, key=lambda item: item.index)],
         model=route.model,
@@ -85,12 +83,13 @@ def reranking(
     """The request for a ranking of documents."""
     chosen = {"top_n": top_n} if top_n is not None else {}
     body = {"model": model, "query": query, "documents": list(documents), **chosen, **more}
-    return asking_for(body)
+    return posting("/v1/rerank", body)
 
 
-def ranking(reply: RerankReply, documents: Sequence[str]) -> Ranking:
+def ranking(body: bytes, documents: Sequence[str]) -> Ranking:
     """What came back. Raises `OurFault` where it names documents that were not given."""
-    route = reply.meshslm or _nobody(reply.model)
+    reply = read(body, RerankReply)
+    route = reply.meshslm or nobody(reply.model)
     if any(not 0 <= result.index < len(documents) for result in reply.results):
         raise OurFault("what answers at this address ranks documents that were not given")
     return Ranking(
@@ -114,11 +113,6 @@ def _vector(item: Embedding) -> array[float]:
     if _BIG_ENDIAN:
         vector.byteswap()
     return vector
-
-
-def _nobody(model: str) -> RouteInfo:
-    """For servers of the OpenAI API that are no mesh."""
-    return RouteInfo(node="", node_name="", model=model, profile="", route="", attempts=1)
 
 
 _BIG_ENDIAN = array("H", [1]).tobytes() == b"\x00\x01"

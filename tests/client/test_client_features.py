@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.json import encode as json
 
 from meshslm.api.embeddings import Embedding, EmbeddingReply, EmbeddingUsage, Ranked, RerankReply
 from meshslm.client import (
@@ -132,7 +133,7 @@ USAGE = EmbeddingUsage(prompt_tokens=1, total_tokens=1)
 
 def test_servers_that_are_no_mesh() -> None:
     data = [Embedding(index=1, embedding=[1.0]), Embedding(index=0, embedding=[2.0])]
-    made = embeddings(EmbeddingReply(data=data, model="m", usage=USAGE))
+    made = embeddings(json(EmbeddingReply(data=data, model="m", usage=USAGE)))
     assert [list(vector) for vector in made.vectors] == [[2.0], [1.0]]
     assert (made.model, made.node_name) == ("m", "")
 
@@ -141,11 +142,11 @@ def test_servers_that_are_no_mesh() -> None:
 def test_vectors_that_are_none(wrong: Any) -> None:
     data = [Embedding(index=0, embedding=wrong)]
     with pytest.raises(OurFault, match="sends no vectors"):
-        embeddings(EmbeddingReply(data=data, model="m", usage=USAGE))
+        embeddings(json(EmbeddingReply(data=data, model="m", usage=USAGE)))
 
 
 def test_rankings_of_something_else() -> None:
     results = [Ranked(index=2, relevance_score=1.0)]
     reply = RerankReply(id="r", model="m", results=results, usage=USAGE)
     with pytest.raises(OurFault, match="were not given"):
-        ranking(reply, ["a", "b"])
+        ranking(json(reply), ["a", "b"])
