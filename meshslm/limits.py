@@ -69,6 +69,14 @@ HELLO_MS: Final = 5_000
 """A connected peer that has not said hello by then is dropped."""
 
 DIAL_BACKOFF_MS: Final = 500
+DIAL_STAGGER_MS: Final = 250
+"""Between dials to two addresses of one peer, unless the first fails sooner: what RFC 8305 has."""
+
+DIAL_LASTING_MS: Final = 5_000
+DIAL_SOON_MS: Final = 100
+"""A link lost that had lasted so long is dialled again within so little; one that is lost again and
+again waits as one that failed."""
+
 DIAL_BACKOFF_MOST_MS: Final = 30_000
 """First and longest wait between dials to the same peer; doubles, with jitter."""
 

@@ -107,6 +107,18 @@ class ModelStatus(msgspec.Struct, kw_only=True):
     reason: str = ""
 
 
+class DialInfo(msgspec.Struct, kw_only=True):
+    """One address from the asked node's configuration at which it looks for a member."""
+
+    address: str
+    state: str
+    peer: str = ""
+    attempts: int = 0
+    last_ms: float | None = None
+    reason: str = ""
+    next_ms: float | None = None
+
+
 class StatusReply(msgspec.Struct, kw_only=True):
     """Answer of `GET /mesh/status`."""
 
@@ -123,6 +135,7 @@ class StatusReply(msgspec.Struct, kw_only=True):
     loads: list[LoadInfo]
     models: list[ModelStatus] = []
     memory_budget_mib: int = 0
+    bootstrap: list[DialInfo] = []
 
 
 class Readiness(msgspec.Struct, kw_only=True):

@@ -1,33 +1,43 @@
 """When to dial whom: one link to every known peer, without hammering those that do not answer.
 
+A peer with several addresses is dialled in rounds: the address that worked last comes first, then
+the two families of IP in turn, each a moment after the one before or as soon as that has failed;
+whichever answers first is kept, as RFC 8305 has it for names.
+
 Events: an address becomes known, a dial ends, a peer connects or goes, a timer fires.
 Effects: `Dial`, timers.
 
 Rules:
-- Waits double from `DIAL_BACKOFF_MS` to `DIAL_BACKOFF_MOST_MS`, with half of each drawn at random,
-  so that two nodes that lost each other do not keep meeting in the middle.
+- Waits between rounds double from `DIAL_BACKOFF_MS` to `DIAL_BACKOFF_MOST_MS`, with half of each
+  drawn at random, so that two nodes that lost each other do not keep meeting in the middle.
+- A link that had lasted and is lost is worth a round almost at once: the peer's address may have
+  changed, and tasks wait.
 - At most `DIALS` dials are under way.
 - An address from the configuration is tried for ever; any other is given up after
-  `PEER_FORGET_MS` without success. One from the configuration that does not answer is told of.
+  `PEER_FORGET_MS` without success. One from the configuration that does not answer is told of,
+  and how each of them stands can be seen.
 - Success is a hello that both sides take, not a link.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Final
 
 from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core.events import Dial
 from meshslm.core.outbox import Outbox
-from meshslm.ids import Instant, NodeId, ms_between
+from meshslm.core.views import DialView
+from meshslm.ids import Instant, NodeId, after, ms_between
 
 TIMER = "dial"
 TELL_AT: Final = 3
-"""A configured address that failed so often in a row is told of: once, and not while nodes that
-start together miss each other by a moment."""
+"""A configured address whose rounds failed so often in a row is told of: once, and not while nodes
+that start together miss each other by a moment."""
 
 
 def peer_of(address: str) -> NodeId | None:
@@ -36,21 +46,46 @@ def peer_of(address: str) -> NodeId | None:
     return NodeId(peer) if found and peer else None
 
 
+def in_turn(addresses: Iterable[str]) -> list[str]:
+    """The first address, then those of the other family of IP and of its own in turn."""
+    first, *others = addresses
+    family = first.startswith("/ip6/")
+    other = [a for a in others if a.startswith("/ip6/") is not family]
+    same = [a for a in others if a.startswith("/ip6/") is family]
+    return [first, *(a for pair in zip_longest(other, same) for a in pair if a is not None)]
+
+
 @dataclass(slots=True)
 class Target:
     """Somebody to be linked to: a peer by id, or a configured address without one."""
 
     key: str
     addresses: list[str]
-    configured: bool
+    """The one that worked last comes first."""
+    configured: list[str]
+    """Those of them that are from the configuration."""
     since: Instant
     """When it was last linked, or became known."""
     attempts: int = 0
+    """Rounds in a row that came to nothing, and links that were not accepted."""
     linked: bool = False
     peer: NodeId | None = None
     """Who answered there."""
-    dialling: str = ""
-    """Address being dialled or queued for it; empty if none."""
+    trying: list[str] = field(default_factory=list)
+    """Addresses being dialled, or queued for it."""
+    untried: list[str] = field(default_factory=list)
+    """Addresses still to be dialled in this round."""
+    next_at: Instant | None = None
+    """When the next round begins; None in a round."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of dialling a configured address."""
+
+    at: Instant
+    reason: str = ""
+    """Empty while it is not known."""
 
 
 class Dialling:
@@ -63,7 +98,10 @@ class Dialling:
         self._targets: dict[str, Target] = {}
         self._under_way: dict[str, str] = {}
         """Address being dialled -> key of its target."""
-        self._queue: deque[str] = deque()
+        self._queue: deque[tuple[str, str]] = deque()
+        """Key and address of dials that wait for others to end."""
+        self._outcomes: dict[str, Outcome] = {}
+        """Of configured addresses, the newest."""
 
     def want(self, address: str, now: Instant, *, configured: bool = False) -> None:
         """Keep a link to whoever listens at `address`."""
@@ -75,28 +113,52 @@ class Dialling:
         if target is None:
             if len(self._targets) >= limits.PEERS and not configured:
                 return
-            target = Target(key, [address], configured, now)
+            target = Target(key, [address], [address] if configured else [], now)
             self._targets[key] = target
-            self._dial(target)
+            self._begin(target, now)
             return
-        target.configured = target.configured or configured
+        if configured and address not in target.configured:
+            target.configured.append(address)
         if address not in target.addresses:
             target.addresses.append(address)
             if len(target.addresses) > limits.ADDRESSES_PER_PEER:
-                del target.addresses[0]
+                target.addresses.remove(self._least(target))
+            if target.trying and len(target.untried) < limits.ADDRESSES_PER_PEER:
+                target.untried.append(address)
+                self._out.start_timer(TIMER, target.key, limits.DIAL_STAGGER_MS)
+
+    def moved(self, peer: NodeId, addresses: tuple[str, ...], now: Instant) -> None:
+        """The peer itself says that it listens at `addresses`, and nowhere else."""
+        target = self._targets.get(peer)
+        if target is not None and addresses:
+            worked = target.addresses[0] if target.linked else ""
+            kept = [a for a in target.addresses if a in (worked, *addresses, *target.configured)]
+            target.addresses = kept
+            target.untried = [a for a in target.untried if a in kept]
+        news = target is not None and not set(addresses) <= set(target.addresses)
+        for address in addresses:
+            self.want(address, now)
+        if target is not None and news and target.next_at is not None and not target.linked:
+            self._wait(target, now, soon=True)
 
     def linked(self, peer: NodeId, address: str, now: Instant) -> None:
         """A link to `peer` is up, by a dial of ours or of theirs."""
-        reached = self._finished(address)
+        reached = self._finished(address, now)
         for key in (reached, str(peer)):
             target = self._targets.get(key) if key is not None else None
             if target is None:
                 continue
-            if target.dialling:
-                self._finished(target.dialling)
+            for other in list(target.trying):
+                self._finished(other, now)
+            target.trying.clear()
+            target.untried.clear()
             target.peer = peer
             target.linked = True
             target.since = now
+            target.next_at = None
+            if address in target.addresses:
+                target.addresses.remove(address)
+                target.addresses.insert(0, address)
             self._out.stop_timer(TIMER, target.key)
 
     def accepted(self, peer: NodeId) -> None:
@@ -111,47 +173,50 @@ class Dialling:
     def lost(self, peer: NodeId, addresses: tuple[str, ...], now: Instant, *, again: bool) -> None:
         """The link to `peer` is gone; `again` unless it said that it leaves."""
         for target in [t for t in self._targets.values() if t.linked and t.peer == peer]:
+            lasted = ms_between(target.since, now) >= limits.DIAL_LASTING_MS
             target.linked = False
             target.since = now
             if again or target.configured:
-                self._wait(target)
+                self._wait(target, now, soon=again and lasted)
             else:
                 self._forget(target)
         if again and peer not in self._targets and addresses:
-            target = Target(str(peer), list(addresses), configured=False, since=now)
+            target = Target(str(peer), list(addresses), [], since=now)
             self._targets[target.key] = target
-            self._wait(target)
+            self._wait(target, now)
 
     def failed(
         self, address: str, now: Instant, peer: NodeId | None = None, reason: str = "no answer"
     ) -> None:
         """A dial came to nothing; or `peer` answered, who is linked already by another dial."""
-        key = self._finished(address)
+        key = self._finished(address, now)
         target = self._targets.get(key) if key is not None else None
+        if address in self._outcomes:
+            self._outcomes[address] = Outcome(now, "" if peer is not None else reason)
         if target is None or target.linked:
             return
         if peer is not None:
             target.peer, target.linked, target.attempts, target.since = peer, True, 0, now
-            return
-        if not target.configured and ms_between(target.since, now) > limits.PEER_FORGET_MS:
-            self._forget(target)
-            return
-        if address in target.addresses:
-            target.addresses.remove(address)
-            target.addresses.append(address)
-        self._wait(target)
-        if target.configured and target.attempts == TELL_AT:
-            self._out.tell("dial.failed", f"{address}: {reason}; it will be tried on")
+            target.next_at = None
+            target.untried.clear()
+            self._out.stop_timer(TIMER, target.key)
+        elif target.untried:
+            self._next_address(target, now)
+        elif not target.trying:
+            self._round_over(target, address, reason, now)
 
     def timer(self, key: str, now: Instant) -> None:
-        """A target's wait is over, or its dial has taken too long."""
+        """A target's wait is over, or an address of it has not answered for long enough."""
         target = self._targets.get(key)
         if target is None or target.linked:
             return
-        if target.dialling in self._under_way:
-            self.failed(target.dialling, now)
+        if target.untried:
+            self._next_address(target, now)
+        elif target.trying:
+            for address in list(target.trying):
+                self.failed(address, now)
         else:
-            self._dial(target)
+            self._begin(target, now)
 
     def stop(self) -> None:
         """Dial nobody any more."""
@@ -160,53 +225,104 @@ class Dialling:
         self._targets.clear()
         self._queue.clear()
 
-    def _wait(self, target: Target) -> None:
-        wait = min(
-            limits.DIAL_BACKOFF_MS * 2.0 ** min(target.attempts, 16), limits.DIAL_BACKOFF_MOST_MS
+    def configured(self, now: Instant) -> tuple[DialView, ...]:
+        """How every address from the configuration stands."""
+        return tuple(
+            self._view(target, address, now)
+            for target in self._targets.values()
+            for address in target.configured
         )
-        target.attempts += 1
-        self._out.start_timer(TIMER, target.key, wait * self._chance.between(0.5, 1.0))
 
-    def _dial(self, target: Target) -> None:
-        if target.dialling or not target.addresses:
+    def _view(self, target: Target, address: str, now: Instant) -> DialView:
+        outcome = self._outcomes.get(address)
+        state = "linked" if target.linked else "dialling" if target.trying else "waiting"
+        waiting = target.next_at is not None and not target.linked
+        return DialView(
+            address=address,
+            state=state,
+            peer=target.peer or peer_of(address) or NodeId(""),
+            attempts=target.attempts,
+            last_ms=ms_between(outcome.at, now) if outcome is not None else None,
+            reason=outcome.reason if outcome is not None and not target.linked else "",
+            next_ms=max(0.0, ms_between(now, target.next_at or now)) if waiting else None,
+        )
+
+    # --- rounds ---------------------------------------------------------------------------------
+    def _begin(self, target: Target, now: Instant) -> None:
+        """Dial the addresses of a target, one after the other until one answers."""
+        if target.trying or not target.addresses:
             return
-        target.dialling = target.addresses[0]
-        self._queue.append(target.key)
-        self._next()
+        target.next_at = None
+        target.untried = in_turn(target.addresses)
+        self._next_address(target, now)
 
-    def _next(self) -> None:
-        while self._queue and len(self._under_way) < limits.DIALS:
-            target = self._targets.get(self._queue.popleft())
-            if target is None or not target.dialling:
-                continue
-            if target.linked:
-                target.dialling = ""
-                continue
-            if target.dialling in self._under_way:
-                target.dialling = ""
-                self._wait(target)
-                continue
-            self._under_way[target.dialling] = target.key
-            self._out.put(Dial(target.dialling))
+    def _next_address(self, target: Target, now: Instant) -> None:
+        while target.untried:
+            address = target.untried.pop(0)
+            if address not in target.trying and address not in self._under_way:
+                target.trying.append(address)
+                self._queue.append((target.key, address))
+                self._next(now)
+                return
+        if target.trying:
             self._out.start_timer(TIMER, target.key, limits.DIAL_MS)
+        else:
+            self._wait(target, now)
 
-    def _finished(self, address: str) -> str | None:
+    def _next(self, now: Instant) -> None:
+        while self._queue and len(self._under_way) < limits.DIALS:
+            key, address = self._queue.popleft()
+            target = self._targets.get(key)
+            if target is None or address not in target.trying:
+                continue
+            self._under_way[address] = key
+            if address in target.configured:
+                self._outcomes[address] = Outcome(now)
+            self._out.put(Dial(address))
+            patience = limits.DIAL_STAGGER_MS if target.untried else limits.DIAL_MS
+            self._out.start_timer(TIMER, target.key, patience)
+
+    def _finished(self, address: str, now: Instant) -> str | None:
         key = self._under_way.pop(address, None)
         if key is not None:
             target = self._targets.get(key)
-            if target is not None:
-                target.dialling = ""
-            self._next()
+            if target is not None and address in target.trying:
+                target.trying.remove(address)
+            self._next(now)
         return key
+
+    def _round_over(self, target: Target, address: str, reason: str, now: Instant) -> None:
+        if not target.configured and ms_between(target.since, now) > limits.PEER_FORGET_MS:
+            self._forget(target)
+            return
+        self._wait(target, now)
+        if target.configured and target.attempts == TELL_AT:
+            self._out.tell("dial.failed", f"{address}: {reason}; it will be tried on")
+
+    def _wait(self, target: Target, now: Instant, *, soon: bool = False) -> None:
+        doubled = limits.DIAL_BACKOFF_MS * 2.0 ** min(target.attempts, 16)
+        most = limits.DIAL_SOON_MS if soon else min(doubled, limits.DIAL_BACKOFF_MOST_MS)
+        target.attempts += 0 if soon else 1
+        wait = most * self._chance.between(0.5, 1.0)
+        target.next_at = after(now, wait)
+        self._out.start_timer(TIMER, target.key, wait)
+
+    def _least(self, target: Target) -> str:
+        """The oldest address that neither worked last nor is from the configuration."""
+        spare = [a for a in target.addresses[1:] if a not in target.configured]
+        return (spare or target.addresses[1:])[0]
 
     def _forget(self, target: Target) -> None:
         self._out.stop_timer(TIMER, target.key)
+        for address in target.trying:
+            self._under_way.pop(address, None)
         del self._targets[target.key]
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
         assert len(self._under_way) <= limits.DIALS
         for target in self._targets.values():
-            assert target.linked or target.dialling or self._out.timer_runs(TIMER, target.key), (
+            assert target.addresses, f"{target.key} has no address"
+            assert target.linked or target.trying or self._out.timer_runs(TIMER, target.key), (
                 f"nobody will ever dial {target.key} again"
             )

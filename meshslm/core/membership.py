@@ -209,8 +209,7 @@ class Membership:
         peer.next_ms = limits.PRESENCE_MS
         peer.name, peer.agent = hello.name, hello.agent
         peer.addresses = tuple(a for a in hello.addresses if peer_of(a) == node)
-        for address in peer.addresses:
-            self._dialling.want(address, now)
+        self._dialling.moved(node, peer.addresses, now)
         self._dialling.linked(node, peer.address, now)
         self._dialling.accepted(node)
         self._out.stop_timer(HELLO, node)

@@ -327,6 +327,7 @@ class NodeCore:
         self._models.check()
         self._serving.check()
         self._origin.check()
+            bootstrap=self._dialling.configured(now),
 
 
 def _view(peer: Peer, now: Instant) -> PeerView:

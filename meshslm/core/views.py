@@ -62,6 +62,25 @@ class ModelView:
 
 
 @dataclass(frozen=True, slots=True)
+class DialView:
+    """One address from the configuration at which a member is looked for."""
+
+    address: str
+    state: str
+    """`linked`, `dialling` or `waiting`."""
+    peer: NodeId
+    """Who answered or must answer there; empty where that is not known."""
+    attempts: int
+    """Rounds of dials in a row that came to nothing."""
+    last_ms: float | None
+    """Time since the last attempt; None before the first one."""
+    reason: str
+    """Why that came to nothing; empty where it did not, or while it is under way."""
+    next_ms: float | None
+    """Time until the next attempt; None while one is under way, or where it is linked."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatusView:
     """One node about itself."""
 
@@ -80,3 +99,4 @@ class StatusView:
     models: tuple[ModelView, ...] = ()
     memory_budget_mib: int = 0
     """Memory for all models together; 0: without bound."""
+    bootstrap: tuple[DialView, ...] = ()

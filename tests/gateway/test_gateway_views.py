@@ -18,6 +18,7 @@ PAIRS: list[tuple[Any, Any]] = [
     (views.PeerView, admin.PeerInfo),
     (views.StatusView, admin.StatusReply),
     (views.TaskCounts, admin.TaskCountsInfo),
+    (views.DialView, admin.DialInfo),
     (messages.Specialist, admin.SpecialistInfo),
     (messages.DomainCard, admin.Card),
     (messages.Hardware, admin.HardwareInfo),
