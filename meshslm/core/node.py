@@ -314,6 +314,7 @@ class NodeCore:
             loads=self._serving.loads(),
             models=self._models.views(),
             memory_budget_mib=self._models.budget_mib,
+            bootstrap=self._dialling.configured(now),
         )
 
     def unready(self) -> tuple[str, ...]:
@@ -327,7 +328,6 @@ class NodeCore:
         self._models.check()
         self._serving.check()
         self._origin.check()
-            bootstrap=self._dialling.configured(now),
 
 
 def _view(peer: Peer, now: Instant) -> PeerView:
