@@ -10,14 +10,14 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from meshslm.core.events import EmitChunk, FinishTask, RouteChosen
 from meshslm.core.views import PeerView
 from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId, TaskId
 from meshslm.sim.node import SECOND, SimNode
-from meshslm.sim.world import ClientEffect
+from meshslm.sim.world import ClientEffect, World
 from meshslm.wire.messages import Chunk, Specialist, TaskRequest
 
 KEPT = 20
@@ -234,11 +234,12 @@ class ViewChecker:
     def __init__(
         self,
         violations: Violations,
-        nodes: Sequence[SimNode],
+        world: World,
         hosted: Callable[[SimNode], tuple[Specialist, ...]],
     ) -> None:
         self._violations = violations
-        self._nodes = nodes
+        self._world = world
+        self._nodes = world.nodes
         self._hosted = hosted
         self._suspect = 0
         self._change: tuple[str, Instant] | None = None
@@ -289,8 +290,8 @@ class ViewChecker:
     def consistent(self, node: SimNode, now: Instant) -> None:
         """What a node says about the mesh must make sense, whether it is right or not."""
         assert node.core is not None, "only nodes that were booted are asked"
-        views = node.core.peers(now)
-        problem = inconsistency(node.id, views, [other.id for other in self._nodes])
+        views = node.core.peers(node.clock.read(now))
+        problem = inconsistency(node.id, views, self._world.identities)
         if problem:
             self._violations.note("peers()", now, f"at {node.name}: {problem}")
 
@@ -311,8 +312,8 @@ class ViewChecker:
 
     def _misjudged(self, node: SimNode, alive: dict[NodeId, SimNode], now: Instant) -> str | None:
         assert node.core is not None, "only living nodes are asked"
-        seen = 0
-        for view in node.core.peers(now):
+        seen, meet = 0, self._world.network.meet
+        for view in node.core.peers(node.clock.read(now)):
             if view.state == "self":
                 continue
             peer = alive.get(view.node)
@@ -321,14 +322,15 @@ class ViewChecker:
                     return f"sees {view.name}, which is gone"
                 if view.specialists != self._hosted(peer):
                     return f"does not know what {peer.name} hosts"
-                seen += 1
-        if seen != len(alive) - 1:
-            return f"sees {seen} of {len(alive) - 1}"
-        return None
+                seen += meet(node, peer)
+        flat = self._world.network.flat
+        others = [peer for peer in alive.values() if peer is not node]
+        due = len(others) if flat else sum(meet(node, peer) for peer in others)
+        return None if seen == due else f"sees {seen} of {due}"
 
 
 def inconsistency(
-    node: NodeId, views: Sequence[PeerView], everybody: Sequence[NodeId]
+    node: NodeId, views: Sequence[PeerView], everybody: Iterable[NodeId]
 ) -> str | None:
     """What makes no sense in a node's `peers()`, if anything does."""
     ids = [view.node for view in views]

@@ -106,7 +106,7 @@ class Engines:
         resident = sum(s.need.mib for s in stations.values() if s.resident)
         if self._budget_mib and resident > self._budget_mib:
             self._wrong(f"{resident} MiB of {self._budget_mib} taken on {node.name}")
-        self._load(node, station, station.load_us)
+        self._load(node, station, int(station.load_us * node.disk_times))
 
     def unload(self, node: SimNode, effect: UnloadModel) -> None:
         """An engine process is told to leave, which takes it a moment."""

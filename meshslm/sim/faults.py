@@ -7,23 +7,30 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial, singledispatchmethod
 from math import log
 
 from meshslm.chance import Chance
 from meshslm.core.events import ShutdownRequested
-from meshslm.sim.node import SECOND, SimNode
-from meshslm.sim.scenario import (
+from meshslm.sim.fault_kinds import (
     Churn,
+    ClockFault,
+    Clog,
+    Cut,
     EngineCrash,
     Fault,
+    Flap,
     Hang,
     Kill,
+    Lasting,
     Leave,
     OneWay,
     Partition,
+    Rough,
+    SlowDisk,
 )
+from meshslm.sim.node import SECOND, SimNode
 from meshslm.sim.world import World
 
 GOODBYE_MS = 2_000
@@ -61,17 +68,13 @@ class Faults:
     def _(self, fault: Kill) -> None:
         def strike() -> None:
             for node in self._victims(fault.nodes, fault.count):
-                self._kill(node, silent=fault.silent, back_after_s=fault.back_after_s)
+                self._kill(node, fault)
 
         self._at(fault.at_s, strike)
 
     @_plan.register
     def _(self, fault: Churn) -> None:
-        when = fault.from_s
-        while True:
-            when += -log(1.0 - self._chance.unit()) * fault.every_s
-            if when >= fault.to_s:
-                return
+        for when in self._moments(fault.from_s, fault.to_s, fault.every_s, 0.0):
             silent = self._chance.unit() < fault.silent_share
             self._plan(Kill(at_s=when, back_after_s=fault.down_s, silent=silent))
 
@@ -81,7 +84,7 @@ class Faults:
             for node in self._victims(fault.nodes, fault.count):
                 self._world.hang(node)
                 self._changed(f"hang of {node.name}")
-                self._later(fault.for_s, partial(self._resume, node), node)
+                self._later(fault.for_s, partial(self._resume, node, fault), node)
 
         self._at(fault.at_s, strike)
 
@@ -111,16 +114,102 @@ class Faults:
 
     @_plan.register
     def _(self, fault: OneWay) -> None:
-        def strike() -> None:
-            for node in self._victims(fault.nodes, fault.count):
-                self._world.network.mute(node.index, on=True)
-                self._at(fault.at_s + fault.for_s, partial(unmute, node))
-
         def unmute(node: SimNode) -> None:
             self._world.network.mute(node.index, on=False)
             self._changed(f"unmute of {node.name}")
 
+        self._lasting(fault, lambda node: self._world.network.mute(node.index, on=True), unmute)
+
+    @_plan.register
+    def _(self, fault: Cut) -> None:
+        network = self._world.network
+
+        def switch(pairs: list[tuple[int, int]], *, on: bool) -> None:
+            for source, target in pairs:
+                network.cut(source, target, on=on)
+                if not fault.one_way:
+                    network.cut(target, source, on=on)
+            if not on:
+                self._changed("end of a cut")
+
+        def strike() -> None:
+            near = self._victims(fault.nodes, fault.count)
+            others = [node for node in self._world.nodes if node not in near]
+            far = (
+                [self._world.nodes[index] for index in fault.from_nodes]
+                if fault.from_nodes
+                else self._chance.shuffled(others)[: fault.from_count]
+            )
+            pairs = [(a.index, b.index) for a in near for b in far if a is not b]
+            switch(pairs, on=True)
+            self._at(fault.at_s + fault.for_s, partial(switch, pairs, on=False))
+
         self._at(fault.at_s, strike)
+
+    @_plan.register
+    def _(self, fault: Clog) -> None:
+        def clog(node: SimNode) -> None:
+            node.line.us_per_byte = 8.0 / fault.bandwidth_mbit
+
+        def clear(node: SimNode) -> None:
+            node.line.us_per_byte = self._world.network.line(node.index).us_per_byte
+            node.uplink = [min(free, self._world.now) for free in node.uplink]
+            self._changed(f"unclogging of {node.name}")
+
+        self._lasting(fault, clog, clear)
+
+    @_plan.register
+    def _(self, fault: Rough) -> None:
+        delay_us = int(fault.delay_ms * SECOND / 1000)
+
+        def change(node: SimNode, sign: int) -> None:
+            line = node.line
+            line.loss += sign * fault.loss
+            line.duplicate += sign * fault.duplicate
+            line.reorder += sign * fault.reorder
+            line.delay_us += sign * delay_us
+            if sign < 0:
+                self._changed(f"smooth line of {node.name}")
+
+        self._lasting(fault, partial(change, sign=1), partial(change, sign=-1))
+
+    @_plan.register
+    def _(self, fault: Flap) -> None:
+        def silence(node: SimNode, *, on: bool) -> None:
+            self._world.network.mute(node.index, on=on)
+            self._world.network.deafen(node.index, on=on)
+            if not on:
+                self._changed(f"end of a silence of {node.name}")
+
+        def strike() -> None:
+            for node in self._victims(fault.nodes, fault.count):
+                for when in self._moments(fault.from_s, fault.to_s, fault.every_s, fault.down_s):
+                    self._at(when, partial(silence, node, on=True))
+                    self._at(when + fault.down_s, partial(silence, node, on=False))
+
+        self._at(fault.from_s, strike)
+
+    @_plan.register
+    def _(self, fault: ClockFault) -> None:
+        def strike() -> None:
+            for node in self._victims(fault.nodes, fault.count):
+                node.clock.change(
+                    self._world.now,
+                    jump_us=int(fault.jump_s * SECOND),
+                    rate=1.0 + fault.drift_ppm / 1e6,
+                )
+                self._changed(f"wrong clock of {node.name}")
+
+        self._at(fault.at_s, strike)
+
+    @_plan.register
+    def _(self, fault: SlowDisk) -> None:
+        def change(node: SimNode, times: float) -> None:
+            node.disk_times *= times
+
+        self._lasting(
+            fault, partial(change, times=fault.times), partial(change, times=1.0 / fault.times)
+        )
 
     @_plan.register
     def _(self, fault: EngineCrash) -> None:
@@ -133,6 +222,33 @@ class Faults:
     # --- steps ----------------------------------------------------------------------------------
     def _at(self, when_s: float, action: Callable[[], None]) -> None:
         self._world.call(int(when_s * SECOND), action)
+
+    def _moments(
+        self, from_s: float, to_s: float, every_s: float, apart_s: float
+    ) -> Iterator[float]:
+        """Instants at random, at least so far apart."""
+        when = from_s
+        while True:
+            when += -log(1.0 - self._chance.unit()) * every_s
+            if when >= to_s:
+                return
+            yield when
+            when += apart_s
+
+    def _lasting(
+        self,
+        fault: Lasting,
+        begin: Callable[[SimNode], None],
+        end: Callable[[SimNode], None],
+    ) -> None:
+        """Do something to each victim, and undo it after a while, whatever became of it."""
+
+        def strike() -> None:
+            for node in self._victims(fault.nodes, fault.count):
+                begin(node)
+                self._at(fault.at_s + fault.for_s, partial(end, node))
+
+        self._at(fault.at_s, strike)
 
     def _later(self, wait_s: float, action: Callable[[], None], node: SimNode) -> None:
         """Do it unless the node's process has died meanwhile."""
@@ -147,17 +263,22 @@ class Faults:
             chosen = self._chance.shuffled(living)[:count]
         return chosen[: len(living) - 1]
 
-    def _kill(self, node: SimNode, *, silent: bool, back_after_s: float | None) -> None:
-        self._world.kill(node, silent=silent)
-        self._changed(f"{'power loss' if silent else 'kill'} of {node.name}")
-        if back_after_s is not None:
-            self._at(self._world.now / SECOND + back_after_s, partial(self._restart, node))
+    def _kill(self, node: SimNode, fault: Kill) -> None:
+        self._world.kill(node, silent=fault.silent)
+        self._changed(f"{'power loss' if fault.silent else 'kill'} of {node.name}")
+        if fault.disk_lost:
+            self._world.lose_disk(node)
+        if fault.back_after_s is not None:
+            back_s = self._world.now / SECOND + fault.back_after_s
+            self._at(back_s, partial(self._restart, node))
 
     def _restart(self, node: SimNode) -> None:
         self._world.boot(node)
         self._changed(f"restart of {node.name}")
 
-    def _resume(self, node: SimNode) -> None:
+    def _resume(self, node: SimNode, fault: Hang) -> None:
+        if fault.clock_stops:
+            node.clock.change(self._world.now, jump_us=-int(fault.for_s * SECOND))
         self._world.resume(node)
         self._changed(f"resume of {node.name}")
 

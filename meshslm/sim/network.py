@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core.events import DialFailed, Lane, PeerConnected, PeerDisconnected
 from meshslm.ids import MICROSECONDS_PER_MS
-from meshslm.sim.node import End, SimNode
+from meshslm.sim.node import End, Line, SimNode
 from meshslm.sim.scenario import Network as NetworkSettings
+from meshslm.sim.topology import Topology
 
 if TYPE_CHECKING:
     from meshslm.sim.world import World
@@ -41,11 +42,15 @@ CLOSE_DELAY_MS = 0.2
 
 _LANES = len(Lane)
 
+_K = TypeVar("_K")
+
 
 class Network:
     """All links of a world."""
 
-    def __init__(self, world: World, settings: NetworkSettings, chance: Chance) -> None:
+    def __init__(
+        self, world: World, settings: NetworkSettings, chance: Chance, topology: Topology
+    ) -> None:
         self._world = world
         self._unit = chance.unit
         self._chance = chance
@@ -57,32 +62,72 @@ class Network:
         self._reorder = settings.reorder
         self._reorder_us = settings.reorder_ms * MICROSECONDS_PER_MS
         self._us_per_byte = 8.0 / settings.bandwidth_mbit
+        self._topology = topology
         self._latencies: dict[tuple[int, int], int] = {}
         self._groups: dict[int, int] = {}
-        self._mute: dict[int, bool] = {}
+        self._silent: dict[int, int] = {}
+        """Node -> how many faults keep it from being heard."""
+        self._deaf: dict[int, int] = {}
+        self._cuts: dict[tuple[int, int], int] = {}
+        """From node, to node -> how many faults are between them."""
+        self._walls = False
+        """Whether anything is blocked at all."""
+
+    def line(self, node: int) -> Line:
+        """The access line of a node as the scenario has it."""
+        group = self._topology.group(node)
+        if group is None:
+            return Line(self._us_per_byte)
+        narrow = group.bandwidth_mbit
+        us_per_byte = 8.0 / narrow if narrow else self._us_per_byte
+        return Line(us_per_byte, int(group.latency_ms * MICROSECONDS_PER_MS), group.loss)
+
+    @property
+    def flat(self) -> bool:
+        """Whether everybody can dial everybody."""
+        return self._topology.flat
+
+    def meet(self, one: SimNode, other: SimNode) -> bool:
+        """Whether the two can be linked in this topology, whoever dials."""
+        return self._topology.meet(one.index, other.index)
 
     # --- faults ---------------------------------------------------------------------------------
     def split(self, groups: Sequence[Sequence[int]]) -> None:
         """Let nodes hear only their own group; a node in none hears none of these."""
         self._groups = {node: place for place, group in enumerate(groups) for node in group}
+        self._look()
 
     def heal(self) -> None:
         """End a `split`."""
         self._groups = {}
+        self._look()
 
     def mute(self, node: int, *, on: bool) -> None:
         """Lose everything that `node` sends, or stop doing so."""
-        if on:
-            self._mute[node] = True
-        else:
-            self._mute.pop(node, None)
+        _count(self._silent, node, on=on)
+        self._look()
+
+    def deafen(self, node: int, *, on: bool) -> None:
+        """Lose everything that is sent to `node`, or stop doing so."""
+        _count(self._deaf, node, on=on)
+        self._look()
+
+    def cut(self, source: int, target: int, *, on: bool) -> None:
+        """Lose everything that one node sends to another, or stop doing so."""
+        _count(self._cuts, (source, target), on=on)
+        self._look()
+
+    def _look(self) -> None:
+        self._walls = bool(self._groups or self._silent or self._deaf or self._cuts)
 
     def blocked(self, source: SimNode, target: SimNode) -> bool:
         """Whether nothing gets from one node to the other now."""
-        groups = self._groups
-        if groups and groups.get(source.index) != groups.get(target.index):
+        if not self._walls:
+            return False
+        groups, near, far = self._groups, source.index, target.index
+        if groups and groups.get(near) != groups.get(far):
             return True
-        return source.index in self._mute
+        return near in self._silent or far in self._deaf or (near, far) in self._cuts
 
     # --- links ----------------------------------------------------------------------------------
     def dial(self, source: SimNode, address: str) -> None:
@@ -93,12 +138,17 @@ class Network:
             self._fail(source, address, "no such host", 1)
             return
         silent = not target.host_up or target.hung
+        silent = silent or not self._topology.dials(source.index, target.index)
         if silent or self.blocked(source, target) or self.blocked(target, source):
             self._fail(source, address, "timed out", DIAL_TIMEOUT_MS * MICROSECONDS_PER_MS)
             return
         latency = self._latency(source, target)
         if not target.up:
             self._fail(source, address, "connection refused", 2 * latency)
+            return
+        if address != target.address:  # its disk was lost, and with it who it was
+            wrong, delay = "another identity answers there", 2 * HANDSHAKE_ROUND_TRIPS * latency
+            self._fail(source, address, wrong, delay)
             return
         if self._linked(source, target):
             self._fail(source, address, "already connected", 2 * HANDSHAKE_ROUND_TRIPS * latency)
@@ -137,7 +187,9 @@ class Network:
         pair = (min(one.index, other.index), max(one.index, other.index))
         latency = self._latencies.get(pair)
         if latency is None:
-            drawn = self._median_us * exp(self._chance.normal(0.0, self._spread))
+            distance = self._topology.distance_ms(*pair)
+            median = self._median_us if distance is None else distance * MICROSECONDS_PER_MS
+            drawn = median * exp(self._chance.normal(0.0, self._spread))
             latency = self._latencies[pair] = max(1, int(drawn))
         return latency
 
@@ -171,19 +223,23 @@ class Network:
         owner.sent_messages += 1
         owner.sent_bytes += size
         leaves = self._through_uplink(owner, lane, now, size)
-        if leaves - now > limits.LANE_QUEUE_BYTES * self._us_per_byte:
+        line, away = owner.line, far.owner.line
+        if leaves - now > limits.LANE_QUEUE_BYTES * line.us_per_byte:
             self.close(end, "send queue overflow")
             return
         if not far.open:
             self._sent_into_the_void(end)
             return
-        if (self._groups or self._mute) and self.blocked(owner, far.owner):
+        if self._walls and self.blocked(owner, far.owner):
             return
         unit = self._unit
-        if self._loss and unit() < self._loss:
+        loss = self._loss + line.loss + away.loss
+        if loss and unit() < loss:
             return
         arrives = leaves + end.latency_us - int(log(1.0 - unit()) * self._jitter_us)
-        if self._reorder and unit() < self._reorder:
+        arrives += line.delay_us + away.delay_us
+        reorder = self._reorder + line.reorder + away.reorder
+        if reorder and unit() < reorder:
             arrives = max(arrives, far.floor[lane]) + int(unit() * self._reorder_us)
         elif arrives < far.floor[lane]:
             arrives = far.floor[lane]
@@ -191,12 +247,14 @@ class Network:
             far.floor[lane] = arrives
         event = owner.received(message)
         world.push(arrives, far, far.owner, event)
-        if self._duplicate and unit() < self._duplicate:
+        duplicate = self._duplicate + line.duplicate + away.duplicate
+        if duplicate and unit() < duplicate:
             world.push(arrives + int(unit() * self._reorder_us), far, far.owner, event)
 
-    def _through_uplink(self, owner: SimNode, lane: int, now: int, size: int) -> int:
+    @staticmethod
+    def _through_uplink(owner: SimNode, lane: int, now: int, size: int) -> int:
         """When the last byte has left; what is more urgent goes before what waits already."""
-        cost = int(size * self._us_per_byte) or 1
+        cost = int(size * owner.line.us_per_byte) or 1
         uplink = owner.uplink
         leaves = max(uplink[lane], now) + cost
         uplink[lane] = leaves
@@ -214,3 +272,12 @@ class Network:
         world = self._world
         when = max(world.now + 2 * end.latency_us, *end.floor)
         world.push(when, end, end.owner, PeerDisconnected(peer.id, "connection reset"))
+
+
+def _count(counts: dict[_K, int], key: _K, *, on: bool) -> None:
+    """One more or one fewer fault; a key without any is forgotten."""
+    number = counts.get(key, 0) + (1 if on else -1)
+    if number > 0:
+        counts[key] = number
+    else:
+        counts.pop(key, None)

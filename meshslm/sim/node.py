@@ -77,6 +77,49 @@ class End:
         self.other: End = self
 
 
+class Clock:
+    """A machine's own clock: it begins anywhere, and may be fast, slow or stopped.
+
+    Timers go by it too.
+    """
+
+    __slots__ = ("_at", "_shown", "rate")
+
+    def __init__(self, origin: int) -> None:
+        self._at = 0
+        self._shown = origin
+        self.rate = 1.0
+
+    def read(self, now: int) -> Instant:
+        """What it shows at an instant of the world, of which none is before the last change."""
+        passed = now - self._at
+        return Instant(self._shown + (passed if self.rate == 1.0 else int(passed * self.rate)))
+
+    def change(self, now: int, *, jump_us: int = 0, rate: float | None = None) -> None:
+        """Let it jump, and run at another rate from now on."""
+        self._shown = self.read(now) + jump_us
+        self._at = now
+        if rate is not None:
+            self.rate = rate
+
+    def wait(self, microseconds: int) -> int:
+        """How long the world takes until it has gone on by so much."""
+        return microseconds if self.rate == 1.0 else int(microseconds / self.rate)
+
+
+class Line:
+    """How a machine hangs on the network: what its messages suffer beyond everybody's."""
+
+    __slots__ = ("delay_us", "duplicate", "loss", "reorder", "us_per_byte")
+
+    def __init__(self, us_per_byte: float, delay_us: int = 0, loss: float = 0.0) -> None:
+        self.us_per_byte = us_per_byte
+        self.delay_us = delay_us
+        self.loss = loss
+        self.duplicate = 0.0
+        self.reorder = 0.0
+
+
 class SimNode:
     """One machine with one identity; its process comes and goes."""
 
@@ -84,7 +127,9 @@ class SimNode:
         "address",
         "boot",
         "chance",
+        "clock",
         "core",
+        "disk_times",
         "ends",
         "events",
         "held",
@@ -96,6 +141,7 @@ class SimNode:
         "last_received",
         "leaving",
         "life",
+        "line",
         "name",
         "sent_bytes",
         "sent_messages",
@@ -106,12 +152,18 @@ class SimNode:
         "uplink",
     )
 
-    def __init__(self, index: int, node: NodeId, chance: Chance) -> None:
+    def __init__(
+        self, index: int, node: NodeId, chance: Chance, line: Line, origin: int = 0
+    ) -> None:
         self.index = index
         self.id = node
         self.name = f"n{index}"
         self.address = f"/memory/{self.name}/p2p/{node}"
         self.chance = chance
+        self.clock = Clock(origin)
+        self.line = line
+        self.disk_times = 1.0
+        """How much longer than usual its disk takes."""
         self.core: Core | None = None
         self.boot = 0
         self.up = False
@@ -132,6 +184,13 @@ class SimNode:
         self.events = 0
         self.up_since = 0
         self.up_us = 0
+        self.last_received = BytesReceived(node, b"")
+
+    def renamed(self, node: NodeId) -> None:
+        """A new disk: another identity at the same place, which was never booted."""
+        self.id = node
+        self.address = f"/memory/{self.name}/p2p/{node}"
+        self.boot = 0
         self.last_received = BytesReceived(node, b"")
 
     def received(self, message: bytes) -> BytesReceived:

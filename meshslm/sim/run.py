@@ -91,6 +91,8 @@ class Simulation:
             bootstrap_nodes=scenario.bootstrap_nodes,
             network=scenario.network,
             check_every=every or (1 if scenario.nodes <= SMALL_MESH else CHECK_EVERY_IN_LARGE),
+            groups=scenario.groups,
+            clock_spread_us=int(scenario.clock_spread_s * SECOND),
         )
         self.scenario = scenario
         self.seed = seed
@@ -98,7 +100,7 @@ class Simulation:
         self.violations = Violations()
         self.engines = Engines(self.world, scenario, self.violations)
         self.tasks = TaskChecker(self.violations, self.world.node, self.engines.expected)
-        self.views = ViewChecker(self.violations, self.world.nodes, self.engines.hosted)
+        self.views = ViewChecker(self.violations, self.world, self.engines.hosted)
         self.clients = Clients(self.world, scenario, self.tasks, chance.fork("clients"))
         self._sabotage = _Saboteur(scenario.sabotage, chance.fork("sabotage"))
         self._boots = chance.fork("boots")

@@ -18,22 +18,16 @@ from msgspec.structs import replace
 
 from meshslm.errors import OurFault
 from meshslm.sim.corpus import DOMAINS
+from meshslm.sim.fault_kinds import Churn, Cut, Fault, Kill, Partition, end_s
+from meshslm.sim.tables import Count, NotNegative, Positive, Share, Table
+from meshslm.sim.topology import Group
 from meshslm.toml_text import Key, TomlText, key_text
 
 MOST_NODES = 10_000
 """Beyond, one process runs out of memory (a guess: about 1 MiB a node in a full mesh)."""
 
-Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Positive = Annotated[float, msgspec.Meta(gt=0.0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0.0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
 
-
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every table: immutable, by keyword, strict about keys."""
-
-
-class Network(_Table, frozen=True):
+class Network(Table, frozen=True):
     """Links between nodes."""
 
     latency_ms: NotNegative = 0.3
@@ -52,7 +46,7 @@ class Network(_Table, frozen=True):
     """Of a node's uplink, shared by all its links."""
 
 
-class Profile(_Table, frozen=True):
+class Profile(Table, frozen=True):
     """A specialist, and the pretended engine below it."""
 
     name: str
@@ -70,7 +64,7 @@ class Profile(_Table, frozen=True):
     """Memory that its engine takes while it is loaded."""
 
 
-class Workload(_Table, frozen=True):
+class Workload(Table, frozen=True):
     """What clients ask."""
 
     tasks_per_second: NotNegative = 5.0
@@ -89,79 +83,7 @@ class Workload(_Table, frozen=True):
     deadline_s: Positive = 60.0
 
 
-class Kill(_Table, frozen=True, tag_field="kind", tag="kill"):
-    """Processes die at once and lose their state; their machines close what they had open."""
-
-    at_s: NotNegative
-    count: Count = 1
-    nodes: tuple[int, ...] = ()
-    """Which ones, counted from 0; empty: `count` drawn from the living."""
-    back_after_s: Positive | None = None
-    """Started again with the same identity so much later; never where it is left out."""
-    silent: bool = False
-    """The machine lost power: nobody is told, what peers send it goes nowhere."""
-
-
-class Hang(_Table, frozen=True, tag_field="kind", tag="hang"):
-    """Processes stop (as by SIGSTOP) and later go on; connections stay open meanwhile."""
-
-    at_s: NotNegative
-    for_s: Positive
-    count: Count = 1
-    nodes: tuple[int, ...] = ()
-
-
-class Leave(_Table, frozen=True, tag_field="kind", tag="leave"):
-    """Nodes are asked to shut down, and end when they had time to say goodbye."""
-
-    at_s: NotNegative
-    count: Count = 1
-    nodes: tuple[int, ...] = ()
-    back_after_s: Positive | None = None
-
-
-class Churn(_Table, frozen=True, tag_field="kind", tag="churn"):
-    """Kills at random instants, each followed by a restart."""
-
-    from_s: NotNegative
-    to_s: Positive
-    every_s: Positive
-    """Mean time between two kills."""
-    down_s: Positive = 3.0
-    silent_share: Share = 0.3
-
-
-class Partition(_Table, frozen=True, tag_field="kind", tag="partition"):
-    """The network falls into groups that do not hear each other, and heals."""
-
-    at_s: NotNegative
-    for_s: Positive
-    shares: tuple[Positive, ...] = (0.5, 0.5)
-    """Sizes of the groups, relative to each other; who is in which is drawn."""
-
-
-class OneWay(_Table, frozen=True, tag_field="kind", tag="one_way"):
-    """Some nodes are heard by nobody, while they hear everybody."""
-
-    at_s: NotNegative
-    for_s: Positive
-    count: Count = 1
-    nodes: tuple[int, ...] = ()
-
-
-class EngineCrash(_Table, frozen=True, tag_field="kind", tag="engine_crash"):
-    """Engine processes die below their daemons, and come back."""
-
-    at_s: NotNegative
-    count: Count = 1
-    nodes: tuple[int, ...] = ()
-    for_s: Positive = 1.0
-
-
-Fault = Kill | Hang | Leave | Churn | Partition | OneWay | EngineCrash
-
-
-class Checks(_Table, frozen=True):
+class Checks(Table, frozen=True):
     """What the checkers demand beyond what holds always."""
 
     converge_s: Positive = 45.0
@@ -177,7 +99,7 @@ class Checks(_Table, frozen=True):
     after each 64th in meshes of more than 64 nodes."""
 
 
-class Sabotage(_Table, frozen=True):
+class Sabotage(Table, frozen=True):
     """Breaks the simulated world between core and client, to prove that checkers notice."""
 
     drop_chunks: Share = 0.0
@@ -185,7 +107,7 @@ class Sabotage(_Table, frozen=True):
     """Share of what cores hand to clients that is dropped or handed over twice."""
 
 
-class Scenario(_Table, frozen=True):
+class Scenario(Table, frozen=True):
     """One simulation, but for its seed."""
 
     name: str
@@ -208,7 +130,11 @@ class Scenario(_Table, frozen=True):
     profiles: tuple[Profile, ...] = tuple(
         Profile(name=f"{domain}-small", domains=(domain,)) for domain in DOMAINS
     )
+    clock_spread_s: NotNegative = 86_400.0
+    """Clocks of nodes begin at random instants within so much time: no two are alike."""
     network: Network = Network()
+    groups: tuple[Group, ...] = ()
+    """Where nodes stand, if not all alike."""
     workload: Workload = Workload()
     faults: tuple[Fault, ...] = ()
     checks: Checks = Checks()
@@ -324,21 +250,16 @@ def _check_workload(workload: Workload) -> None:
 
 
 def _check_fault(scenario: Scenario, fault: Fault, where: Key) -> None:
-    over = fault_end_s(fault)
+    over = end_s(fault)
     if over > scenario.seconds:
         what = f"the fault lasts until second {over:g}, the run until {scenario.seconds:g}"
         raise Misfit(where, f"{what}: shorten the one or lengthen the other")
     if isinstance(fault, Churn | Partition):
         return
-    for node in fault.nodes:
-        if not 0 <= node < scenario.nodes:
-            raise Misfit((*where, "nodes"), f"node {node} of {scenario.nodes}, counted from 0")
-
-
-def fault_end_s(fault: Fault) -> float:
-    """When the mesh is whole again, as far as this fault is concerned."""
-    if isinstance(fault, Churn):
-        return fault.to_s + fault.down_s
-    if isinstance(fault, Kill | Leave):
-        return fault.at_s + (fault.back_after_s or 0.0)
-    return fault.at_s + fault.for_s
+    lists = {"nodes": fault.nodes}
+    if isinstance(fault, Cut):
+        lists["from_nodes"] = fault.from_nodes
+    for key, numbers in lists.items():
+        for node in numbers:
+            if not 0 <= node < scenario.nodes:
+                raise Misfit((*where, key), f"node {node} of {scenario.nodes}, counted from 0")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from heapq import heappop, heappush
@@ -49,6 +49,7 @@ from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId
 from meshslm.sim.network import Network
 from meshslm.sim.node import End, Guard, MakeCore, SimNode, identity
 from meshslm.sim.scenario import Network as NetworkSettings
+from meshslm.sim.topology import Group, Topology
 
 _HEAD = struct.Struct("<qiB")
 
@@ -107,6 +108,9 @@ class WorldSettings:
     network: NetworkSettings
     check_every: int
     """Events of a node between two calls of its `check()`."""
+    groups: tuple[Group, ...] = ()
+    clock_spread_us: int = 0
+    """Clocks begin within so much time."""
 
 
 class World:
@@ -123,15 +127,23 @@ class World:
         self._make_core = make_core
         self._check_every = settings.check_every
         self._trace = blake2b(digest_size=16)
-        names = chance.fork("identities")
+        self._names = chance.fork("identities")
+        topology = Topology(settings.groups, settings.nodes)
+        self.network = Network(self, settings.network, chance.fork("network"), topology)
+        origins = chance.fork("clocks")
         self.nodes = tuple(
-            SimNode(index, identity(names), chance.fork(f"node/{index}"))
+            SimNode(
+                index,
+                identity(self._names),
+                chance.fork(f"node/{index}"),
+                self.network.line(index),
+                int(origins.unit() * settings.clock_spread_us),
+            )
             for index in range(settings.nodes)
         )
         self._by_id = {node.id: node for node in self.nodes}
         self._by_address = {node.address: node for node in self.nodes}
         self._bootstrap = tuple(n.address for n in self.nodes[: settings.bootstrap_nodes])
-        self.network = Network(self, settings.network, chance.fork("network"))
         self._around = around
         self._perform: dict[type, Callable[[SimNode, Any], None]] = {
             Send: self._send,
@@ -152,8 +164,13 @@ class World:
 
     # --- who is there ---------------------------------------------------------------------------
     def node(self, node: NodeId) -> SimNode:
-        """The node with an identity."""
+        """The node with an identity, or that had it before its disk was lost."""
         return self._by_id[node]
+
+    @property
+    def identities(self) -> Iterable[NodeId]:
+        """Every identity that a node has or had."""
+        return self._by_id
 
     def at_address(self, address: str) -> SimNode | None:
         """The node that listens at an address, if there is one."""
@@ -227,7 +244,7 @@ class World:
         node.events += 1
         perform = self._perform
         try:
-            effects = core.handle(event, self.now)
+            effects = core.handle(event, node.clock.read(self.now))
             if node.events % self._check_every == 0:
                 core.check()
         except Exception as error:  # noqa: BLE001 - whatever a core raises is a finding
@@ -272,6 +289,12 @@ class World:
             for end in ends:
                 self.network.tell_closed(end, "connection closed")
         self._around.died(node)
+
+    def lose_disk(self, node: SimNode) -> None:
+        """A dead node gets a new disk; its old identity is nobody's from now on."""
+        assert not node.up, "a disk is changed while nothing runs"
+        node.renamed(identity(self._names))
+        self._by_id[node.id] = self._by_address[node.address] = node
 
     def hang(self, node: SimNode) -> None:
         """Stop the process; what happens to it waits."""
@@ -321,7 +344,7 @@ class World:
         if old is not None:
             old.open = False
         timer = node.timers[key] = Guard()
-        when = self.now + effect.after_ms * MICROSECONDS_PER_MS
+        when = self.now + node.clock.wait(effect.after_ms * MICROSECONDS_PER_MS)
         self.push(when, timer, node, TimerFired(key, effect.generation))
 
     def _stop_timer(self, node: SimNode, effect: StopTimer) -> None:

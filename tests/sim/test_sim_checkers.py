@@ -20,13 +20,13 @@ from meshslm.sim.checkers import (
     first_difference,
     inconsistency,
 )
-from meshslm.sim.node import SimNode
+from meshslm.sim.node import Line, SimNode
 from meshslm.sim.world import ClientEffect
 from meshslm.wire.messages import Chunk, Hardware, TaskRequest, Timings, Usage
 
 TASK = TaskId("t" * 32)
-NODE = SimNode(0, NodeId("here"), Chance.from_int(1))
-SERVER = SimNode(1, NodeId("there"), Chance.from_int(2))
+NODE = SimNode(0, NodeId("here"), Chance.from_int(1), Line(0.01))
+SERVER = SimNode(1, NodeId("there"), Chance.from_int(2), Line(0.01))
 NOW = Instant(1000)
 ANSWER = Answer((1, 2, 3), "abc", "stop")
 

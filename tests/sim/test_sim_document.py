@@ -8,29 +8,32 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from meshslm.sim.report import Report, _rows
-from meshslm.sim.run import run
-from meshslm.sim.scenario import (
-    Checks,
+from meshslm.sim.fault_kinds import (
     Churn,
+    ClockFault,
+    Clog,
+    Cut,
     EngineCrash,
+    Flap,
     Hang,
     Kill,
     Leave,
-    Network,
     OneWay,
     Partition,
-    Profile,
-    Sabotage,
-    Scenario,
-    Workload,
+    Rough,
+    SlowDisk,
 )
+from meshslm.sim.report import Report, _rows
+from meshslm.sim.run import run
+from meshslm.sim.scenario import Checks, Network, Profile, Sabotage, Scenario, Workload
+from meshslm.sim.topology import Group
 from meshslm.toml_reference import key_rows
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "simulation.md"
 TABLES: dict[str, type[msgspec.Struct]] = {
     "### Top level": Scenario,
     "### `[network]`": Network,
+    "### `[[groups]]`": Group,
     "### `[[profiles]]`": Profile,
     "### `[workload]`": Workload,
     "`kill`: ": Kill,
@@ -39,6 +42,12 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "`churn`: ": Churn,
     "`partition`: ": Partition,
     "`one_way`: ": OneWay,
+    "`cut`: ": Cut,
+    "`clog`: ": Clog,
+    "`rough`: ": Rough,
+    "`flap`: ": Flap,
+    "`clock`: ": ClockFault,
+    "`slow_disk`: ": SlowDisk,
     "`engine_crash`: ": EngineCrash,
     "### `[checks]`": Checks,
     "### `[sabotage]`": Sabotage,

@@ -19,24 +19,25 @@ from meshslm.core.events import EmitChunk, Event, FinishTask, RouteChosen, TaskA
 from meshslm.core.node import NodeCore
 from meshslm.ids import Instant, NodeId, TaskId
 from meshslm.sim.checkers import TaskRecord
-from meshslm.sim.node import SECOND
-from meshslm.sim.run import Progress, Simulation, run
-from meshslm.sim.scenario import (
-    Checks,
+from meshslm.sim.fault_kinds import (
     Churn,
+    ClockFault,
+    Clog,
+    Cut,
     EngineCrash,
     Fault,
+    Flap,
     Hang,
     Kill,
     Leave,
-    Network,
     OneWay,
     Partition,
-    Profile,
-    Scenario,
-    Workload,
-    load_scenario,
+    Rough,
+    SlowDisk,
 )
+from meshslm.sim.node import SECOND
+from meshslm.sim.run import Progress, Simulation, run
+from meshslm.sim.scenario import Checks, Network, Profile, Scenario, Workload, load_scenario
 from meshslm.wire.messages import ChatMessage, TaskRequest
 
 ROOT = Path(__file__).parents[2]
@@ -317,7 +318,20 @@ counts = st.integers(1, 2)
 faults = st.one_of(
     st.builds(Kill, at_s=settled_moments, count=counts, silent=st.booleans()),
     st.builds(Kill, at_s=moments, count=counts, back_after_s=spans, silent=st.booleans()),
-    st.builds(Hang, at_s=moments, for_s=spans, count=counts),
+    st.builds(Hang, at_s=moments, for_s=spans, count=counts, clock_stops=st.booleans()),
+    st.builds(Cut, at_s=moments, for_s=spans, from_count=counts, one_way=st.booleans()),
+    st.builds(Clog, at_s=moments, for_s=spans),
+    st.builds(Rough, at_s=moments, for_s=spans, loss=st.floats(0, 1), delay_ms=st.floats(0, 900)),
+    st.builds(
+        Flap, from_s=st.just(1.0), to_s=st.just(10.0), every_s=st.floats(0.5, 5), down_s=spans
+    ),
+    st.builds(
+        ClockFault,
+        at_s=moments,
+        jump_s=st.floats(0, 100),
+        drift_ppm=st.floats(-100_000, 100_000),
+    ),
+    st.builds(SlowDisk, at_s=moments, for_s=spans),
     st.builds(Leave, at_s=settled_moments),
     st.builds(Leave, at_s=moments, back_after_s=spans),
     st.builds(OneWay, at_s=moments, for_s=spans, count=counts),

@@ -8,16 +8,8 @@ import pytest
 
 from meshslm.errors import OurFault
 from meshslm.sim.corpus import TOPICS
-from meshslm.sim.scenario import (
-    Churn,
-    Kill,
-    Partition,
-    Scenario,
-    default_scenario,
-    fault_end_s,
-    load_scenario,
-    resized,
-)
+from meshslm.sim.fault_kinds import Churn, Kill, Partition, end_s
+from meshslm.sim.scenario import Scenario, default_scenario, load_scenario, resized
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "scenarios"
 
@@ -133,14 +125,14 @@ def test_resizing_keeps_the_scenario_whole() -> None:
 def test_the_default_fits_any_time(seconds: float | None) -> None:
     scenario = default_scenario(seconds)
     assert resized(scenario) == scenario
-    assert max(map(fault_end_s, scenario.faults)) < scenario.seconds
+    assert max(map(end_s, scenario.faults)) < scenario.seconds
 
 
 def test_the_end_of_a_fault_is_when_the_mesh_is_whole_again() -> None:
-    assert fault_end_s(Kill(at_s=3)) == 3
-    assert fault_end_s(Kill(at_s=3, back_after_s=4)) == 7
-    assert fault_end_s(Partition(at_s=3, for_s=2)) == 5
-    assert fault_end_s(Churn(from_s=1, to_s=9, every_s=1, down_s=2)) == 11
+    assert end_s(Kill(at_s=3)) == 3
+    assert end_s(Kill(at_s=3, back_after_s=4)) == 7
+    assert end_s(Partition(at_s=3, for_s=2)) == 5
+    assert end_s(Churn(from_s=1, to_s=9, every_s=1, down_s=2)) == 11
 
 
 def test_every_example_is_sound_and_says_what_it_is() -> None:
