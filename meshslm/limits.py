@@ -33,6 +33,30 @@ CONNECTIONS: Final = 256
 HANDSHAKES: Final = 64
 """Accepted sockets not authenticated yet: each costs 2 ms of a core and may take five seconds."""
 
+CONNECTIONS_PER_SOURCE: Final = 128
+"""Accepted connections from one IP address (or IPv6 network of 64 bits): a whole mesh may be behind
+one NAT, but nobody else is kept out by it."""
+
+CONNECTIONS_PER_PEER: Final = 4
+"""Accepted connections of one identity: it needs one, and a second one while the first dies."""
+
+HANDSHAKES_PER_SOURCE_S: Final = 32
+HANDSHAKES_PER_SOURCE_BURST: Final = 128
+"""Handshakes with callers at one IP address, in a second and at once: at 2 ms each they take a
+sixteenth of a core. Those beyond wait their turn."""
+
+SOURCES: Final = 1_024
+"""IP addresses whose handshakes are counted."""
+
+PEER_MESSAGES_PER_S: Final = 20_000
+PEER_MESSAGES_BURST: Final = 40_000
+"""Messages taken from one peer; one that sends more waits. A core handles about as many in all, so
+that one peer alone never gets it to itself for long; streams of a hundred answers bring 10,000."""
+
+PEER_BYTES_PER_S: Final = 64 * MIB
+PEER_BYTES_BURST: Final = 64 * MIB
+"""Bytes taken from one peer: what Noise and Yamux carry at best, 60 MB/s measured."""
+
 STREAMS_PER_CONNECTION: Final = 16
 """Streams open at a time on one connection. One is ours; other libp2p implementations open a few
 short ones to identify and to ping."""
@@ -82,6 +106,75 @@ DIAL_BACKOFF_MOST_MS: Final = 30_000
 
 PEER_FORGET_MS: Final = 600_000
 """A peer that could not be reached for so long is dialled no more, unless configured."""
+
+# --- failure detection ---------------------------------------------------------------------------
+PROBE_MS: Final = 250
+"""Between two probes that a node begins by itself. In a mesh of any size each node is probed so
+often too, so one that hangs is being looked at within a second in 98 of 100 cases."""
+
+PROBE_AGAIN_MS: Final = 100
+"""Between two pings to a peer that is being looked at: 25 before it is given up."""
+
+PROBE_WAIT_MS: Final = 300
+"""Silence after a first ping before others are asked to try: three times a LAN's worst answer.
+More where the measured round trip says so."""
+
+HELPERS: Final = 3
+"""Others asked to probe a peer that does not answer: what the SWIM paper found to be enough."""
+
+PROBES_FOR_OTHERS: Final = 64
+"""Probes under way on others' behalf; further ones are answered with no."""
+
+PINGS_UNANSWERED: Final = 8
+"""Pings without an answer before a peer is given up, however long it was silent before: at 20 %
+loss either way all eight get lost once in 3,500 times, and silence must come on top of it."""
+
+SUSPICION_MS: Final = 2_500
+SUSPICION_MOST_MS: Final = 4_000
+"""Silence after which a suspect is dead: the first where others have come to suspect it by
+themselves, the second where nobody has. Hung processes must be noticed in three seconds."""
+
+CONFIRMATIONS: Final = 3
+"""Independent suspicions that shorten the wait all the way; the Lifeguard paper's choice."""
+
+LINK_SILENCE_MS: Final = 6_000
+"""A peer that others reach, but not this node, loses its link here after so much silence."""
+
+LATE_MS: Final = 500
+"""This node's own timer came so late: what it did not hear meanwhile is no sign of anything."""
+
+HEALTH_MOST: Final = 2
+"""Times are stretched by up to one more than this on a node that has trouble itself. Lifeguard has
+8, which would let a node that is cut off wait for half a minute."""
+
+NEWS: Final = 16
+"""Pieces of news in one message, about 60 bytes each; we send at most half as many."""
+
+NEWS_REPEATS: Final = 3
+"""Times that a piece of news is handed on, for each doubling of the mesh."""
+
+NEWS_KEPT: Final = 256
+"""Pieces of news waiting to be handed on; what was sent most often makes room."""
+
+FANOUT: Final = 3
+"""Peers told at once of a suspicion or of its refutation, each of whom tells as many."""
+
+# --- conduct -------------------------------------------------------------------------------------
+HOUSEKEEPING_PER_S: Final = 400
+HOUSEKEEPING_BURST: Final = 4_000
+"""Messages of one peer that are not about tasks: an honest one sends some ten a second, and a
+burst of what piled up while this node was stopped."""
+
+BAN_MS: Final = 1_000
+BAN_MOST_MS: Final = 3_600_000
+"""First and longest time without a link to a peer that broke the protocol; four times as long with
+each strike, so that one mistake costs a second and an attack gets an hour."""
+
+BAN_FORGIVE_MS: Final = 600_000
+"""Time without a strike that makes up for one."""
+
+CONDUCT_RECORDS: Final = 2_048
+"""Identities whose conduct is remembered: twice as many as peers are known."""
 
 # --- capability ---------------------------------------------------------------------------------
 SPECIALISTS: Final = 64

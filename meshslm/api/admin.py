@@ -119,6 +119,15 @@ class DialInfo(msgspec.Struct, kw_only=True):
     next_ms: float | None = None
 
 
+class BanInfo(msgspec.Struct, kw_only=True):
+    """One identity to which the asked node takes no link for a time."""
+
+    node: str
+    reason: str
+    strikes: int
+    left_ms: float
+
+
 class StatusReply(msgspec.Struct, kw_only=True):
     """Answer of `GET /mesh/status`."""
 
@@ -136,6 +145,7 @@ class StatusReply(msgspec.Struct, kw_only=True):
     models: list[ModelStatus] = []
     memory_budget_mib: int = 0
     bootstrap: list[DialInfo] = []
+    banned: list[BanInfo] = []
 
 
 class Readiness(msgspec.Struct, kw_only=True):

@@ -55,6 +55,8 @@ class PeerDisconnected:
 
     peer: NodeId
     reason: str
+    fault: bool = False
+    """It ended because the peer, beyond doubt, broke the protocol."""
 
 
 @dataclass(frozen=True, slots=True)

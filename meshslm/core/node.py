@@ -18,12 +18,14 @@ from meshslm import __version__
 from meshslm.chance import Chance
 from meshslm.core import dialling, membership, models, origin, serving
 from meshslm.core.classify import classifier_for, distinct
+from meshslm.core.conduct import TASK_MESSAGES, Conduct
 from meshslm.core.config import CoreConfig
 from meshslm.core.directory import Directory, Peer, PeerState
 from meshslm.core.events import (
     AddressFound,
     BytesReceived,
     DialFailed,
+    Disconnect,
     Effect,
     EngineLoading,
     EngineLost,
@@ -73,6 +75,9 @@ from meshslm.wire.messages import (
     TaskSubmit,
 )
 
+DROPPED = (PeerState.UNREACHABLE, PeerState.LEFT)
+"""Of a peer whose link is about to end nothing more is heard."""
+
 
 class NodeCore:
     """All machines of one node behind one door."""
@@ -82,6 +87,7 @@ class NodeCore:
         self._started = Instant(0)
         self._out = Outbox()
         self._directory = Directory()
+        self._conduct = Conduct(self._out)
         self._chance = chance.fork("route")
         self._cards: tuple[DomainCard, ...] = ()
         self._cards_version = -1
@@ -110,8 +116,8 @@ class NodeCore:
             Started: self._on_started,
             TimerFired: self._on_timer,
             BytesReceived: self._on_bytes,
-            PeerConnected: lambda e, now: self._membership.connected(e.peer, e.address, now),
-            PeerDisconnected: lambda e, now: self._membership.disconnected(e.peer, e.reason, now),
+            PeerConnected: self._on_connected,
+            PeerDisconnected: self._on_disconnected,
             DialFailed: self._on_dial_failed,
             AddressFound: lambda e, now: self._dialling.want(e.address, now),
             ShutdownRequested: self._on_shutdown,
@@ -175,6 +181,19 @@ class NodeCore:
         self._started = now
         self._membership.start(event.boot, event.addresses, now)
 
+    def _on_connected(self, event: PeerConnected, now: Instant) -> None:
+        refusal = self._conduct.refusal(event.peer, now)
+        if refusal:
+            self._dialling.failed(event.address, now, reason=refusal)
+            self._out.put(Disconnect(event.peer, refusal))
+        else:
+            self._membership.connected(event.peer, event.address, now)
+
+    def _on_disconnected(self, event: PeerDisconnected, now: Instant) -> None:
+        if event.fault:
+            self._conduct.strike(event.peer, event.reason, now)
+        self._membership.disconnected(event.peer, event.reason, now)
+
     def _on_dial_failed(self, event: DialFailed, now: Instant) -> None:
         linked = event.peer == self._config.node or (
             event.peer in self._directory.peers and self._directory.peers[event.peer].connected
@@ -195,6 +214,17 @@ class NodeCore:
         self._models.host(names, event.residency, now)
         self._membership.host(event.specialists, event.hardware)
 
+    def _on_ordered(self, event: ModelOrdered, now: Instant) -> None:
+        refusal = self._models.order(event, now)
+        if refusal is not None:
+            self._out.put(OrderAnswered(event.number, *refusal))
+            return
+        if event.order is Order.UNLOAD:
+            why = f"{event.model} was unloaded by order"
+            self._serving.hand_back(event.model, why, now, running=event.at_once)
+            self._models.settle(now)
+        self._out.put(OrderAnswered(event.number))
+
     def _on_engine_ready(self, event: EngineReady, now: Instant) -> None:
         if self._models.ready(event.model, now):
             self._serving.engine_ready(event.model, event.slots, now)
@@ -210,20 +240,29 @@ class NodeCore:
 
     def _on_bytes(self, event: BytesReceived, now: Instant) -> None:
         peer = self._directory.peers.get(event.peer)
-        if peer is None or not peer.connected:
+        if peer is None or not peer.connected or peer.state in DROPPED:
             return
         try:
-            message = decode(event.message)
-            if type(message) is Hello:
-                self._membership.on_hello(event.peer, message, now)
-            elif peer.state is PeerState.ALIVE or type(message) is Goodbye:
-                peer.heard = now
-                self._member_messages[type(message)](peer, message, now)
-        except UnknownKind as unknown:
-            self._out.tell("peer.unknown-message", str(unknown), peer=event.peer)
+            self._hear(peer, event.message, now)
         except PeerFault as fault:
             self._out.tell("peer.fault", str(fault), peer=event.peer)
+            self._conduct.strike(event.peer, str(fault), now)
             self._membership.drop(peer, f"fault: {fault}", now)
+
+    def _hear(self, peer: Peer, encoded: bytes, now: Instant) -> None:
+        message = None
+        try:
+            message = decode(encoded)
+        except UnknownKind as unknown:
+            self._out.tell("peer.unknown-message", str(unknown), peer=peer.node)
+        alive = peer.state is PeerState.ALIVE
+        if not alive or type(message) not in TASK_MESSAGES:
+            self._conduct.spend(peer.node, now)
+        if type(message) is Hello:
+            self._membership.on_hello(peer.node, message, now)
+        elif message is not None and (alive or type(message) is Goodbye):
+            peer.heard = now
+            self._member_messages[type(message)](peer, message, now)
 
     def _usage(self, model: str) -> tuple[int, int]:
         return self._serving.usage(model)
@@ -315,6 +354,7 @@ class NodeCore:
             models=self._models.views(),
             memory_budget_mib=self._models.budget_mib,
             bootstrap=self._dialling.configured(now),
+            banned=self._conduct.banned(now),
         )
 
     def unready(self) -> tuple[str, ...]:
@@ -323,6 +363,7 @@ class NodeCore:
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant of any machine is broken."""
+        self._conduct.check()
         self._dialling.check()
         self._membership.check()
         self._models.check()

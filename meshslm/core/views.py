@@ -81,6 +81,18 @@ class DialView:
 
 
 @dataclass(frozen=True, slots=True)
+class BanView:
+    """One identity to which no link is taken for a time."""
+
+    node: NodeId
+    reason: str
+    """Of its last strike."""
+    strikes: int
+    left_ms: float
+    """Until a link is taken again."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatusView:
     """One node about itself."""
 
@@ -100,3 +112,4 @@ class StatusView:
     memory_budget_mib: int = 0
     """Memory for all models together; 0: without bound."""
     bootstrap: tuple[DialView, ...] = ()
+    banned: tuple[BanView, ...] = ()

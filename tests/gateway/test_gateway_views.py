@@ -19,6 +19,7 @@ PAIRS: list[tuple[Any, Any]] = [
     (views.StatusView, admin.StatusReply),
     (views.TaskCounts, admin.TaskCountsInfo),
     (views.DialView, admin.DialInfo),
+    (views.BanView, admin.BanInfo),
     (messages.Specialist, admin.SpecialistInfo),
     (messages.DomainCard, admin.Card),
     (messages.Hardware, admin.HardwareInfo),
