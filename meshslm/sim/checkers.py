@@ -179,6 +179,8 @@ class TaskChecker:
             self._wrong(record.task, now, "finished before anybody was chosen")
             return
         server = self._find(route.node)
+        if server.hostile:
+            return
         for choice in range(record.request.choices):
             answer = self._expected(server, route.profile, record.request, choice)
             self._compare(record, choice, answer, now)
@@ -241,6 +243,7 @@ class ViewChecker:
         self._world = world
         self._nodes = world.nodes
         self._hosted = hosted
+        self._hostile = any(node.hostile for node in world.nodes)
         self._suspect = 0
         self._change: tuple[str, Instant] | None = None
         self.history: list[Convergence] = []
@@ -290,7 +293,10 @@ class ViewChecker:
     def consistent(self, node: SimNode, now: Instant) -> None:
         """What a node says about the mesh must make sense, whether it is right or not."""
         assert node.core is not None, "only nodes that were booted are asked"
-        views = node.core.peers(node.clock.read(now))
+        views: Sequence[PeerView] = node.core.peers(node.clock.read(now))
+        if self._hostile:  # whom liars made up may be known of, but never as being there
+            known = dict.fromkeys(self._world.identities)
+            views = [v for v in views if v.node in known or v.state == "alive"]
         problem = inconsistency(node.id, views, self._world.identities)
         if problem:
             self._violations.note("peers()", now, f"at {node.name}: {problem}")
@@ -298,11 +304,11 @@ class ViewChecker:
     def _difference(self, now: Instant) -> str | None:
         """What one node sees wrongly; asks the node first that was wrong the last time."""
         living = [node for node in self._nodes if node.living]
-        alive = {node.id: node for node in living if not node.leaving}
+        alive = {node.id: node for node in living if not node.leaving and not node.hostile}
         for step in range(len(living)):
             place = (self._suspect + step) % len(living)
             node = living[place]
-            if node.leaving:
+            if node.leaving or node.hostile:
                 continue
             problem = self._misjudged(node, alive, now)
             if problem:
@@ -315,6 +321,8 @@ class ViewChecker:
         seen, meet = 0, self._world.network.meet
         for view in node.core.peers(node.clock.read(now)):
             if view.state == "self":
+                continue
+            if self._hostile and self._world.node(view.node).hostile:
                 continue
             peer = alive.get(view.node)
             if view.state == "alive":

@@ -134,6 +134,7 @@ class SimNode:
         "events",
         "held",
         "host_up",
+        "hostile",
         "hung",
         "id",
         "index",
@@ -171,6 +172,8 @@ class SimNode:
         self.host_up = True
         """The machine runs; without it nobody answers a dial or resets a connection."""
         self.hung = False
+        self.hostile = False
+        """It means ill, and is not judged."""
         self.leaving = False
         self.life = Guard()
         self.ends: dict[NodeId, End] = {}

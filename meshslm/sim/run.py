@@ -13,6 +13,7 @@ from functools import partial
 from time import perf_counter
 
 from meshslm.chance import Chance
+from meshslm.core.config import CoreConfig
 from meshslm.core.events import (
     EmitChunk,
     LoadModel,
@@ -25,7 +26,8 @@ from meshslm.ids import MICROSECONDS_PER_MS, NodeId
 from meshslm.sim.checkers import TaskChecker, TaskRecord, ViewChecker, Violations
 from meshslm.sim.engines import Engines
 from meshslm.sim.faults import Faults
-from meshslm.sim.node import SECOND, MakeCore, SimNode
+from meshslm.sim.hostile import Hostile, HostileCore
+from meshslm.sim.node import SECOND, Core, MakeCore, SimNode
 from meshslm.sim.report import (
     Report,
     RoutingFigures,
@@ -96,7 +98,9 @@ class Simulation:
         )
         self.scenario = scenario
         self.seed = seed
-        self.world = World(settings, make_core, chance.fork("world"), around=self)
+        self._make_core = make_core
+        self.world = World(settings, self._core, chance.fork("world"), around=self)
+        self._deeds = self._draw_hostile(chance.fork("hostile"))
         self.violations = Violations()
         self.engines = Engines(self.world, scenario, self.violations)
         self.tasks = TaskChecker(self.violations, self.world.node, self.engines.expected)
@@ -143,6 +147,23 @@ class Simulation:
     def _unsettled(self) -> bool:
         return bool(self.tasks.open) or not self.views.converged
 
+    def _draw_hostile(self, chance: Chance) -> dict[int, tuple[Hostile, ...]]:
+        """Who means ill, and how; each node is in one plan at most unless plans name it."""
+        scenario = self.scenario
+        first = min(scenario.bootstrap_nodes, scenario.nodes - 1)
+        left = [*chance.shuffled(range(first)), *chance.shuffled(range(first, scenario.nodes))]
+        deeds: dict[int, tuple[Hostile, ...]] = {}
+        for plan in scenario.hostile:
+            for index in plan.nodes or [left.pop() for _ in range(plan.count)]:
+                deeds[index] = (*deeds.get(index, ()), plan)
+                self.world.nodes[index].hostile = True
+        return deeds
+
+    def _core(self, config: CoreConfig, chance: Chance) -> Core:
+        deeds = self._deeds.get(self.world.node(config.node).index)
+        core = self._make_core(config, chance)
+        return HostileCore(core, deeds, chance.fork("hostile")) if deeds else core
+
     def _boot_all(self) -> None:
         window = self.scenario.boot_over_s * SECOND
         instants = [int(self._boots.unit() * window) for _ in self.world.nodes]
@@ -155,7 +176,7 @@ class Simulation:
         self.world.call(self.world.now + POLL_MS * MICROSECONDS_PER_MS, self._poll)
 
     def _look(self) -> None:
-        living = [node for node in self.world.nodes if node.living]
+        living = [node for node in self.world.nodes if node.living and not node.hostile]
         if living:
             self.views.consistent(living[self._looked_at % len(living)], self.world.now)
             self._looked_at += 1
@@ -197,6 +218,8 @@ class Simulation:
 
     def stray_send(self, node: SimNode, peer: NodeId) -> None:
         """See `Surroundings`."""
+        if node.hostile:
+            return
         to = self.world.node(peer).name
         self.violations.note("link", self.world.now, f"{node.name} sends to {to}, not connected")
 
@@ -212,7 +235,7 @@ class Simulation:
         self.tasks.at_end(world.now)
         self.views.at_end(world.now, self.scenario.checks.converge_s * 1000)
         for node in world.nodes:
-            if node.living:
+            if node.living and not node.hostile:
                 self.views.consistent(node, world.now)
         self._demand("answered", self._answered(), self.scenario.checks.answered_share)
         routing = self._routing()
@@ -233,7 +256,7 @@ class Simulation:
         return figures.answered, figures.sent - figures.cancelled - figures.orphaned
 
     def _routing(self) -> RoutingFigures:
-        answered = [r for r in self.tasks.records.values() if r.outcome == "answered"]
+        answered = [r for r in self.tasks.records.values() if self._honestly_answered(r)]
         classified = [r for r in answered if r.named == "auto"]
         named = [r for r in answered if r.named != "auto"]
         return RoutingFigures(
@@ -242,6 +265,11 @@ class Simulation:
             len(named),
             sum(self._right(record) for record in named),
         )
+
+    def _honestly_answered(self, record: TaskRecord) -> bool:
+        route = record.route
+        honest = route is not None and not self.world.node(route.node).hostile
+        return record.outcome == "answered" and honest
 
     def _right(self, record: TaskRecord) -> bool:
         route = record.route

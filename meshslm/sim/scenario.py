@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from meshslm.errors import OurFault
 from meshslm.sim.corpus import DOMAINS
 from meshslm.sim.fault_kinds import Churn, Cut, Fault, Kill, Partition, end_s
+from meshslm.sim.hostile import Hostile
 from meshslm.sim.tables import Count, NotNegative, Positive, Share, Table
 from meshslm.sim.topology import Group
 from meshslm.toml_text import Key, TomlText, key_text
@@ -69,6 +70,11 @@ class Workload(Table, frozen=True):
 
     tasks_per_second: NotNegative = 5.0
     """Of the whole mesh, arriving at random (Poisson) on random living nodes."""
+    curve: tuple[NotNegative, ...] = ()
+    """How the rate changes over a day: factors at equal distances, joined by straight lines, the
+    last with the first; empty: always 1."""
+    day_s: Positive = 86_400.0
+    """How long such a day is."""
     start_s: NotNegative = 6.0
     domain_share: Share = 0.3
     model_share: Share = 0.1
@@ -137,6 +143,8 @@ class Scenario(Table, frozen=True):
     """Where nodes stand, if not all alike."""
     workload: Workload = Workload()
     faults: tuple[Fault, ...] = ()
+    hostile: tuple[Hostile, ...] = ()
+    """Nodes that mean ill."""
     checks: Checks = Checks()
     sabotage: Sabotage = Sabotage()
 
@@ -209,6 +217,7 @@ def check_scenario(scenario: Scenario) -> None:
     _check_workload(scenario.workload)
     for place, fault in enumerate(scenario.faults):
         _check_fault(scenario, fault, ("faults", place))
+    _check_hostile(scenario)
     splits = sorted((f.at_s, f.at_s + f.for_s) for f in scenario.faults if isinstance(f, Partition))
     for (_, healed), (begun, _) in pairwise(splits):
         if begun <= healed:
@@ -247,6 +256,20 @@ def _check_workload(workload: Workload) -> None:
         low, high = getattr(workload, key)
         if low > high:
             raise Misfit(("workload", key), f"{low} is above {high}")
+    if workload.curve and not any(workload.curve):
+        raise Misfit(("workload", "curve"), "all of it is 0: set tasks_per_second to 0 instead")
+
+
+def _check_hostile(scenario: Scenario) -> None:
+    hostile = 0
+    for place, plan in enumerate(scenario.hostile):
+        hostile += len(plan.nodes) or plan.count
+        for node in plan.nodes:
+            if not 0 <= node < scenario.nodes:
+                what = f"node {node} of {scenario.nodes}, counted from 0"
+                raise Misfit(("hostile", place, "nodes"), what)
+    if hostile and hostile >= scenario.nodes:
+        raise Misfit(("hostile",), f"{hostile} of {scenario.nodes} nodes: one must be honest")
 
 
 def _check_fault(scenario: Scenario, fault: Fault, where: Key) -> None:

@@ -7,6 +7,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
 
 from meshslm.chance import Chance
@@ -43,17 +44,26 @@ class Clients:
             self._next(int(self._workload.start_s * SECOND))
 
     def _next(self, earliest: int) -> None:
-        gap = -log(1.0 - self._chance.unit()) / self._workload.tasks_per_second
-        when = earliest + int(gap * SECOND)
-        if when <= self._until:
-            self._world.call(when, self._arrive)
+        """Draw the next arrival: at the busiest rate, of which quieter hours keep their part."""
+        curve = self._workload.curve
+        peak = max(curve, default=1.0)
+        when = earliest
+        while True:
+            gap = -log(1.0 - self._chance.unit()) / (self._workload.tasks_per_second * peak)
+            when += int(gap * SECOND)
+            if when > self._until:
+                return
+            hour = when / SECOND / self._workload.day_s
+            if not curve or self._chance.unit() * peak < factor(curve, hour):
+                self._world.call(when, self._arrive)
+                return
 
     def _arrive(self) -> None:
         self._next(self._world.now)
         chance = self._chance
         task, request, domain, named = self._draw()
         patience = chance.between(0.05, 2.0) if chance.unit() < self._workload.cancel_share else 0.0
-        living = [node for node in self._world.nodes if node.living and not node.leaving]
+        living = [n for n in self._world.nodes if n.living and not n.leaving and not n.hostile]
         place = chance.unit()
         if not living:
             return
@@ -95,6 +105,14 @@ class Clients:
             deadline_ms=int(workload.deadline_s * 1000),
         )
         return chance.task_id(), request, domain, named
+
+
+def factor(curve: Sequence[float], days: float) -> float:
+    """The height of a curve that repeats each day, so many days after its beginning."""
+    place = days % 1.0 * len(curve)
+    step = min(int(place), len(curve) - 1)
+    here, there = curve[step], curve[(step + 1) % len(curve)]
+    return here + (there - here) * (place - step)
 
 
 def _reachable(scenario: Scenario) -> tuple[Profile, ...]:

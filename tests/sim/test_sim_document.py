@@ -23,6 +23,7 @@ from meshslm.sim.fault_kinds import (
     Rough,
     SlowDisk,
 )
+from meshslm.sim.hostile import Hostile
 from meshslm.sim.report import Report, _rows
 from meshslm.sim.run import run
 from meshslm.sim.scenario import Checks, Network, Profile, Sabotage, Scenario, Workload
@@ -49,6 +50,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "`clock`: ": ClockFault,
     "`slow_disk`: ": SlowDisk,
     "`engine_crash`: ": EngineCrash,
+    "### `[[hostile]]`": Hostile,
     "### `[checks]`": Checks,
     "### `[sabotage]`": Sabotage,
 }
