@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from meshslm.engine import worker
+import meshslm.engine.worker as worker_program  # first: it settles how OpenMP waits
+from meshslm.engine import loading
 from meshslm.engine.pipe import Pipe
 from meshslm.engine.protocol import Load
 
@@ -81,15 +82,15 @@ def probe(model: Path) -> None:
 
 
 def main() -> int:
-    load = worker.load
+    load = loading.load
 
     def load_and_probe(pipe: Pipe, command: Load) -> object:
         loaded = load(pipe, command)
         probe(Path(command.path))
         return loaded
 
-    worker.load = load_and_probe  # type: ignore[assignment]  # the same, and a little more
-    return worker.main()
+    loading.load = load_and_probe  # type: ignore[assignment]  # the same, and a little more
+    return worker_program.main()
 
 
 if __name__ == "__main__":

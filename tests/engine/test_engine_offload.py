@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm.engine import llama, llama_devices, worker
+from meshslm.engine import llama, llama_devices, loading
 from meshslm.engine.estimate import estimate
 from meshslm.engine.gguf import GgufHeader, LongArray, Tensor, Value
 from meshslm.engine.offload import RESERVE_MIB, plan
@@ -74,10 +74,10 @@ def test_as_many_as_fit(free: float, context: int, slots: int) -> None:
 def test_what_the_worker_is_told_and_what_it_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     told, free = Load("x", 2048, 4, 512, None, gpu_layers=5), Load("x", 2048, 4, 512, None)
     if not llama.offloads():
-        assert worker.layers_on_gpu(told, header()) == 0
-    monkeypatch.setattr(worker, "offloads", lambda: True)
-    assert worker.layers_on_gpu(told, header()) == 5
+        assert loading.layers_on_gpu(told, header()) == 0
+    monkeypatch.setattr(loading, "offloads", lambda: True)
+    assert loading.layers_on_gpu(told, header()) == 5
     monkeypatch.setattr(llama_devices, "gpu_free_mib", lambda: 100_000)
-    assert worker.layers_on_gpu(free, header()) == LAYERS + 1
+    assert loading.layers_on_gpu(free, header()) == LAYERS + 1
     monkeypatch.setattr(llama_devices, "gpu_free_mib", lambda: 0)
-    assert worker.layers_on_gpu(free, header()) == 0
+    assert loading.layers_on_gpu(free, header()) == 0

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import meshslm.engine.worker  # noqa: F401 - first: it settles how OpenMP waits
 from meshslm.engine.cores import ThreadChoice
 from meshslm.engine.gguf import read_header
+from meshslm.engine.loading import load_decoder
+from meshslm.engine.loop import Worker
 from meshslm.engine.pipe import Pipe
 from meshslm.engine.protocol import (
     Command,
@@ -20,7 +23,6 @@ from meshslm.engine.protocol import (
     Shutdown,
     Start,
 )
-from meshslm.engine.worker import Worker, load_decoder
 from meshslm.wire.messages import ChatMessage, Chunk, Sampling, TaskRequest, Usage
 
 
