@@ -304,10 +304,8 @@ class EngineProcess:
                 return RunProduced(RunId(run), chunk) if run in self._active else None
             case Ended(run, usage, timings):
                 return RunEnded(RunId(run), usage, timings) if self._over(run) else None
-            case Failed(run, code, detail):
-                if not self._over(run):
-                    return None
-                return RunFailed(RunId(run), code, detail)
+            case Failed(run, code, detail, param):
+                return RunFailed(RunId(run), code, detail, param) if self._over(run) else None
             case Measured(prefill, decode, warm):
                 return EngineMeasured(self.model, prefill, decode, warm)
             case Ready():

@@ -185,21 +185,21 @@ class ScriptedEngine:
         prompt = prompt_tokens(request)
         if request.choices > self.speed.slots:
             detail = f"{request.choices} choices, but this engine runs {self.speed.slots} at a time"
-            return RunFailed(run, FaultCode.BAD_REQUEST, detail)
+            return RunFailed(run, FaultCode.BAD_REQUEST, detail, "n")
         if prompt + max(request.max_tokens, 1) > room:
             total = prompt + request.max_tokens
             detail = (
                 f"{prompt} prompt tokens and {request.max_tokens} to generate are {total}, "
                 f"but the context has {room}"
             )
-            return RunFailed(run, FaultCode.CONTEXT_OVERFLOW, detail)
+            return RunFailed(run, FaultCode.CONTEXT_OVERFLOW, detail, "max_tokens")
         for bias in request.sampling.logit_bias:
             if not 0 <= bias.token < VOCABULARY:
                 detail = (
                     f"logit_bias for token {bias.token}, but the vocabulary has tokens 0 to "
                     f"{VOCABULARY - 1}"
                 )
-                return RunFailed(run, FaultCode.BAD_REQUEST, detail)
+                return RunFailed(run, FaultCode.BAD_REQUEST, detail, "logit_bias")
         return None
 
     def _admit(self, now: Instant) -> None:

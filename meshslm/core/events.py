@@ -233,6 +233,8 @@ class RunFailed:
     run: RunId
     code: FaultCode
     detail: str
+    param: str = ""
+    """Field of the request that is at fault, if one is."""
 
 
 Event = (
@@ -373,6 +375,8 @@ class FailTask:
     code: FaultCode
     detail: str
     retry_after_ms: int = 0
+    param: str = ""
+    """Field of the request that is at fault, if one is."""
 
 
 # --- effects: telling ---------------------------------------------------------------------------

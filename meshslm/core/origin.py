@@ -31,6 +31,7 @@ from meshslm.wire.messages import (
     TaskChunk,
     TaskDone,
     TaskEnded,
+    TaskFailed,
     TaskRefused,
     TaskRequest,
     TaskResend,
@@ -55,6 +56,7 @@ class Fault:
     code: FaultCode
     detail: str
     retry_after_ms: int = 0
+    param: str = ""
 
 
 @dataclass(slots=True)
@@ -185,7 +187,7 @@ class Origin:
         task.heard = now
         if isinstance(reply, TaskRefused):
             if task.next_seq == 0 or reply.code == FaultCode.PEER_LOST:
-                self._move_on(task, _fault(reply.code, reply.detail, reply.retry_after_ms), now)
+                self._move_on(task, _fault(reply), now)
             return
         if not task.accepted:
             task.accepted = True
@@ -247,7 +249,7 @@ class Origin:
         """Nobody is left in this round: wait for those that may recover, or give up."""
         fault = task.fault
         if fault is None or not refusal.exhausted:
-            self._end_failed(task, fault or Fault(refusal.code, refusal.detail, 1000))
+            self._end_failed(task, fault or Fault(refusal.code, refusal.detail, 1000, "model"))
         elif fault.code in WAITING_IS_VAIN or task.attempt >= limits.ATTEMPTS:
             self._end_failed(task, fault)
         else:
@@ -292,9 +294,7 @@ class Origin:
                 self._out.put(FinishTask(task.task, current.usage, current.timings))
                 self._forget(task)
             else:
-                self._move_on(
-                    task, _fault(current.code, current.detail, current.retry_after_ms), now
-                )
+                self._move_on(task, _fault(current), now)
             return
         if task.known_items and task.known_items <= task.next_seq:
             task.known_items = 0
@@ -334,7 +334,8 @@ class Origin:
 
     def _end_failed(self, task: Task, fault: Fault) -> None:
         self.counts.failed += 1
-        self._out.put(FailTask(task.task, fault.code, fault.detail, fault.retry_after_ms))
+        told = FailTask(task.task, fault.code, fault.detail, fault.retry_after_ms, fault.param)
+        self._out.put(told)
         self._forget(task)
 
     def _forget(self, task: Task) -> None:
@@ -355,9 +356,10 @@ class Origin:
                 assert self._out.timer_runs(WATCH, task.task), "a remote task unwatched"
 
 
-def _fault(code: str, detail: str, retry_after_ms: int) -> Fault:
+def _fault(told: TaskRefused | TaskFailed) -> Fault:
     """A fault from the wire; a code from a later version counts as a bug over there."""
+    param = told.param if isinstance(told, TaskFailed) else ""
     try:
-        return Fault(FaultCode(code), detail, retry_after_ms)
+        return Fault(FaultCode(told.code), told.detail, told.retry_after_ms, param)
     except ValueError:
-        return Fault(FaultCode.INTERNAL, f"{code}: {detail}", retry_after_ms)
+        return Fault(FaultCode.INTERNAL, f"{told.code}: {told.detail}", told.retry_after_ms)

@@ -33,6 +33,7 @@ from meshslm.errors import FaultCode
 from meshslm.ids import Instant, NodeId, RunId, TaskId, after, ms_between
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import (
+    DETAIL_BYTES,
     EngineLoad,
     Specialist,
     TaskAccepted,
@@ -293,7 +294,7 @@ class Serving:
         """A run broke off."""
         run = self._by_run.get(event.run)
         if run is not None:
-            self._fail(run, event.code, event.detail, now)
+            self._fail(run, event.code, event.detail, now, event.param)
 
     def deadline(self, run_id: RunId, now: Instant) -> None:
         """A run's time is up."""
@@ -381,12 +382,12 @@ class Serving:
         run.log.append(encoded)
         self._out.send_encoded(origin, Lane.INTERACTIVE, encoded)
 
-    def _fail(self, run: Run, code: FaultCode, detail: str, now: Instant) -> None:
+    def _fail(self, run: Run, code: FaultCode, detail: str, now: Instant, param: str = "") -> None:
         """End a run with a fault; the engine has let go of it already, or never had it."""
         _, task, attempt = run.key
-        detail = detail.encode()[:1000].decode(errors="ignore")
+        told = _clipped(detail, DETAIL_BYTES), 0, _clipped(param, limits.NAME_BYTES)
         self._over_with(run, now)
-        self._item(run, TaskFailed(task, attempt, run.seq, code, detail), now)
+        self._item(run, TaskFailed(task, attempt, run.seq, code, *told), now)
 
     def _stop(self, run: Run, now: Instant) -> None:
         """End a run that nobody waits for."""
@@ -442,6 +443,11 @@ class Serving:
             assert run.state is not RunState.OVER
             assert self._known[run.key] is run
             assert self._out.timer_runs(DEADLINE, str(run.run))
+
+
+def _clipped(text: str, most: int) -> str:
+    """At most so many bytes of a text; what is no text at all becomes question marks."""
+    return text.encode(errors="replace")[:most].decode(errors="ignore")
 
 
 def prompt_bytes(request: TaskRequest) -> int:

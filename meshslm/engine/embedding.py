@@ -195,7 +195,7 @@ class EncoderWorker:
             else:
                 self._readings.add(self._reading(number, request))
         except RequestFault as fault:
-            self._reports.append(Failed(number, fault.code, fault.detail))
+            self._reports.append(Failed(number, fault.code, fault.detail, fault.param or ""))
 
     def _reading(self, number: int, request: TaskRequest) -> Reading:
         """A request as tokens. Raises `RequestFault`."""

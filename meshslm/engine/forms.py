@@ -109,7 +109,7 @@ class Forms:
     def _thinking(self, request: TaskRequest, prompt: list[Part]) -> Thinking:
         knows = bool(request.messages) and self._template.thinks
         if request.thinking and not knows:
-            raise _fault("this model's chat template knows no thinking", "thinking")
+            raise _fault("this model's chat template knows no thinking", "enable_thinking")
         if not knows:
             return Thinking.NONE
         tail = prompt[-1].text if prompt and not prompt[-1].literal else ""
@@ -329,9 +329,9 @@ def _check_thinking(request: TaskRequest) -> None:
             f"{request.thinking_tokens} tokens of thinking, and no thinking", "thinking_tokens"
         )
     if request.thinking and request.thinking_tokens == 0:
-        raise _fault("thinking, in no token", "thinking_tokens")
+        raise _fault("thinking, in no token", "thinking_budget")
     if request.thinking and not request.messages:
-        raise _fault("thinking needs a conversation, not a bare prompt", "thinking")
+        raise _fault("thinking needs a conversation, not a bare prompt", "enable_thinking")
 
 
 def _fault(detail: str, param: str) -> RequestFault:

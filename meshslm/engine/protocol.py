@@ -134,6 +134,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True, array_like=True):
     run: int
     code: FaultCode
     detail: str
+    param: str = ""
+    """Field of the request that is at fault, if one is."""
 
 
 class Measured(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -273,7 +273,7 @@ class Intake:
             raise RequestFault(
                 FaultCode.CONTEXT_OVERFLOW,
                 f"{len(prompt)} prompt tokens{asked}, but the context has {self._context}",
-                param="max_tokens" if room >= 1 else "messages",
+                param="max_tokens" if room >= 1 else "messages" if request.messages else "prompt",
             )
         seed = request.sampling.seed
         if seed is None:

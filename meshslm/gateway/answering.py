@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
@@ -163,7 +163,7 @@ class _Answer:
                         self._timings = item.timings
                         return None
                     case FailTask():
-                        return _fault(item)
+                        return _fault(item, self._job.names)
                 item = stream.take_nowait()
             await self._flush()
         return RequestFault(FaultCode.INTERNAL, "The task ended without an outcome.")
@@ -294,8 +294,10 @@ def _plus(one: Usage, other: Usage) -> Usage:
     )
 
 
-def _fault(item: FailTask) -> RequestFault:
-    return RequestFault(item.code, item.detail, retry_after_ms=item.retry_after_ms or None)
+def _fault(item: FailTask, names: Mapping[str, str]) -> RequestFault:
+    param = names.get(item.param, item.param) or None
+    retry_after_ms = item.retry_after_ms or None
+    return RequestFault(item.code, item.detail, param=param, retry_after_ms=retry_after_ms)
 
 
 def _surplus(chunk: Chunk) -> RequestFault:

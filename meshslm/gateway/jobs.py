@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshslm.api.openai_responses import RouteInfo
@@ -69,6 +69,8 @@ class Job:
     whole: Callable[[], Collector]
     events: Callable[[Head], EventWriter] | None = None
     """Makes the writer of its stream; None where it does not stream."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What its fields are called, where nodes have other names for them."""
 
     @property
     def generates(self) -> bool:

@@ -28,6 +28,11 @@ from meshslm.gateway.translate import conversation_task
 from meshslm.wire.messages import Chunk, Usage
 
 _requests = msgspec.json.Decoder(ResponseRequest)
+_NAMES = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+}
 
 
 class ResponseWhole:
@@ -79,6 +84,7 @@ class Responses:
             id_prefix="resp_",
             whole=partial(ResponseWhole, exchange),
             events=partial(ResponseEvents, exchange=exchange) if asked.stream else None,
+            names=_NAMES,
         )
 
     async def get(self, request: Request) -> Response:

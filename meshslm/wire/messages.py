@@ -469,6 +469,8 @@ class TaskFailed:
     code: Annotated[str, Tag(4, most=32)]
     detail: Annotated[str, Tag(5, most=DETAIL_BYTES)] = ""
     retry_after_ms: Annotated[int, Tag(6, most=COUNT)] = 0
+    param: Annotated[str, Tag(7, most=Name)] = ""
+    """Field of the request that is at fault, if one is."""
 
 
 Message = (

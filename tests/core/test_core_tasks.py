@@ -337,9 +337,18 @@ def test_a_refusal_moves_the_task(trio_of: Mesh) -> None:
 def test_a_fault_that_every_node_would_find_is_not_retried(trio_of: Mesh) -> None:
     ask(trio_of, "a", "coder")
     node = trio_of.effects("a", RouteChosen)[0].node
-    trio_of.give(node, RunFailed(RunId(1), FaultCode.CONTEXT_OVERFLOW, "9000 tokens, not 2048"))
+    detail = "9000 tokens, not 2048"
+    trio_of.give(node, RunFailed(RunId(1), FaultCode.CONTEXT_OVERFLOW, detail, "max_tokens"))
     assert fault(trio_of).code is FaultCode.CONTEXT_OVERFLOW
-    assert "9000" in fault(trio_of).detail
+    assert (fault(trio_of).detail, fault(trio_of).param) == (detail, "max_tokens")
+
+
+def test_a_fault_that_is_too_long_for_a_message_is_cut(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    too_long = "\ud800" + "ä" * limits.KIB
+    pair.give("b", RunFailed(RunId(1), FaultCode.BAD_REQUEST, too_long, too_long))
+    assert fault(pair).detail == "?" + "ä" * 511
+    assert fault(pair).param == "?" + "ä" * 63
 
 
 def test_a_crashed_engine_that_comes_back_answers_after_all(mesh: Mesh) -> None:

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import httpx
 import pytest
 import trio
 import trio.lowlevel
 
 from meshslm.adapters.memory_link import MemoryLink, MemoryNetwork
+from meshslm.adapters.scripted_port import ScriptedPort
 from meshslm.adapters.system_clock import SystemClock
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
@@ -33,8 +35,9 @@ from meshslm.daemon.pump import Pump
 from meshslm.daemon.service import NodeService
 from meshslm.daemon.timers import Timers
 from meshslm.errors import FaultCode
+from meshslm.gateway import create_app
 from meshslm.ids import NodeId, RunId
-from meshslm.ports import Post
+from meshslm.ports import Engine, Post
 from meshslm.profiles import Profile
 from meshslm.wire.messages import (
     ChatMessage,
@@ -88,7 +91,7 @@ class Node:
     """Everything but HTTP and llama.cpp."""
 
     def __init__(
-        self, network: MemoryNetwork, name: str, *bootstrap: str, engine: TalkingEngine | None
+        self, network: MemoryNetwork, name: str, *bootstrap: str, engine: Engine | None
     ) -> None:
         node = NodeId(name)
         self.engine = engine
@@ -132,7 +135,7 @@ async def until(fact: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def pair(engine: TalkingEngine) -> AsyncIterator[tuple[Node, Node]]:
+async def pair(engine: Engine) -> AsyncIterator[tuple[Node, Node]]:
     """A asks; B answers."""
     network = MemoryNetwork()
     async with (
@@ -168,6 +171,27 @@ async def test_many_answers_at_once_do_not_mix() -> None:
             for _ in range(20):
                 nursery.start_soon(ask)
         assert answers == ["".join(WORDS)] * 20
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "code", "param"),
+    [
+        ({"max_tokens": 5000}, 400, "context_length_exceeded", "max_tokens"),
+        ({"n": 9}, 400, "bad_request", "n"),
+        ({"logit_bias": {"2000000": 1}}, 400, "bad_request", "logit_bias"),
+        ({"model": "nobody"}, 404, "model_not_found", "model"),
+    ],
+)
+async def test_what_an_engine_refuses_is_named_where_it_was_asked(
+    wrong: dict[str, object], status: int, code: str, param: str
+) -> None:
+    async with pair(ScriptedPort("tiny")) as (a, _):
+        transport = httpx.ASGITransport(create_app(a.service, version="0"))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            body = {"model": "coder", "messages": [{"role": "user", "content": "hi"}], **wrong}
+            response = await http.post("/v1/chat/completions", json=body)
+        error = response.json()["error"]
+        assert (response.status_code, error["code"], error["param"]) == (status, code, param)
 
 
 async def test_hanging_up_here_stops_the_engine_there() -> None:

@@ -53,8 +53,10 @@ def finished(prompt: int = 7, completion: int = 3, cached: int = 2) -> FinishTas
     return FinishTask(TASK, Usage(prompt, completion, cached), Timings(4.0, 5.0, 600.0))
 
 
-def failed(code: FaultCode, detail: str = "it went wrong", retry_after_ms: int = 0) -> FailTask:
-    return FailTask(TASK, code, detail, retry_after_ms)
+def failed(
+    code: FaultCode, detail: str = "it went wrong", retry_after_ms: int = 0, param: str = ""
+) -> FailTask:
+    return FailTask(TASK, code, detail, retry_after_ms, param)
 
 
 def chunk(**fields: Any) -> EmitChunk:

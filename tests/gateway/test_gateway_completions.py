@@ -260,6 +260,16 @@ async def test_a_failure_before_the_first_token_has_its_status(
     assert response.headers["x-meshslm-node-name"] == "beta"
 
 
+async def test_the_field_at_fault_is_named(served: Served) -> None:
+    served.service.script = lambda _request: [
+        failed(FaultCode.CONTEXT_OVERFLOW, "too much", param="max_tokens")
+    ]
+    assert (await served.chat()).json()["error"]["param"] == "max_tokens"
+    body = {"model": "auto", "input": "Hi"}
+    response = await served.http.post("/v1/responses", json=body)
+    assert response.json()["error"]["param"] == "max_output_tokens"
+
+
 async def test_every_fault_has_been_tried() -> None:
     assert {code for code, _, _ in FAULTS} == set(FaultCode)
 
