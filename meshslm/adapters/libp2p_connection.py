@@ -134,6 +134,8 @@ class Connection:
         """Where the peer was dialled; empty where it dialled us."""
         self.reason = ""
         """Why the connection ended; empty while it has not."""
+        self.fault = False
+        """The peer, and nobody on the way, broke the protocol."""
         self.ended = trio.Event()
         self._socket = socket
         self._channel = channel
@@ -201,6 +203,11 @@ class Connection:
         self._draining = True
         self.wake()
 
+    def accuse(self, reason: str) -> None:
+        """End the connection now: the peer broke the protocol."""
+        self.fault = self.fault or not self.reason
+        self.abort(f"dropped: {reason}")
+
     def abort(self, reason: str) -> None:
         """End the connection now, whatever the peer does."""
         self.reason = self.reason or reason
@@ -250,8 +257,7 @@ class Connection:
         data = b""
         try:
             while True:
-                for event in self._session.receive(self._channel.decrypt(data)):
-                    self._dispatch(event, nursery)
+                self._take_in(self._channel.decrypt(data), nursery)
                 self.wake()
                 data = await self._socket.receive_some(READ_BYTES)
                 if not data:
@@ -262,6 +268,14 @@ class Connection:
             self.reason = self.reason or f"dropped: {fault}"
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.reason = self.reason or "connection lost"
+
+    def _take_in(self, plaintext: bytes, nursery: trio.Nursery) -> None:
+        try:
+            for event in self._session.receive(plaintext):
+                self._dispatch(event, nursery)
+        except PeerFault:
+            self.fault = True
+            raise
 
     def _dispatch(self, event: yamux.YamuxEvent, nursery: trio.Nursery) -> None:
         match event:
@@ -320,7 +334,7 @@ class Connection:
             self.reason = self.reason or "connection lost"
             self._scope.cancel()
         except PeerFault as fault:
-            self.abort(f"dropped: {fault}")
+            self.accuse(str(fault))
 
     def _next_bytes(self) -> bytes:
         """Control frames first, then as many frames as the window and one write take."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import socket as stdlib_socket
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from weakref import WeakValueDictionary
@@ -29,6 +28,7 @@ from meshslm.adapters.keyring import NodeKey
 from meshslm.adapters.libp2p_connection import Connection, LinkTimings, MuxedStream
 from meshslm.adapters.libp2p_noise import HandshakeError, Handshaker, NoiseChannel
 from meshslm.adapters.libp2p_peer import PeerLink
+from meshslm.adapters.libp2p_reception import Reception
 from meshslm.adapters.multiaddrs import Address, AddressError, parse, reachable
 from meshslm.adapters.tcp import ConnectFailed, connect, listen
 from meshslm.core.events import DialFailed, Lane, PeerConnected, PeerDisconnected
@@ -69,9 +69,7 @@ class Libp2pLink:
         self._latest: dict[NodeId, PeerLink] = {}
         """As `_links`, and those whose end is still being told."""
         self._decisions: WeakValueDictionary[NodeId, trio.Lock] = WeakValueDictionary()
-        self._connections = 0
-        self._handshakes: deque[trio.CancelScope] = deque()
-        """Of accepted sockets, the oldest first."""
+        self._reception = Reception(self._handshaker, self._timings.handshake, self._serve_accepted)
         self._nursery: trio.Nursery | None = None
         self._post: Post | None = None
         self._multiselect = library.Multiselect({library.TProtocol(PROTOCOL_ID): None})
@@ -113,7 +111,7 @@ class Libp2pLink:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for listener in listeners:
-                    nursery.start_soon(self._accept_from, listener)
+                    nursery.start_soon(self._reception.accept_from, listener, nursery)
                 started()
         finally:
             self._nursery = None
@@ -128,48 +126,9 @@ class Libp2pLink:
             for address in reachable(Address(kind, host, port)):
                 yield str(replace(address, peer=self.node_id))
 
-    async def _accept_from(self, listener: trio.socket.SocketType) -> None:
-        assert self._nursery is not None
-        while True:
-            try:
-                socket, _ = await listener.accept()
-            except OSError as error:
-                log.warning("accepting a connection failed: %s", error)
-                await trio.sleep(0.1)  # out of file descriptors or memory: let some be freed
-                continue
-            if self._connections >= limits.CONNECTIONS:
-                socket.close()
-                continue
-            if len(self._handshakes) >= limits.HANDSHAKES:
-                # An honest handshake takes milliseconds, so the oldest one is the likeliest to be
-                # somebody's who only wants to keep others out.
-                self._handshakes.popleft().cancel()
-            self._connections += 1
-            self._nursery.start_soon(self._serve_accepted, trio.SocketStream(socket))
-
-    async def _serve_accepted(self, socket: trio.SocketStream) -> None:
-        try:
-            channel = await self._authenticate(socket)
-            if channel is not None and channel.peer != self.node_id:
-                await self._serve_unclaimed(self._connection(socket, channel, address=""))
-        except Exception:
-            log.exception("an inbound connection was dropped: a bug in serving it")
-        finally:
-            self._connections -= 1
-            socket.socket.close()
-
-    async def _authenticate(self, socket: trio.SocketStream) -> NoiseChannel | None:
-        scope = trio.CancelScope(deadline=trio.current_time() + self._timings.handshake)
-        self._handshakes.append(scope)
-        try:
-            with scope:
-                return await self._handshaker.accept(socket)
-        except HandshakeError as error:
-            log.debug("an inbound connection was refused: %s", error)
-        finally:
-            if scope in self._handshakes:
-                self._handshakes.remove(scope)
-        return None
+    async def _serve_accepted(self, socket: trio.SocketStream, channel: NoiseChannel) -> None:
+        if channel.peer != self.node_id:
+            await self._serve_unclaimed(self._connection(socket, channel, address=""))
 
     async def _serve_unclaimed(self, connection: Connection) -> None:
         """Serve an inbound connection, which must become the peer's link before long."""
@@ -211,9 +170,9 @@ class Libp2pLink:
             raise _DialError("that is this node itself")
         if address.peer in self._links:
             raise _DialError("already connected", address.peer)
-        if self._connections >= limits.CONNECTIONS:
+        if self._reception.full:
             raise _DialError(f"{limits.CONNECTIONS} connections are open already")
-        self._connections += 1
+        self._reception.connections += 1
         try:
             deadline = trio.current_time() + self._timings.dial
             socket, channel = await self._open(address, deadline)
@@ -223,7 +182,7 @@ class Libp2pLink:
             finally:
                 connection.abort("dialling failed")
         finally:
-            self._connections -= 1
+            self._reception.connections -= 1
 
     async def _open(
         self, address: Address, deadline: float
@@ -290,7 +249,7 @@ class Libp2pLink:
         """The peer proposes the kept stream: decide, answer, and take it into use."""
         peer = connection.peer
         if self._is_linked(connection):
-            connection.abort("it opened a second stream for messages")
+            connection.accuse("it opened a second stream for messages")
             return
         if peer < self.node_id:
             await reply()
@@ -351,7 +310,8 @@ class Libp2pLink:
             # Before the event, so that whoever hears it can dial at once.
             if self._links.get(peer) is link:
                 del self._links[peer]
-            await self._post(PeerDisconnected(peer, link.connection.reason))
+            ended = PeerDisconnected(peer, link.connection.reason, link.connection.fault)
+            await self._post(ended)
         finally:
             link.connection.abort("this node stopped")
             link.ended.set()

@@ -1,7 +1,8 @@
 """The link to one peer: messages in and out of its kept stream.
 
 Rules:
-- Messages wait here while the core is busy: then the stream's window closes, and the peer waits.
+- Messages wait here while the core is busy, and while the peer sends faster than one may: then the
+  stream's window closes, and the peer waits.
 - A frame that is begun must go on: a peer that stalls in it is dropped.
 """
 
@@ -14,6 +15,7 @@ import trio
 
 from meshslm import limits
 from meshslm.adapters.libp2p_connection import Connection, LinkTimings, MuxedStream
+from meshslm.adapters.libp2p_limits import Intake
 from meshslm.core.events import BytesReceived, Lane
 from meshslm.errors import PeerFault
 from meshslm.ports import Post
@@ -33,6 +35,7 @@ class PeerLink:
         self._timings = timings
         self._writer = FrameWriter()
         self._reader = FrameReader()
+        self._intake = Intake()
         self._listening = trio.CancelScope()
         self._closing = False
         connection.keep(stream, self._writer)
@@ -69,7 +72,7 @@ class PeerLink:
                     await self.connection.ended.wait()
         except PeerFault as fault:
             log.warning("peer=%s dropped: %s", self.connection.peer, fault)
-            self.connection.abort(f"dropped: {fault}")
+            self.connection.accuse(str(fault))
         except Exception:
             log.exception("peer=%s dropped: a bug in serving it", self.connection.peer)
             self.connection.abort("dropped: a bug; the log has the trace")
@@ -92,6 +95,9 @@ class PeerLink:
             messages = self._reader.feed(data)
             for _, message in messages:
                 await post(BytesReceived(self.connection.peer, message))
+            wait = self._intake.take(len(messages), len(data), trio.current_time())
+            if wait:
+                await trio.sleep(wait)
             progress += len(data)
             if not self._reader.partial_bytes:
                 deadline, progress = math.inf, 0
