@@ -107,6 +107,13 @@ class ModelStatus(msgspec.Struct, kw_only=True):
     reason: str = ""
 
 
+class UnloadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /mesh/models/{name}/unload`; without one nothing is broken off."""
+
+    now: bool = False
+    """Hand back what runs on it, too."""
+
+
 class DialInfo(msgspec.Struct, kw_only=True):
     """One address from the asked node's configuration at which it looks for a member."""
 

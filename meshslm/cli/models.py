@@ -13,6 +13,7 @@ from meshslm.cli.effective import (
     models_dir_option,
     open_library,
 )
+from meshslm.cli.model_orders import load, pin, unload, unpin
 from meshslm.cli.model_preparation import prepare
 from meshslm.cli.model_progress import ModelReport, parameters_text
 from meshslm.cli.model_show import fields, memory, shown
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """Fetch, list and check models.
+    """Fetch, list and check models; load and unload those of a running node.
 
     A model is a GGUF file, kept by its SHA-256 digest in a folder that all nodes of this machine
     share. It is prepared once for this machine; after that no network is needed.
@@ -177,8 +178,8 @@ def verify(names: tuple[str, ...], **where: Any) -> None:
                 step.note = "every byte is as it was"
 
 
-models.add_command(prepare)
-models.add_command(synthesize)
+for command in (prepare, synthesize, load, unload, pin, unpin):
+    models.add_command(command)
 
 
 def _state(model: StoredModel) -> str:

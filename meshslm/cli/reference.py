@@ -56,11 +56,15 @@ JSON_KEYS: Final = {
         "LIST: name description source sha256 size archive_sha256 archive_size "
         "converted_sha256 licence parameters quantisation"
     ),
+    "models load": "model state loaded need_mib pinned reason",
+    "models pin": "as of `models load`",
     "models prepare": "as an item of `models list`",
     "models pull": "as an item of `models list`",
     "models show": (
         "as an item of `models list`, and `memory`: what it needs with so many `slots` of `context`"
     ),
+    "models unload": "as of `models load`",
+    "models unpin": "as of `models load`",
     "models synthesize": "path architecture parameters vocabulary quantisation size",
     "peers": "LIST: node name state agent address rtt_ms heard_ms specialists hardware loads",
     "profiles check": "LIST: file name model domains examples",

@@ -25,7 +25,7 @@ COMMANDS = {
     "status": LazyCommand(
         "meshslm.cli.status:status", "Show how a node is doing: identity, uptime, tasks, engines."
     ),
-    "models": LazyCommand("meshslm.cli.models:models", "Fetch, list and check models."),
+    "models": LazyCommand("meshslm.cli.models:models", "Fetch, list, check and load models."),
     "profiles": LazyCommand("meshslm.cli.profiles:profiles", "List and check specialist profiles."),
     "config": LazyCommand("meshslm.cli.config:config", "Show the settings in effect."),
     "doctor": LazyCommand("meshslm.cli.doctor:doctor", "Check this machine and say what to do."),

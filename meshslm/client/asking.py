@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
+from urllib.parse import quote
 
 import msgspec
 
@@ -122,6 +123,11 @@ class Asking:
 PEERS = Asking("/mesh/peers")
 STATUS = Asking("/mesh/status")
 MODELS = Asking("/v1/models")
+
+
+def ordering(model: str, order: str, *, now: bool = False) -> Asking:
+    """An order about a model of the asked node: `load`, `unload`, `pin` or `unpin`."""
+    return posting(f"/mesh/models/{quote(model, safe='')}/{order}", {"now": True} if now else {})
 
 
 def asking(

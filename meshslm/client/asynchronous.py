@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
 
-from meshslm.api.admin import DEFAULT_URL, PeerInfo, PeersReply, StatusReply
+from meshslm.api.admin import DEFAULT_URL, ModelStatus, PeerInfo, PeersReply, StatusReply
 from meshslm.api.openai_responses import Model, ModelList
 from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
 from meshslm.client.asking import (
@@ -22,6 +22,7 @@ from meshslm.client.asking import (
     Options,
     Urgency,
     asking,
+    ordering,
 )
 from meshslm.client.transport import body_of, refusal, run_out, sending, settings_for, told_plainly
 from meshslm.client.vectors import (
@@ -115,6 +116,22 @@ class AsyncClient:
     async def status(self) -> StatusReply:
         """The asked node about itself."""
         return read(await self._fetch(STATUS), StatusReply)
+
+    async def load_model(self, name: str) -> ModelStatus:
+        """Have the asked node load a model of its own; `status` tells how far it is."""
+        return read(await self._fetch(ordering(name, "load")), ModelStatus)
+
+    async def unload_model(self, name: str, *, now: bool = False) -> ModelStatus:
+        """Have it unloaded, once nothing runs on it any more; `now`: hand back what runs."""
+        return read(await self._fetch(ordering(name, "unload", now=now)), ModelStatus)
+
+    async def pin_model(self, name: str) -> ModelStatus:
+        """Have it loaded, and unloaded for nobody as long as that node lives."""
+        return read(await self._fetch(ordering(name, "pin")), ModelStatus)
+
+    async def unpin_model(self, name: str) -> ModelStatus:
+        """Take a pin back, as far as it is not one of a profile."""
+        return read(await self._fetch(ordering(name, "unpin")), ModelStatus)
 
     async def models(self) -> list[Model]:
         """Everything that `model` may name now, with who answers for it."""

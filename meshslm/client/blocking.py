@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
 
-from meshslm.api.admin import DEFAULT_URL, PeerInfo, PeersReply, StatusReply
+from meshslm.api.admin import DEFAULT_URL, ModelStatus, PeerInfo, PeersReply, StatusReply
 from meshslm.api.openai_responses import Model, ModelList
 from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
 from meshslm.client.asking import (
@@ -19,6 +19,7 @@ from meshslm.client.asking import (
     Options,
     Urgency,
     asking,
+    ordering,
 )
 from meshslm.client.transport import body_of, refusal, sending, settings_for, told_plainly
 from meshslm.client.vectors import (
@@ -112,6 +113,22 @@ class Client:
     def status(self) -> StatusReply:
         """The asked node about itself."""
         return read(self._fetch(STATUS), StatusReply)
+
+    def load_model(self, name: str) -> ModelStatus:
+        """Have the asked node load a model of its own; `status` tells how far it is."""
+        return read(self._fetch(ordering(name, "load")), ModelStatus)
+
+    def unload_model(self, name: str, *, now: bool = False) -> ModelStatus:
+        """Have it unloaded, once nothing runs on it any more; `now`: hand back what runs."""
+        return read(self._fetch(ordering(name, "unload", now=now)), ModelStatus)
+
+    def pin_model(self, name: str) -> ModelStatus:
+        """Have it loaded, and unloaded for nobody as long as that node lives."""
+        return read(self._fetch(ordering(name, "pin")), ModelStatus)
+
+    def unpin_model(self, name: str) -> ModelStatus:
+        """Take a pin back, as far as it is not one of a profile."""
+        return read(self._fetch(ordering(name, "unpin")), ModelStatus)
 
     def models(self) -> list[Model]:
         """Everything that `model` may name now, with who answers for it."""

@@ -9,8 +9,9 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum
 
+from meshslm.core.residency import UNBOUNDED, ModelOrdered, OrderAnswered, Residency
 from meshslm.errors import FaultCode
 from meshslm.ids import NodeId, RunId, TaskId
 from meshslm.wire.messages import (
@@ -124,45 +125,13 @@ class TaskDropped:
 
 
 # --- events: the engine -------------------------------------------------------------------------
-class Keep(Enum):
-    """When a model is in memory."""
-
-    DEMAND = "demand"
-    """From its first request on, until another needs the memory."""
-    START = "start"
-    """The same, but from the start on where it fits."""
-    ALWAYS = "always"
-    """Never unloaded."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelNeed:
-    """What a base model takes."""
-
-    model: str
-    mib: int
-    keep: Keep = Keep.START
-
-
-@dataclass(frozen=True, slots=True)
-class Residency:
-    """How much may be loaded, and for how long."""
-
-    needs: tuple[ModelNeed, ...] = ()
-    """A model that is not named here takes nothing."""
-    budget_mib: int = 0
-    """Memory for all models together; 0: without bound."""
-    idle_ms: int = 0
-    """A model without requests for so long is unloaded; 0: never."""
-
-
 @dataclass(frozen=True, slots=True)
 class HostingChanged:
     """What this node hosts: the specialists whose models are on its disk."""
 
     specialists: tuple[Specialist, ...]
     hardware: Hardware
-    residency: Residency = Residency()
+    residency: Residency = UNBOUNDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +218,7 @@ Event = (
     | TaskArrived
     | TaskDropped
     | HostingChanged
+    | ModelOrdered
     | EngineLoading
     | EngineReady
     | EngineLost
@@ -404,5 +374,6 @@ Effect = (
     | EmitChunk
     | FinishTask
     | FailTask
+    | OrderAnswered
     | Tell
 )

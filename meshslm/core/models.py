@@ -4,79 +4,39 @@ Memory has a budget. A model that is wanted and does not fit waits until enough 
 least recently used first, have been unloaded. One that runs something is never unloaded; where all
 are busy those that had their turn take no new runs until they are idle.
 
-Events: hosting, what engines report, the timer; and from `Serving` who is wanted and who has
-become idle.
+Events: hosting, what engines report, an operator's orders, the timer; and from `Serving` who is
+wanted and who has become idle.
 Effects: `LoadModel`, `UnloadModel`, `Tell`, a timer.
 
 Rules:
 - Memory counts from `LoadModel` until `EngineUnloaded` or a final `EngineLost`, and never exceeds
   the budget.
 - Models get memory in the order in which they asked: a small one does not overtake a large one.
-- A pinned model is unloaded for nobody.
+- A pinned model is unloaded for nobody. Nothing is pinned that would make another wait in vain.
 - What can never fit is refused at once, with the numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 
 from meshslm import limits
-from meshslm.core.events import Keep, LoadModel, Residency, UnloadModel
+from meshslm.core.events import LoadModel, UnloadModel
 from meshslm.core.outbox import Outbox
+from meshslm.core.residency import (
+    RESIDENT,
+    HostedModel,
+    Keep,
+    ModelOrdered,
+    Order,
+    Residency,
+    Stage,
+)
 from meshslm.core.views import ModelView
+from meshslm.errors import FaultCode
 from meshslm.ids import Instant, after
 
 TIMER = "models"
-
-
-class Stage(StrEnum):
-    """Where a model stands."""
-
-    ABSENT = "absent"
-    WAITING = "waiting"
-    """Wanted, until there is memory for it."""
-    LOADING = "loading"
-    READY = "ready"
-    RESTARTING = "restarting"
-    """Its worker died and is started again."""
-    UNLOADING = "unloading"
-    FAILED = "failed"
-
-
-RESIDENT = (Stage.LOADING, Stage.READY, Stage.RESTARTING, Stage.UNLOADING)
-"""Stages that take memory."""
-
-
-@dataclass(slots=True, eq=False)
-class _Model:
-    """One base model on this node."""
-
-    name: str
-    need_mib: int = 0
-    keep: Keep = Keep.DEMAND
-    stage: Stage = Stage.ABSENT
-    fraction: float = 0.0
-    reason: str = ""
-    first: bool = False
-    """It is loaded for the first time since the start."""
-    draining: bool = False
-    """It takes no new runs, so that another can have its memory."""
-    hosted: bool = True
-    turn: int = 0
-    """Place among those that wait."""
-    since: Instant = Instant(0)
-    """When it became ready."""
-    used: Instant = Instant(0)
-    """When its last run ended, or it became ready."""
-    retry: Instant = Instant(0)
-    """A failed one is not tried again before that."""
-    failures: int = 0
-
-    @property
-    def pinned(self) -> bool:
-        return self.keep is Keep.ALWAYS and self.hosted
 
 
 Busy = Callable[[str], tuple[int, int]]
@@ -89,7 +49,7 @@ class Models:
     def __init__(self, out: Outbox, busy: Busy) -> None:
         self._out = out
         self._busy = busy
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, HostedModel] = {}
         self.budget_mib = 0
         """Memory for all models together; 0: without bound."""
         self._idle_ms = 0
@@ -100,7 +60,9 @@ class Models:
     def takes_runs(self, name: str) -> bool:
         """Whether runs may be given to its engine now."""
         model = self._models.get(name)
-        return model is not None and model.stage is Stage.READY and not model.draining
+        if model is None or model.stage is not Stage.READY:
+            return False
+        return not (model.draining or model.leaving)
 
     def refusal(self, name: str, now: Instant) -> str:
         """Why a run of it would wait in vain; empty where it may be queued."""
@@ -109,6 +71,8 @@ class Models:
             return f"the engine of {name} is not there"
         if model.stage is Stage.FAILED and now < model.retry:
             return f"the engine of {name} failed: {model.reason}"
+        if model.leaving:
+            return f"{name} is being unloaded by order"
         return "" if model.stage in RESIDENT else self._too_large(model)
 
     def unready(self) -> tuple[str, ...]:
@@ -128,7 +92,7 @@ class Models:
         return tuple(
             ModelView(
                 m.name,
-                "draining" if m.draining else str(m.stage),
+                "draining" if m.draining or m.leaving else str(m.stage),
                 1.0 if m.stage is Stage.READY else m.fraction,
                 m.need_mib,
                 m.pinned,
@@ -139,9 +103,10 @@ class Models:
 
     # --- what this node hosts -------------------------------------------------------------------
     def host(self, names: tuple[str, ...], residency: Residency, now: Instant) -> None:
-        """Models of this node from now on; loads those to be loaded at the start, if they fit."""
+        """Models of this node from now on; loads new ones that are to be loaded, if they fit."""
         self.budget_mib, self._idle_ms = residency.budget_mib, residency.idle_ms
         needs = {need.model: need for need in residency.needs}
+        known = {model.name for model in self._models.values() if model.hosted}
         for model in self._models.values():
             model.hosted = model.name in names
         self._models = {
@@ -150,12 +115,13 @@ class Models:
             if model.hosted or model.stage not in (Stage.ABSENT, Stage.FAILED)
         }
         for name in dict.fromkeys(names):
-            model = self._models.setdefault(name, _Model(name))
+            model = self._models.setdefault(name, HostedModel(name))
             need = needs.get(name)
             if model.stage not in RESIDENT:
                 model.need_mib = need.mib if need else 0
             model.keep = need.keep if need else Keep.START
-        wanted = [m for m in self._models.values() if m.hosted and m.keep is not Keep.DEMAND]
+        new = [m for m in self._models.values() if m.hosted and m.name not in known]
+        wanted = [m for m in new if m.keep is not Keep.DEMAND]
         for model in sorted(wanted, key=lambda m: not m.pinned):
             if model.stage is not Stage.ABSENT:
                 continue
@@ -182,7 +148,7 @@ class Models:
             return
         _, queued = self._busy(name)
         model.used = now
-        if model.stage is Stage.WAITING and not queued and not model.pinned:
+        if model.stage is Stage.WAITING and not (queued or model.pinned or model.ordered):
             model.stage = Stage.ABSENT
         if not queued or model.draining:
             self._plan(now)
@@ -200,7 +166,7 @@ class Models:
         if model is None or model.stage is Stage.UNLOADING:
             return False
         model.stage, model.reason, model.first = Stage.READY, "", False
-        model.failures = 0
+        model.failures, model.ordered = 0, False
         model.since = model.used = now
         self._plan(now)
         return True
@@ -218,16 +184,86 @@ class Models:
         model.failures += 1
         model.retry = after(now, min(wait, limits.MODEL_RETRY_MOST_MS))
         model.stage = Stage.FAILED
+        model.ordered = model.held = model.leaving = False
         self._plan(now)
 
     def unloaded(self, name: str, now: Instant) -> None:
         """An engine has left, and its memory is free."""
         model = self._models[name]
-        model.stage, model.draining, model.fraction = Stage.ABSENT, False, 0.0
+        model.stage, model.fraction = Stage.ABSENT, 0.0
+        model.draining = model.leaving = False
         if not model.hosted:
             del self._models[name]
-        elif any(self._busy(name)):
+        elif model.ordered or any(self._busy(name)):
             self.want(name, now)
+        self._plan(now)
+
+    # --- what an operator orders ----------------------------------------------------------------
+    def order(self, event: ModelOrdered, now: Instant) -> tuple[FaultCode, str] | None:
+        """Begin to carry an order out, or say why not.
+
+        Of an unload `settle` is the second half: in between its runs are handed back.
+        """
+        model = self._models.get(event.model)
+        if model is None or not model.hosted:
+            known = ", ".join(name for name, m in self._models.items() if m.hosted)
+            there = f"known are {known}" if known else "it hosts none"
+            return FaultCode.UNKNOWN_MODEL, f"this node hosts no model {event.model!r}; {there}"
+        carry_out = {
+            Order.LOAD: self._order_load,
+            Order.UNLOAD: self._order_unload,
+            Order.PIN: self._order_pin,
+            Order.UNPIN: self._order_unpin,
+        }[event.order]
+        why = carry_out(model, now)
+        return (FaultCode.BAD_REQUEST, why) if why else None
+
+    def _order_load(self, model: HostedModel, now: Instant) -> str:
+        model.leaving = False
+        model.used = now
+        if model.stage in RESIDENT and model.stage is not Stage.UNLOADING:
+            return ""
+        why = self._too_large(model)
+        if not why:
+            model.ordered = True
+            self.want(model.name, now)
+        return why
+
+    def _order_unload(self, model: HostedModel, _now: Instant) -> str:
+        if model.keep is Keep.ALWAYS:
+            return f'{model.name} is pinned by a profile (load = "always"), until that is changed'
+        if model.held:
+            return f"{model.name} is pinned by order; unpin it first"
+        model.ordered = False
+        if model.stage is Stage.WAITING:
+            model.stage = Stage.ABSENT
+        elif model.stage is Stage.LOADING:
+            self._unload(model)
+        elif model.stage is not Stage.UNLOADING:
+            model.leaving = model.stage in RESIDENT
+        return ""
+
+    def _order_pin(self, model: HostedModel, now: Instant) -> str:
+        before, model.held = model.held, True
+        why = self._too_large(model)
+        for other in self._models.values():
+            if other is not model and (other.pinned or other.stage is Stage.WAITING):
+                lack = self._too_large(other)
+                why = why or (lack and f"{other.name} could not be loaded beside it: {lack}")
+        if why:
+            model.held = before
+            return why
+        return self._order_load(model, now)
+
+    def _order_unpin(self, model: HostedModel, now: Instant) -> str:
+        model.held = False
+        if model.keep is Keep.ALWAYS:
+            return f'{model.name} is pinned by a profile (load = "always"), until that is changed'
+        self.settle(now)
+        return ""
+
+    def settle(self, now: Instant) -> None:
+        """An order, or the runs that it handed back, may have changed what is possible."""
         self._plan(now)
 
     def timer(self, now: Instant) -> None:
@@ -247,11 +283,12 @@ class Models:
                 break
             self._load(model)
         for model in list(self._models.values()):
-            if self._evictable(model) and (self._idle_too_long(model, now) or not model.hosted):
+            due = model.leaving or not model.hosted or self._idle_too_long(model, now)
+            if due and self._evictable(model):
                 self._unload(model)
         self._set_timer(now)
 
-    def _make_room(self, model: _Model, now: Instant) -> None:
+    def _make_room(self, model: HostedModel, now: Instant) -> None:
         """Unload idle models until `model` will fit; stop new runs on busy ones where it must."""
         missing = self._resident_mib() + model.need_mib - self.budget_mib
         missing -= sum(m.need_mib for m in self._models.values() if m.stage is Stage.UNLOADING)
@@ -277,28 +314,28 @@ class Models:
             else:
                 self._unload(victim)
 
-    def _load(self, model: _Model, *, first: bool = False) -> None:
+    def _load(self, model: HostedModel, *, first: bool = False) -> None:
         model.stage, model.fraction, model.reason, model.first = Stage.LOADING, 0.0, "", first
         self._out.put(LoadModel(model.name))
 
-    def _unload(self, model: _Model) -> None:
+    def _unload(self, model: HostedModel) -> None:
         model.stage = Stage.UNLOADING
         self._out.put(UnloadModel(model.name))
 
     def _resident_mib(self) -> int:
         return sum(m.need_mib for m in self._models.values() if m.stage in RESIDENT)
 
-    def _fits(self, model: _Model) -> bool:
+    def _fits(self, model: HostedModel) -> bool:
         return not self.budget_mib or self._resident_mib() + model.need_mib <= self.budget_mib
 
-    def _too_large(self, model: _Model) -> str:
+    def _too_large(self, model: HostedModel) -> str:
         """Why it would not fit even if everything but pinned models were unloaded."""
         pinned = self._pinned_mib(model)
         if not self.budget_mib or pinned + model.need_mib <= self.budget_mib:
             return ""
         return self._no_room(model)
 
-    def _no_room(self, model: _Model) -> str:
+    def _no_room(self, model: HostedModel) -> str:
         pinned = self._pinned_mib(model)
         kept = f", {pinned} MiB of it kept by pinned models" if pinned else ""
         return (
@@ -306,20 +343,20 @@ class Models:
             f"{self.budget_mib} MiB{kept}; a shorter context or fewer slots need less"
         )
 
-    def _pinned_mib(self, model: _Model) -> int:
+    def _pinned_mib(self, model: HostedModel) -> int:
         return sum(m.need_mib for m in self._models.values() if m.pinned and m is not model)
 
-    def _in_use(self, model: _Model) -> bool:
+    def _in_use(self, model: HostedModel) -> bool:
         return any(self._busy(model.name))
 
-    def _evictable(self, model: _Model) -> bool:
+    def _evictable(self, model: HostedModel) -> bool:
         loaded = model.stage in (Stage.READY, Stage.RESTARTING)
         return loaded and not model.pinned and not self._in_use(model)
 
-    def _idle_too_long(self, model: _Model, now: Instant) -> bool:
+    def _idle_too_long(self, model: HostedModel, now: Instant) -> bool:
         return bool(self._idle_ms) and now >= after(model.used, self._idle_ms)
 
-    def _had_its_turn(self, model: _Model, now: Instant) -> bool:
+    def _had_its_turn(self, model: HostedModel, now: Instant) -> bool:
         return now >= after(model.since, limits.MODEL_TURN_MS)
 
     def _set_timer(self, now: Instant) -> None:
@@ -355,5 +392,5 @@ class Models:
                 assert moving or used or self._out.timer_runs(TIMER, ""), f"{model.name} waits"
 
 
-def _oldest_first(models: list[_Model]) -> list[_Model]:
+def _oldest_first(models: list[HostedModel]) -> list[HostedModel]:
     return sorted(models, key=lambda model: model.used)

@@ -46,6 +46,7 @@ from meshslm.core.events import (
     TimerFired,
 )
 from meshslm.core.outbox import Outbox
+from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
 from meshslm.core.route import Candidate, Refusal, Verdict, choose
 from meshslm.core.views import PeerView, StatusView, TaskCounts
 from meshslm.errors import PeerFault
@@ -124,6 +125,7 @@ class NodeCore:
             TaskArrived: lambda e, now: self._origin.arrive(e.task, e.request, now),
             TaskDropped: lambda e, now: self._origin.drop(e.task, now),
             HostingChanged: self._on_hosting,
+            ModelOrdered: self._on_ordered,
             EngineLoading: lambda e, _: self._models.loading(e.model, e.fraction),
             EngineReady: self._on_engine_ready,
             EngineLost: self._on_engine_lost,

@@ -306,9 +306,14 @@ class Serving:
     def leave(self, now: Instant) -> None:
         """Hand every run back and take no more."""
         self.leaving = True
+        self.hand_back(None, "the node is shutting down", now, running=True)
+
+    def hand_back(self, model: str | None, why: str, now: Instant, *, running: bool) -> None:
+        """Give back what waits for a model (None: for any), and what runs too if asked."""
         for run in list(self._by_run.values()):
-            self._stop_engine(run)
-            self._fail(run, FaultCode.NOT_READY, "the node is shutting down", now)
+            if model in (None, run.model) and (running or run.state is RunState.QUEUED):
+                self._stop_engine(run)
+                self._fail(run, FaultCode.NOT_READY, why, now)
 
     def sweep(self, now: Instant) -> None:
         """Forget what has been over for long enough."""

@@ -29,6 +29,7 @@ from meshslm.core.events import (
     Tell,
     UnloadModel,
 )
+from meshslm.core.residency import OrderAnswered
 from meshslm.daemon.defaults import fill
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.service import NodeService
@@ -80,6 +81,7 @@ class Executor:
             RouteChosen: service.deliver,
             FinishTask: service.deliver,
             FailTask: service.deliver,
+            OrderAnswered: service.answer_order,
             Dial: lambda e: link.dial(e.address),
             Disconnect: lambda e: link.disconnect(e.peer, e.reason),
             Tell: self._tell,

@@ -18,7 +18,8 @@ from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from meshslm.core.events import HostingChanged, Keep, ModelNeed, Residency
+from meshslm.core.events import HostingChanged
+from meshslm.core.residency import Keep, ModelNeed, Residency
 from meshslm.daemon.engine_room import EngineRoom
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.pump import Pump

@@ -25,9 +25,10 @@ from meshslm.core.events import (
     TaskDropped,
 )
 from meshslm.core.node import NodeCore
-from meshslm.core.views import PeerView, StatusView
+from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
+from meshslm.core.views import ModelView, PeerView, StatusView
 from meshslm.daemon.pump import Pump
-from meshslm.errors import FaultCode
+from meshslm.errors import FaultCode, RequestFault
 from meshslm.ids import TaskId
 from meshslm.ports import Clock
 from meshslm.wire.messages import TaskRequest
@@ -92,6 +93,8 @@ class NodeService:
         self._chance = chance
         self._readiness = readiness
         self._streams: dict[TaskId, TaskStream] = {}
+        self._orders = 0
+        self._answer: OrderAnswered | None = None
 
     @asynccontextmanager
     async def submit(self, request: TaskRequest) -> AsyncIterator[TaskStream]:
@@ -111,6 +114,24 @@ class NodeService:
         stream = self._streams.get(effect.task)
         if stream is not None and not stream.push(effect):
             self._pump.handle(TaskDropped(effect.task))
+
+    def order_model(self, model: str, order: Order, *, at_once: bool = False) -> ModelView:
+        """Give an order about a model of this node; how the model stands then.
+
+        Raises `RequestFault` where it cannot be carried out. `status` tells what comes of it.
+        """
+        self._orders += 1
+        self._pump.handle(ModelOrdered(self._orders, model, order, at_once))
+        answer, self._answer = self._answer, None
+        assert answer is not None, "no face of the node acts while an event is handled"
+        assert answer.number == self._orders
+        if answer.refusal is not None:
+            raise RequestFault(answer.refusal, answer.detail, param="model")
+        return next(view for view in self.status().models if view.model == model)
+
+    def answer_order(self, effect: OrderAnswered) -> None:
+        """Take the core's answer to the order that is being given."""
+        self._answer = effect
 
     def peers(self) -> tuple[PeerView, ...]:
         """Every node known here, this one first."""

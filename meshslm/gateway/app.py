@@ -26,6 +26,8 @@ from meshslm.gateway.answering import Answering
 from meshslm.gateway.guard import Guard, HostPolicy
 from meshslm.gateway.jobs import Job, Reader
 from meshslm.gateway.messages import read_message
+from meshslm.gateway.model_orders import PATH as MODEL_ORDERS
+from meshslm.gateway.model_orders import ModelOrders
 from meshslm.gateway.openai_jobs import read_chat, read_completion
 from meshslm.gateway.operations import (
     read_detokenize,
@@ -89,6 +91,7 @@ def create_app(
         Route("/metrics", pages.metrics),
         Route("/mesh/peers", pages.peers),
         Route("/mesh/status", pages.status),
+        Route(MODEL_ORDERS, ModelOrders(service).__call__, methods=["POST"]),
     ]
     guard = Middleware(
         Guard,

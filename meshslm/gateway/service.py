@@ -10,7 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias
 
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
-from meshslm.core.views import PeerView, StatusView
+from meshslm.core.residency import Order
+from meshslm.core.views import ModelView, PeerView, StatusView
 from meshslm.ids import TaskId
 from meshslm.wire.messages import TaskRequest
 
@@ -48,6 +49,13 @@ class NodeService(Protocol):
         """Begin a task; leaving the block before its end cancels it everywhere.
 
         Entering raises `RequestFault` (overloaded, not ready) where the node takes no tasks.
+        """
+        ...
+
+    def order_model(self, model: str, order: Order, *, at_once: bool = False) -> ModelView:
+        """Give an order about a model of this node; how the model stands then.
+
+        Raises `RequestFault` where it cannot be carried out. `status` tells what comes of it.
         """
         ...
 

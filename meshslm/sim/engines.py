@@ -18,12 +18,11 @@ from meshslm.core.events import (
     EngineUnloaded,
     HostingChanged,
     LoadModel,
-    ModelNeed,
-    Residency,
     StartRun,
     StopRun,
     UnloadModel,
 )
+from meshslm.core.residency import ModelNeed, Residency
 from meshslm.sim.checkers import Answer, Violations
 from meshslm.sim.corpus import topic
 from meshslm.sim.node import SECOND, Guard, SimNode

@@ -150,3 +150,34 @@ def test_rankings_of_something_else() -> None:
     reply = RerankReply(id="r", model="m", results=results, usage=USAGE)
     with pytest.raises(OurFault, match="were not given"):
         ranking(json(reply), ["a", "b"])
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_orders_about_models(served: Served, *, blocking: bool) -> None:
+    def use(client: Client) -> None:
+        assert client.load_model("m").state == "loading"
+        assert client.pin_model("m").pinned
+        with pytest.raises(RequestFault):
+            client.unpin_model("a/b?c")
+        client.unpin_model("m")
+        client.unload_model("m")
+        client.unload_model("m", now=True)
+
+    if blocking:
+        await with_client(served, use)
+    else:
+        async with AsyncClient(served.url) as mesh:
+            assert (await mesh.load_model("m")).state == "loading"
+            assert (await mesh.pin_model("m")).pinned
+            with pytest.raises(RequestFault):
+                await mesh.unpin_model("a/b?c")
+            await mesh.unpin_model("m")
+            await mesh.unload_model("m")
+            await mesh.unload_model("m", now=True)
+    assert [(order, now) for _, order, now in served.service.orders] == [
+        ("load", False),
+        ("pin", False),
+        ("unpin", False),
+        ("unload", False),
+        ("unload", True),
+    ]

@@ -12,8 +12,8 @@ from meshslm.core.events import (
     EngineUnloaded,
     Event,
     HostingChanged,
-    Keep,
 )
+from meshslm.core.residency import Keep
 from meshslm.daemon.engine_room import EngineRoom
 from meshslm.daemon.hosting import Room
 from meshslm.ports import Post

@@ -11,7 +11,8 @@ from typing import Any
 import trio
 
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
-from meshslm.core.views import PeerView, StatusView, TaskCounts
+from meshslm.core.residency import Order
+from meshslm.core.views import ModelView, PeerView, StatusView, TaskCounts
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.service import TaskItem
 from meshslm.ids import NodeId, TaskId
@@ -180,6 +181,9 @@ class ScriptedService:
         self.readiness = (True, "ready")
         self.visits: list[Visit] = []
         self.known: tuple[PeerView, ...] = (SELF, OTHER, GONE)
+        self.orders: list[tuple[str, Order, bool]] = []
+        self.ordered = "loading"
+        """State that a model has after an order."""
         self._arrival = trio.Event()
 
     @asynccontextmanager
@@ -199,6 +203,12 @@ class ScriptedService:
         await self._arrival.wait()
         self._arrival = trio.Event()
         return self.visits[-1]
+
+    def order_model(self, model: str, order: Order, *, at_once: bool = False) -> ModelView:
+        if self.refusal is not None:
+            raise self.refusal
+        self.orders.append((model, order, at_once))
+        return ModelView(model, self.ordered, 0.5, 300, order is Order.PIN, "")
 
     def peers(self) -> tuple[PeerView, ...]:
         return self.known
