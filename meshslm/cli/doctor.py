@@ -124,14 +124,38 @@ def _check_node(settings: Settings) -> Iterator[Finding]:
     ready, reason = readiness(url)
     if ready:
         yield Finding("node", Verdict.OK, f"one is up and ready at {url}")
+        yield from _check_bootstrap(url)
         return
     advice = "start one with 'meshslm up', or wait for the one that starts"
     yield Finding("node", Verdict.WARN, f"none is ready at {url}: {reason}", advice)
+    yield from _check_bootstrap(url)
     yield check_port("API", settings.gateway.host, settings.gateway.port)
     for address in settings.link.listen:
         parts = address.split("/")
         if parts[1] in {"ip4", "ip6"} and parts[3:4] == ["tcp"] and parts[4].isdecimal():
             yield check_port("peer", parts[2], int(parts[4]))
+
+
+def _check_bootstrap(url: str) -> Iterator[Finding]:
+    """How a running node fares with its bootstrap addresses; nothing where none runs."""
+    from meshslm.cli.dials import dial_text
+    from meshslm.cli.doctor_checks import Finding, Verdict
+    from meshslm.client import Client
+    from meshslm.errors import MeshslmError
+
+    try:
+        with Client(url) as client:
+            dials = client.status().bootstrap
+    except MeshslmError:
+        return
+    for dial in dials:
+        if dial.state == "linked":
+            yield Finding("bootstrap", Verdict.OK, f"{dial.address} is linked")
+            continue
+        advice = "see that a node runs there, listens on more than loopback, and no firewall is "
+        yield Finding(
+            "bootstrap", Verdict.WARN, f"{dial.address}: {dial_text(dial)}", advice + "between"
+        )
 
 
 def _tell(finding: Finding) -> None:

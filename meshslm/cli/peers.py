@@ -6,27 +6,48 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshslm.cli.dials import print_dials
 from meshslm.cli.reach import open_client, short_node, url_option
 from meshslm.cli.screen import duration_text, json_option, print_json, print_table
 
 if TYPE_CHECKING:
-    from meshslm.api.admin import PeerInfo
+    from meshslm.api.admin import BanInfo, PeerInfo
 
 
 @click.command()
 @url_option
+@click.option("--banned", is_flag=True, help="Show whom this node keeps away, why, and how long.")
 @json_option
-def peers(url: str | None, as_json: bool) -> None:
-    """Show the nodes that a node knows, what they host and how busy they are."""
+def peers(url: str | None, banned: bool, as_json: bool) -> None:
+    """Show the nodes that a node knows, what they host and how busy they are.
+
+    Bootstrap addresses at which nobody answers follow, with the reason and the next attempt.
+    """
     with open_client(url) as client:
-        known = client.peers()
+        told = client.status()
+        known = [] if banned else client.peers()
     if as_json:
         from msgspec import to_builtins
 
-        print_json(to_builtins(known))
+        print_json(to_builtins(told.banned if banned else known))
+        return
+    if banned:
+        _print_banned(told.banned)
         return
     columns = ("name", "state", "node", "hosts", "running", "tokens/s", "round trip", "heard")
     print_table(columns, map(_row, known), right=("running", "tokens/s", "round trip", "heard"))
+    missing = [dial for dial in told.bootstrap if dial.state != "linked"]
+    if missing:
+        click.echo()
+        print_dials(missing)
+
+
+def _print_banned(banned: list[BanInfo]) -> None:
+    if not banned:
+        click.echo("nobody is banned")
+        return
+    rows = [(ban.node, duration_text(ban.left_ms), ban.strikes, ban.reason) for ban in banned]
+    print_table(("node", "for", "strikes", "reason"), rows, right=("for", "strikes"))
 
 
 def _row(peer: PeerInfo) -> tuple[str, ...]:

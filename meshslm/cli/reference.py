@@ -67,6 +67,7 @@ JSON_KEYS: Final = {
     "models unpin": "as of `models load`",
     "models synthesize": "path architecture parameters vocabulary quantisation size",
     "peers": "LIST: node name state agent address rtt_ms heard_ms specialists hardware loads",
+    "peers --banned": "LIST: node reason strikes left_ms",
     "profiles check": "LIST: file name model domains examples",
     "profiles list": (
         "LIST: name model adapter system_prompt max_tokens load price sampling domains"
@@ -78,7 +79,7 @@ JSON_KEYS: Final = {
     ),
     "status": (
         "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads models "
-        "memory_budget_mib"
+        "memory_budget_mib bootstrap banned"
     ),
 }
 """Command -> the keys of its JSON: of the object, of each item of a list, or of each setting."""

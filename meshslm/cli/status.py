@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshslm.cli.dials import print_dials
 from meshslm.cli.reach import open_client, url_option
 from meshslm.cli.screen import duration_text, json_option, print_fields, print_json, print_table
 
@@ -29,6 +30,9 @@ def status(url: str | None, as_json: bool) -> None:
         print_json(to_builtins(told))
         return
     print_fields(_fields(told))
+    if told.bootstrap:
+        click.echo()
+        print_dials(told.bootstrap)
     if told.loads:
         click.echo()
         print_table(
@@ -76,7 +80,7 @@ def _fields(told: StatusReply) -> list[tuple[str, object]]:
         ("version", told.version),
         ("up", f"{duration_text(told.uptime_ms)}, boot {told.boot}"),
         ("listens", ", ".join(told.addresses) or "nowhere"),
-        ("peers", f"{told.peers_alive} alive"),
+        ("peers", f"{told.peers_alive} alive{_banned_text(told)}"),
         (
             "tasks",
             (
@@ -87,6 +91,10 @@ def _fields(told: StatusReply) -> list[tuple[str, object]]:
         ("runs", f"{tasks.served} served, {tasks.refused} refused"),
         ("memory", _memory_text(told)),
     ]
+
+
+def _banned_text(told: StatusReply) -> str:
+    return f", {len(told.banned)} banned (meshslm peers --banned)" if told.banned else ""
 
 
 def _memory_text(told: StatusReply) -> str:

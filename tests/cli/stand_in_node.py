@@ -64,6 +64,7 @@ class StandIn:
     breaks_off: bool = False
     ready: bool = True
     url: str = ""
+    status: StatusReply = field(default_factory=lambda: STATUS)
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     def completion(self) -> bytes:
@@ -153,7 +154,7 @@ def stand_in_node() -> Iterator[StandIn]:
             if self.path == "/mesh/peers":
                 self.whole(200, msgspec.json.encode(PEERS))
             elif self.path == "/mesh/status":
-                self.whole(200, msgspec.json.encode(STATUS))
+                self.whole(200, msgspec.json.encode(told.status))
             elif self.path == "/readyz":
                 self.whole(200 if told.ready else 503, b'{"ready": false, "reason": "loads"}')
             else:

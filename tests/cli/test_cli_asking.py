@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
+from meshslm.api.admin import BanInfo, DialInfo
 from meshslm.cli import answers
 from meshslm.errors import FaultCode, RequestFault
 from tests.cli.conftest import documented_keys
@@ -224,6 +226,65 @@ def test_status_as_json(run: Run, node: StandIn) -> None:
     assert set(told) == documented_keys("status")
     assert told["node"] == NODE
     assert told["tasks"]["retried"] == 2
+
+
+# --- who is missing, and who is kept away -------------------------------------------------------
+MISSING = DialInfo(
+    address="/ip4/192.0.2.7/tcp/7415",
+    state="waiting",
+    attempts=5,
+    last_ms=3_000.0,
+    reason="connection refused",
+    next_ms=12_000.0,
+)
+THERE = DialInfo(address="/ip4/192.0.2.8/tcp/7415", state="linked", peer=NODE, last_ms=90_000.0)
+BAN = BanInfo(node=NODE[::-1], reason="garbage", strikes=3, left_ms=16_000.0)
+
+
+@pytest.fixture
+def lonely(node: StandIn) -> StandIn:
+    """A node with a bootstrap address where nobody answers, and one that it has banned."""
+    node.status = structs.replace(node.status, bootstrap=[MISSING, THERE], banned=[BAN])
+    return node
+
+
+def test_a_bootstrap_address_that_never_answers_is_seen_everywhere(
+    run: Run, lonely: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "tried 3.0 s ago, connection refused, 5 rounds in vain, next try in 12.0 s"
+    status, peers = run("status").out, run("peers").out
+    for shown in (status, peers):
+        assert MISSING.address in shown
+        assert words in shown
+    assert THERE.address in status
+    assert THERE.address not in peers
+    monkeypatch.setattr("meshslm.cli.doctor_llama.check_llama", lambda *_: [])
+    told = run("doctor", "--json", "--gateway-port", lonely.url.rpartition(":")[2]).json
+    found = {c["detail"]: c for c in told["checks"] if c["check"] == "bootstrap"}
+    assert found[f"{MISSING.address}: {words}"]["verdict"] == "warn"
+    assert found[f"{MISSING.address}: {words}"]["advice"]
+    assert found[f"{THERE.address} is linked"]["verdict"] == "ok"
+
+
+def test_one_that_is_being_dialled_for_the_first_time(run: Run, node: StandIn) -> None:
+    first = DialInfo(address=MISSING.address, state="dialling")
+    node.status = structs.replace(node.status, bootstrap=[first])
+    assert "not tried, trying now" in run("peers").out
+
+
+def test_who_is_banned_is_shown_with_the_reason(run: Run, lonely: StandIn) -> None:
+    shown = run("peers", "--banned").out
+    assert BAN.node in shown
+    assert "16.0 s" in shown
+    assert "garbage" in shown
+    assert "1 banned" in run("status").out
+    (ban,) = run("peers", "--banned", "--json").json
+    assert set(ban) == documented_keys("peers --banned")
+
+
+def test_nobody_is_banned(run: Run, node: StandIn) -> None:
+    assert run("peers", "--banned").out == "nobody is banned\n"
+    assert run("peers", "--banned", "--json").json == []
 
 
 # --- chat ---------------------------------------------------------------------------------------
