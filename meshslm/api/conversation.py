@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from meshslm import limits
-from meshslm.api.decode import bad_request, clipped
+from meshslm.api.decode import bad_request, clipped, not_json
 from meshslm.api.fields import check_bytes, check_id, check_together, check_tool_name
 
 
@@ -51,10 +51,14 @@ def checked_call(call_id: str | None, name: str | None, arguments: str | None, a
 def check_arguments(text: str, where: str) -> None:
     """Raises `RequestFault` where the arguments of a call are no JSON object."""
     check_bytes(text, where, limits.PROMPT_BYTES)
+    encoded = text.encode() or b"{}"
     try:
-        arguments = msgspec.json.decode(text or "{}")
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise bad_request(f"'{where}' is not valid JSON: {error}.", where) from None
+        arguments = msgspec.json.decode(encoded)
+    except RecursionError:
+        raise bad_request(f"'{where}' is nested too deeply.", where) from None
+    except msgspec.DecodeError as error:
+        why = not_json(encoded, str(error))
+        raise bad_request(f"'{where}' is not valid JSON: {why}.", where) from None
     if not isinstance(arguments, dict):
         raise bad_request(f"'{where}' is not a JSON object.", where)
 

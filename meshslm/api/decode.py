@@ -20,6 +20,13 @@ T = TypeVar("T")
 _AT = re.compile(r"^(?P<what>.*) - at `(?:key in )?\$\.?(?P<path>.*)`$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(?P<field>[^`]+)`")
 
+_TRUNCATED = "Input data was truncated"
+# Every escape of a JSON string in turn, because a backslash may be escaped too.
+_ESCAPE = re.compile(
+    rb"\\(?:u(?P<high>[dD][89abAB]..)(?P<low>\\u[dD][c-fC-F]..)?|u(?P<lone>[dD][c-fC-F]..)|.)",
+    re.DOTALL,
+)
+
 
 def bad_request(detail: str, param: str | None = None) -> RequestFault:
     """A fault of the request itself, about the field `param`."""
@@ -46,9 +53,25 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except msgspec.ValidationError as error:
         raise _of_validation(str(error)) from None
     except msgspec.DecodeError as error:
-        raise bad_request(f"The body is not valid JSON: {error}.") from None
+        raise bad_request(f"The body is not valid JSON: {not_json(body, str(error))}.") from None
     except RecursionError:
         raise bad_request("The body is nested too deeply.") from None
+
+
+def not_json(text: bytes, told: str) -> str:
+    """What is wrong with a text that is no JSON; `told` are msgspec's words.
+
+    It says "truncated" of an empty text and of half a surrogate pair too.
+    """
+    if not text.strip():
+        return "it is empty"
+    if told == _TRUNCATED or "surrogate" in told:
+        for escape in _ESCAPE.finditer(text):
+            if escape["lone"] or (escape["high"] and not escape["low"]):
+                half = escape[0].decode("ascii", errors="replace")
+                return f"{half} at offset {escape.start()} is half of a surrogate pair"
+        return "it ends too early"
+    return told
 
 
 def _of_validation(told: str) -> RequestFault:

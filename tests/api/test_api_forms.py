@@ -258,7 +258,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     (
         {"messages": [asking(call(function={"name": "f", "arguments": "[" * 5000}))]},
         "messages[0].tool_calls[0].function.arguments",
-        "not valid JSON",
+        "nested too deeply",
     ),
     (
         {"messages": [asking(call(function={"arguments": "{}"}))]},

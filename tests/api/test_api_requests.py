@@ -312,3 +312,26 @@ def test_any_json_is_read_or_refused(body: Any) -> None:
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     for decoder in (CHATS, TEXTS):
         assert outcome(body, decoder) in {None, FaultCode.BAD_REQUEST}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "it is empty"),
+        (b" \r\n", "it is empty"),
+        (b'{"model": "auto"', "it ends too early"),
+        (b'{"model": "a\\ud83d b"}', r"\\ud83d at offset 12 is half of a surrogate pair"),
+        (b'{"model": "\\ud83d\\u0041"}', r"\\ud83d at offset 11 is half of a surrogate pair"),
+        (b'{"model": "\\\\\\uDE00"}', r"\\uDE00 at offset 13 is half of a surrogate pair"),
+        (b'{"model": "\\\\ud83d', "it ends too early"),
+        (b'{"model": nonsense}', "invalid character"),
+    ],
+)
+def test_what_is_no_json_is_told_why(body: bytes, told: str) -> None:
+    with pytest.raises(RequestFault, match=f"The body is not valid JSON: .*{told}"):
+        decode_body(body, CHATS)
+
+
+def test_a_whole_surrogate_pair_is_a_character() -> None:
+    body = b'{"model": "auto", "prompt": "\\ud83d\\ude00 \\\\ud83d"}'
+    assert decode_body(body, TEXTS).prompts == ["\U0001f600 \\ud83d"]
