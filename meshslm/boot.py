@@ -28,6 +28,7 @@ from meshslm.adapters.hardware import detect
 from meshslm.adapters.keyring import DirectoryLock, NodeKey, load_or_create
 from meshslm.adapters.libp2p_link import Libp2pLink
 from meshslm.adapters.mdns import MdnsDiscovery
+from meshslm.adapters.peers_file import PeersFile
 from meshslm.adapters.system_clock import SystemClock
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
@@ -36,6 +37,7 @@ from meshslm.core.node import NodeCore
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.hosting import Hosting, Room, Shape
 from meshslm.daemon.pump import Pump
+from meshslm.daemon.remembering import Remembering
 from meshslm.daemon.service import NodeService
 from meshslm.daemon.timers import Timers
 from meshslm.engine.estimate import estimate
@@ -131,6 +133,9 @@ class _Node:
         self._service = NodeService(
             self._core, self._pump, clock, chance.fork("tasks"), readiness=self._readiness
         )
+        self._remembering = Remembering(
+            PeersFile(Path(settings.node.data_dir), settings.node.mesh), self._service, self._pump
+        )
         executor = Executor(self._link, self._timers, self._service, self._pump)
         self._pump.attach(executor.perform)
         self._hosting = Hosting(
@@ -158,6 +163,8 @@ class _Node:
                 await listening.wait()
                 address = await self._open_gateway(nursery)
                 self._pump.handle(Started(boot, self._link.addresses))
+                self._remembering.recall()
+                nursery.start_soon(self._remembering.run)
                 log.info("node %s (%s), boot %d", self.name, self._link.node_id, boot)
                 if self._settings.link.mdns:
                     nursery.start_soon(self._mdns().run, self._pump.post)

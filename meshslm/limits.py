@@ -159,6 +159,10 @@ NEWS_KEPT: Final = 256
 FANOUT: Final = 3
 """Peers told at once of a suspicion or of its refutation, each of whom tells as many."""
 
+PEERS_REMEMBERED: Final = 256
+PEERS_FILE_BYTES: Final = 1 * MIB
+"""Members written down for the next start: one that is still there is enough to find all."""
+
 # --- conduct -------------------------------------------------------------------------------------
 HOUSEKEEPING_PER_S: Final = 400
 HOUSEKEEPING_BURST: Final = 4_000

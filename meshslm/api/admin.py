@@ -75,6 +75,7 @@ class PeerInfo(msgspec.Struct, kw_only=True):
     specialists: list[SpecialistInfo]
     hardware: HardwareInfo
     loads: list[LoadInfo]
+    addresses: list[str] = []
 
 
 class PeersReply(msgspec.Struct, kw_only=True):

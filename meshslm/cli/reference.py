@@ -66,7 +66,8 @@ JSON_KEYS: Final = {
     "models unload": "as of `models load`",
     "models unpin": "as of `models load`",
     "models synthesize": "path architecture parameters vocabulary quantisation size",
-    "peers": "LIST: node name state agent address rtt_ms heard_ms specialists hardware loads",
+    "peers": "LIST: node name state agent address rtt_ms heard_ms specialists hardware loads "
+    "addresses",
     "peers --banned": "LIST: node reason strikes left_ms",
     "profiles check": "LIST: file name model domains examples",
     "profiles list": (

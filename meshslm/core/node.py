@@ -326,6 +326,7 @@ class NodeCore:
             capability.specialists,
             capability.hardware,
             self._serving.loads(),
+            member.addresses,
         )
         return (own, *(_view(peer, now) for peer in self._directory.peers.values()))
 
@@ -387,4 +388,5 @@ def _view(peer: Peer, now: Instant) -> PeerView:
         (capability or nothing).specialists,
         (capability or nothing).hardware,
         peer.loads,
+        peer.addresses,
     )

@@ -25,6 +25,8 @@ class PeerView:
     specialists: tuple[Specialist, ...]
     hardware: Hardware
     loads: tuple[EngineLoad, ...]
+    addresses: tuple[str, ...] = ()
+    """Multiaddresses where it says that it listens."""
 
 
 @dataclass(frozen=True, slots=True)
