@@ -233,7 +233,12 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = limits.DEADLINE_MS
     queue: Annotated[
         int,
-        Meta(ge=0, le=65536, description="Requests that wait for one engine; more are refused."),
+        Meta(
+            ge=0,
+            le=65536,
+            description="Requests that wait for one engine; more are refused. With 0 none waits: "
+            "a request finds a free slot or is refused.",
+        ),
     ] = limits.QUEUE_PER_ENGINE
 
 

@@ -20,17 +20,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 
 from meshslm import limits
 from meshslm.core.events import Lane, RunEnded, RunFailed, RunProduced, StartRun, StopRun
-from meshslm.core.line import Line
 from meshslm.core.models import Models
 from meshslm.core.outbox import Outbox
 from meshslm.core.prefix import digest, marks
+from meshslm.core.runs import EngineState, Key, Run, RunState
 from meshslm.errors import FaultCode
-from meshslm.ids import Instant, NodeId, RunId, TaskId, after, ms_between
+from meshslm.ids import Instant, NodeId, RunId, after
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import (
     DETAIL_BYTES,
@@ -50,69 +49,11 @@ from meshslm.wire.messages import (
 
 DEADLINE = "run-deadline"
 RETRY_AFTER_LEAST_MS = 250
-ASSUMED_RUN_MS = 4_000.0
-"""Length of a run while none has ended yet: 256 tokens at 64 a second."""
-
 BYTES_PER_TOKEN = 4
 """Of prompts, about, for sharing fairly before anything was counted."""
 
 Item = TaskChunk | TaskEnded | TaskFailed
 Reply = TaskAccepted | TaskRefused | Item
-Key = tuple[NodeId, TaskId, int]
-
-
-class RunState(Enum):
-    """Where a run stands on this node."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    OVER = "over"
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One attempt of one task, here."""
-
-    run: RunId
-    key: Key
-    submit: TaskSubmit
-    model: str
-    weight: int
-    state: RunState = RunState.QUEUED
-    seq: int = 0
-    log: list[bytes] = field(default_factory=list)
-    """Encoded items for a remote origin, until it has them all."""
-    arrived: Instant = Instant(0)
-    started: Instant = Instant(0)
-
-    @property
-    def background(self) -> bool:
-        """It gives way to others."""
-        return self.submit.request.priority == "background"
-
-    @property
-    def waited_ms(self) -> float:
-        """Time in this node's queue, before the engine had it."""
-        return ms_between(self.arrived, self.started)
-
-
-@dataclass(slots=True)
-class EngineState:
-    """One engine, and who waits for it."""
-
-    model: str
-    slots: int = 1
-    running: dict[RunId, Run] = field(default_factory=dict)
-    weight: int = 0
-    yielding: int = 0
-    """The part of `weight` that is background work, which gives way within the engine."""
-    queue: Line[Run] = field(default_factory=Line)
-    marks: dict[RunId, tuple[bytes, ...]] = field(default_factory=dict)
-    """Of the prompts of runs that are under way or warm."""
-    warm: list[RunId] = field(default_factory=list)
-    prefill_tps: float = 0.0
-    decode_tps: float = 0.0
-    run_ms: float = ASSUMED_RUN_MS
 
 
 class Serving:
@@ -339,11 +280,11 @@ class Serving:
             return refuse(FaultCode.OVERLOADED, "too many tasks of late", limits.LINGER_MS)
         if origin != self._node and self._of_peer.get(origin, 0) >= limits.TASKS_PER_PEER:
             return refuse(FaultCode.OVERLOADED, "too many tasks of one peer", engine.run_ms)
-        if len(engine.queue) >= self._queue_bound:
+        if len(engine.queue) >= self._queue_bound and not engine.has_room(submit.request.choices):
             wait = max(RETRY_AFTER_LEAST_MS, engine.run_ms / engine.slots)
             return refuse(
                 FaultCode.OVERLOADED,
-                f"{len(engine.queue)} tasks wait for {engine.model} already",
+                f"{engine.model} has no free slot, and {len(engine.queue)} tasks wait already",
                 wait,
             )
         return None
@@ -438,7 +379,7 @@ class Serving:
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
         for engine in self._engines.values():
-            assert len(engine.queue) <= self._queue_bound
+            assert len(engine.queue) <= max(self._queue_bound, engine.slots)
             assert engine.weight == sum(run.weight for run in engine.running.values())
             background = [run.weight for run in engine.running.values() if run.background]
             assert engine.yielding == sum(background)

@@ -206,6 +206,36 @@ def test_runs_wait_in_a_bounded_queue_and_are_refused_past_it(mesh: Mesh) -> Non
     assert len(runs(mesh, "a")) == given_to_engine + 1
 
 
+def test_without_a_queue_free_slots_are_used_and_nobody_waits(mesh: Mesh) -> None:
+    mesh.add("a", specialist("coder", "code"), queue_per_engine=0)
+    for number in range(SLOTS):
+        ask(mesh, "a", task=f"t{number}")
+    assert len(runs(mesh, "a")) == SLOTS
+    ask(mesh, "a", task="late")
+    assert fault(mesh, task="late").code is FaultCode.OVERLOADED
+    end(mesh, "a", run=1)
+    ask(mesh, "a", task="later")
+    assert len(runs(mesh, "a")) == SLOTS + 1
+
+
+def test_without_a_queue_a_run_of_more_choices_than_slots_is_taken_alone(mesh: Mesh) -> None:
+    mesh.add("a", specialist("coder", "code"), queue_per_engine=0)
+    many = TaskRequest("coder", prompt="x", choices=SLOTS + 1)
+    mesh.give("a", TaskArrived(TaskId("t1"), many))
+    assert len(runs(mesh, "a")) == 1
+    mesh.give("a", TaskArrived(TaskId("t2"), many))
+    assert fault(mesh, task="t2").code is FaultCode.OVERLOADED
+
+
+def test_without_a_queue_the_first_run_waits_for_its_model(mesh: Mesh) -> None:
+    mesh.add("a", specialist("coder", "code"), queue_per_engine=0)
+    mesh.give("a", EngineLost("tiny", "killed"))
+    ask(mesh, "a")
+    assert runs(mesh, "a") == []
+    mesh.give("a", EngineReady("tiny", SLOTS))
+    assert len(runs(mesh, "a")) == 1
+
+
 def test_one_peer_cannot_take_a_node_for_itself(
     pair: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,79 @@
+"""What is known of the runs on this node and of their engines; `core.serving` acts on it.
+
+Rules:
+- A run's weight is the slots that it takes, at most all of its engine's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from meshslm.core.line import Line
+from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
+from meshslm.wire.messages import TaskSubmit
+
+ASSUMED_RUN_MS = 4_000.0
+"""Length of a run while none has ended yet: 256 tokens at 64 a second."""
+
+Key = tuple[NodeId, TaskId, int]
+"""Origin, task and attempt."""
+
+
+class RunState(Enum):
+    """Where a run stands on this node."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    OVER = "over"
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One attempt of one task, here."""
+
+    run: RunId
+    key: Key
+    submit: TaskSubmit
+    model: str
+    weight: int
+    state: RunState = RunState.QUEUED
+    seq: int = 0
+    log: list[bytes] = field(default_factory=list)
+    """Encoded items for a remote origin, until it has them all."""
+    arrived: Instant = Instant(0)
+    started: Instant = Instant(0)
+
+    @property
+    def background(self) -> bool:
+        """It gives way to others."""
+        return self.submit.request.priority == "background"
+
+    @property
+    def waited_ms(self) -> float:
+        """Time in this node's queue, before the engine had it."""
+        return ms_between(self.arrived, self.started)
+
+
+@dataclass(slots=True)
+class EngineState:
+    """One engine, and who waits for it."""
+
+    model: str
+    slots: int = 1
+    running: dict[RunId, Run] = field(default_factory=dict)
+    weight: int = 0
+    yielding: int = 0
+    """The part of `weight` that is background work, which gives way within the engine."""
+    queue: Line[Run] = field(default_factory=Line)
+    marks: dict[RunId, tuple[bytes, ...]] = field(default_factory=dict)
+    """Of the prompts of runs that are under way or warm."""
+    warm: list[RunId] = field(default_factory=list)
+    prefill_tps: float = 0.0
+    decode_tps: float = 0.0
+    run_ms: float = ASSUMED_RUN_MS
+
+    def has_room(self, choices: int) -> bool:
+        """Whether a run would have its slots at once, or as soon as the model is loaded."""
+        waiting = sum(run.weight for run in self.queue)
+        return self.weight + waiting + min(choices, self.slots) <= self.slots
