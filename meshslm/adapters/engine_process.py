@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -27,6 +26,8 @@ from typing import Final
 
 import trio
 
+from meshslm.adapters import memory
+from meshslm.adapters.worker_death import cause_of_death
 from meshslm.core.events import (
     EngineLoading,
     EngineLost,
@@ -269,7 +270,7 @@ class EngineProcess:
                 code = await worker.end(KEEP_S if loaded and spec.states else 0.0)
         if unusable:
             return False, unusable, True
-        return loaded, reason or worker.death(code), False
+        return loaded, reason or worker.death(code, spec.private_mib), False
 
     async def _read(self, worker: _Worker, post: Post) -> tuple[str, str]:
         """Post what the worker reports, until it ends: why it is unusable, or else was killed."""
@@ -358,6 +359,7 @@ class _Worker:
         self._stderr = trio.lowlevel.FdStream(os.dup(self.process.stderr.fileno()))
         self.process.stderr.close()
         self._words = b""
+        self._oom_kills = memory.oom_kills()
         self._commands: deque[Command] = deque()
         self._told = trio.Event()
 
@@ -422,10 +424,8 @@ class _Worker:
         assert code is not None
         return code
 
-    def death(self, code: int) -> str:
+    def death(self, code: int, private_mib: int) -> str:
         """Why it died, as far as can be told."""
-        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        if code == -signal.SIGKILL:
-            how += ", which is how a system that runs out of memory ends a process"
-        words = self._words.decode(errors="replace").strip().splitlines()
-        return f"the worker ended {how}" + (f": {words[-1]}" if words else "")
+        words = self._words.decode(errors="replace")
+        kills = memory.oom_kills() - self._oom_kills
+        return cause_of_death(code, words, oom_kills=kills, private_mib=private_mib)

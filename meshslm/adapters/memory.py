@@ -48,6 +48,15 @@ def read(root: Path = Path("/")) -> Memory:
     return Memory(total, available)
 
 
+def oom_kills(root: Path = Path("/")) -> int:
+    """How often the kernel has killed a process for memory since it started; 0 if it won't say."""
+    for line in _text(root / "proc/vmstat").splitlines():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill" and count.isdecimal():
+            return int(count)
+    return 0
+
+
 def _meminfo(path: Path) -> dict[str, int]:
     told = {}
     for line in _text(path).splitlines():

@@ -227,7 +227,19 @@ class GgufHeader:
 
 
 def read_header(path: str | Path) -> GgufHeader:
-    """Read and check the header of the GGUF file at `path`.
+    """Read and check the header of the GGUF file at `path`; see `read_parts`."""
+    return read_parts(path)[0]
+
+
+def read_encoded(path: str | Path, prefix: str) -> Mapping[str, bytes]:
+    """Metadata whose keys begin with `prefix`, in the written form, for copying it."""
+    return read_parts(path, prefix)[1]
+
+
+def read_parts(
+    path: str | Path, prefix: str | None = None
+) -> tuple[GgufHeader, Mapping[str, bytes]]:
+    """The header, and metadata whose keys begin with `prefix` as it is written, type first.
 
     Raises `OurFault` where the file cannot be read, is no GGUF, is cut short, or is inconsistent.
     """
@@ -235,23 +247,9 @@ def read_header(path: str | Path) -> GgufHeader:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            return _Reader(file, size, path.name).header()
-    except OSError as error:
-        raise OurFault(f"cannot read the model file {path}: {error.strerror or error}") from error
-
-
-def read_encoded(path: str | Path, prefix: str) -> Mapping[str, bytes]:
-    """Metadata whose keys begin with `prefix`, in the written form, type first; for copying it.
-
-    Raises `OurFault` like `read_header`.
-    """
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
             reader = _Reader(file, size, path.name)
-            reader.header()
-            return reader.encoded(prefix)
+            header = reader.header()
+            return header, {} if prefix is None else reader.encoded(prefix)
     except OSError as error:
         raise OurFault(f"cannot read the model file {path}: {error.strerror or error}") from error
 

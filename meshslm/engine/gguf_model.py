@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from meshslm.engine.gguf import GgufHeader, read_encoded, read_header
+from meshslm.engine.gguf import GgufHeader, read_parts
 from meshslm.errors import OurFault
 
 LAYERS: Final = 512
@@ -34,10 +34,11 @@ _BERT_DEFAULTS: Final = 103
 def read_model(path: Path) -> GgufHeader:
     """The header of the model file at `path`, checked as far as this program can.
 
-    Raises `OurFault`. It reads the vocabulary too: 30 ms for 50,000 tokens.
+    Raises `OurFault`. It looks at the vocabulary too, which takes as long as the rest: together
+    28 ms for 50,000 tokens.
     """
-    header = read_header(path)
-    fault = next(_faults(header), "") or next(_token_faults(header, path), "")
+    header, encoded = read_parts(path, _TOKENS)
+    fault = next(_faults(header), "") or next(_token_faults(header, encoded), "")
     if fault:
         raise OurFault(f"{path.name} is not a usable model: {fault}")
     return header
@@ -82,7 +83,7 @@ def _rope_faults(header: GgufHeader) -> Iterator[str]:
         yield f"{name}.rope.freq_base is {base}"
 
 
-def _token_faults(header: GgufHeader, path: Path) -> Iterator[str]:
+def _token_faults(header: GgufHeader, encoded: Mapping[str, bytes]) -> Iterator[str]:
     """What is wrong with its vocabulary."""
     kind = header.text("tokenizer.ggml.model")
     if kind == "bert" and header.vocabulary <= _BERT_DEFAULTS:
@@ -92,7 +93,7 @@ def _token_faults(header: GgufHeader, path: Path) -> Iterator[str]:
                 yield f"its vocabulary has no {role} token"
     if _TOKENS not in header.metadata:
         return
-    tokens = _texts(read_encoded(path, _TOKENS)[_TOKENS])
+    tokens = _texts(encoded[_TOKENS])
     named = [token for token in tokens if token]
     known = set(named)
     if len(known) != len(named):
@@ -108,10 +109,11 @@ def _texts(encoded: bytes) -> list[bytes]:
     kind, element, count = struct.unpack_from("<IIQ", encoded)
     if (kind, element) != (9, 8):
         return []
+    unpack = struct.Struct("<Q").unpack_from
     texts = []
-    at = 16
+    at = 24
     for _ in range(count):
-        (length,) = struct.unpack_from("<Q", encoded, at)
-        texts.append(encoded[at + 8 : at + 8 + length])
-        at += 8 + length
+        end = at + unpack(encoded, at - 8)[0]
+        texts.append(encoded[at:end])
+        at = end + 8
     return texts

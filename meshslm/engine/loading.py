@@ -2,7 +2,8 @@
 
 Rules:
 - What the model does not need is given up before its file is opened.
-- The file's header is read by this program before llama.cpp sees the file.
+- The file's header is read and checked by this program before llama.cpp sees the file, at each
+  load: a file may have changed since it was stored.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from meshslm.engine import sandbox
 from meshslm.engine.adapters import Adapters
 from meshslm.engine.cores import ThreadChoice
 from meshslm.engine.embedding import EncoderWorker, load_encoder
-from meshslm.engine.gguf import GgufHeader, read_header
+from meshslm.engine.gguf import GgufHeader
+from meshslm.engine.gguf_model import read_model
 from meshslm.engine.kinds import Pooling, pooling_of
 from meshslm.engine.llama import BUILD, Model, offloads
 from meshslm.engine.loop import Worker
@@ -40,7 +42,7 @@ def load(pipe: Pipe, command: Load) -> tuple[Worker | EncoderWorker, ThreadChoic
     if command.states:
         make_folder(Path(command.states))
     confinement = confine(command)
-    header = read_header(path)
+    header = read_model(path)
     if not header.tensors:
         raise OurFault(f"{path.name} has no weights")
     if header.text("general.type") == "adapter":

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
 from meshslm.daemon.hosting import Room
 from meshslm.errors import FaultCode
+from meshslm.limits import KIB
 from meshslm.profiles import Profile
 from tests.daemon.box import Box, Outcome
 
@@ -83,3 +86,40 @@ async def test_a_worker_killed_while_idle_is_replaced_unseen(model_path: Path) -
         assert outcome.failed is None
         assert outcome.text
         assert box.engines["m"].pid != pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process's memory")
+async def test_a_worker_that_runs_out_of_memory_says_so_and_costs_no_waiting_request(
+    model_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its limit is drawn close around what it has, so that the next large thing does not fit."""
+    async with node(model_path, slots=2) as box, trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(box.ask, "p", LONG, 800)
+        await until(lambda: len(begun(box)) == 2)
+        pid = box.engines["m"].pid
+        assert pid is not None
+        most = private_bytes(pid) + 256 * KIB
+        psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (most, most))
+        nursery.start_soon(box.ask, "p", "x " * 250_000, 4)
+        for _ in range(3):
+            nursery.start_soon(box.ask, "p", "Hello", 4)
+        await until(lambda: len(box.asked) == 6 and all(outcome.over for outcome in box.asked))
+        assert box.engines["m"].pid not in (None, pid), "there is another worker"
+    assert "it ran out of memory" in caplog.text
+    first, large, waiting = box.asked[:2], box.asked[2:3], box.asked[3:]
+    for outcome in first:
+        assert outcome.failed is not None
+        assert outcome.failed.code is FaultCode.WORKER_LOST
+        assert "it ran out of memory" in outcome.failed.detail
+        assert outcome.text, "handed back with what it has"
+    assert sorted(o.failed is None for o in [*large, *waiting]) == [False, True, True, True]
+    (refused,) = (o.failed for o in [*large, *waiting] if o.failed)
+    assert refused.code is FaultCode.CONTEXT_OVERFLOW, "asked again, it gets its real answer"
+
+
+def private_bytes(pid: int) -> int:
+    """Memory of a process that its limit counts."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith("VmData:"))
+    return int(kib) * KIB
