@@ -326,7 +326,7 @@ def _check_thinking(request: TaskRequest) -> None:
         raise _fault("an effort of reasoning, and no thinking", "reasoning_effort")
     if request.thinking is False and request.thinking_tokens:
         raise _fault(
-            f"{request.thinking_tokens} tokens of thinking, and no thinking", "thinking_tokens"
+            f"{request.thinking_tokens} tokens of thinking, and no thinking", "thinking_budget"
         )
     if request.thinking and request.thinking_tokens == 0:
         raise _fault("thinking, in no token", "thinking_budget")

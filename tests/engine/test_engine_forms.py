@@ -489,12 +489,12 @@ def test_calls_after_thoughts() -> None:
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"thinking": True}, "thinking"),
-        ({"thinking": False, "thinking_tokens": 9}, "thinking_tokens"),
-        ({"thinking": True, "thinking_tokens": 0}, "thinking_tokens"),
+        ({"thinking": True}, "enable_thinking"),
+        ({"thinking": False, "thinking_tokens": 9}, "thinking_budget"),
+        ({"thinking": True, "thinking_tokens": 0}, "thinking_budget"),
         ({"thinking": False, "reasoning_effort": "low"}, "reasoning_effort"),
         ({"reasoning_effort": "extreme"}, "reasoning_effort"),
-        ({"thinking": True, "messages": (), "prompt": "x"}, "thinking"),
+        ({"thinking": True, "messages": (), "prompt": "x"}, "enable_thinking"),
     ],
 )
 def test_contradictions_are_refused(change: dict[str, Any], param: str) -> None:
