@@ -58,6 +58,8 @@ class LinkTimings:
     """Without progress while something waits to be written."""
     close: float = 2.0
     """For what is still queued when a link is closed."""
+    addresses: float = 5.0
+    """Between two looks at the addresses of this machine."""
     proof: float = 1.0
     """For a link to show that it lives when its peer dials again."""
 

@@ -31,7 +31,13 @@ from meshslm.adapters.libp2p_peer import PeerLink
 from meshslm.adapters.libp2p_reception import Reception
 from meshslm.adapters.multiaddrs import Address, AddressError, parse, reachable
 from meshslm.adapters.tcp import ConnectFailed, connect, listen
-from meshslm.core.events import DialFailed, Lane, PeerConnected, PeerDisconnected
+from meshslm.core.events import (
+    AddressesChanged,
+    DialFailed,
+    Lane,
+    PeerConnected,
+    PeerDisconnected,
+)
 from meshslm.errors import MeshslmError, OurFault
 from meshslm.ids import NodeId
 from meshslm.ports import Post
@@ -112,6 +118,7 @@ class Libp2pLink:
                 self._nursery = nursery
                 for listener in listeners:
                     nursery.start_soon(self._reception.accept_from, listener, nursery)
+                nursery.start_soon(self._watch_addresses, listeners)
                 started()
         finally:
             self._nursery = None
@@ -125,6 +132,16 @@ class Libp2pLink:
             kind = "ip6" if listener.family == stdlib_socket.AF_INET6 else "ip4"
             for address in reachable(Address(kind, host, port)):
                 yield str(replace(address, peer=self.node_id))
+
+    async def _watch_addresses(self, listeners: list[trio.socket.SocketType]) -> None:
+        """Tell of addresses that come and go; only behind a wildcard they do."""
+        assert self._post is not None
+        while True:
+            await trio.sleep(self._timings.addresses)
+            addresses = tuple(self._dialable(listeners))
+            if addresses != self._addresses:
+                self._addresses = addresses
+                await self._post(AddressesChanged(addresses))
 
     async def _serve_accepted(self, socket: trio.SocketStream, channel: NoiseChannel) -> None:
         if channel.peer != self.node_id:

@@ -96,6 +96,14 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """This node can be dialled elsewhere than before: a new lease, another network."""
+
+    addresses: tuple[str, ...]
+    """All of them, as in `Started`."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFired:
     """A timer ran out. Ignored unless `generation` is the newest of its key."""
 
@@ -213,6 +221,7 @@ Event = (
     | BytesReceived
     | AddressFound
     | Started
+    | AddressesChanged
     | TimerFired
     | ShutdownRequested
     | TaskArrived

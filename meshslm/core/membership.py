@@ -107,6 +107,12 @@ class Membership:
         for peer in self._directory.alive():
             self._out.send_encoded(peer.node, Lane.CONTROL, self._encoded)
 
+    def moved(self, addresses: tuple[str, ...], now: Instant) -> None:
+        """This node listens elsewhere: say hello again to everybody that is still reached."""
+        self.addresses = addresses[: limits.ADDRESSES_PER_PEER]
+        for peer in self._directory.alive():
+            self._say_hello(peer, now)
+
     def leave(self) -> None:
         """Say goodbye to everybody."""
         self.leaving = True
@@ -196,6 +202,7 @@ class Membership:
             return
         known = peer.state is PeerState.ALIVE
         if known and hello.boot == peer.boot:
+            self._learn_addresses(peer, hello, now)
             if ms_between(peer.hello_sent, now) >= limits.HELLO_RESEND_MS / 2:
                 self._say_hello(peer, now)
             return
@@ -208,8 +215,7 @@ class Membership:
         peer.heard = now
         peer.next_ms = limits.PRESENCE_MS
         peer.name, peer.agent = hello.name, hello.agent
-        peer.addresses = tuple(a for a in hello.addresses if peer_of(a) == node)
-        self._dialling.moved(node, peer.addresses, now)
+        self._learn_addresses(peer, hello, now)
         self._dialling.linked(node, peer.address, now)
         self._dialling.accepted(node)
         self._out.stop_timer(HELLO, node)
@@ -301,6 +307,10 @@ class Membership:
         )
         if peer.state is not PeerState.ALIVE:
             self._out.start_timer(HELLO, peer.node, limits.HELLO_RESEND_MS)
+
+    def _learn_addresses(self, peer: Peer, hello: Hello, now: Instant) -> None:
+        peer.addresses = tuple(a for a in hello.addresses if peer_of(a) == peer.node)
+        self._dialling.moved(peer.node, peer.addresses, now)
 
     def _introduce(self, peer: Peer, now: Instant) -> None:
         self._out.send_encoded(peer.node, Lane.CONTROL, self._encoded)

@@ -22,6 +22,7 @@ from meshslm.core.conduct import TASK_MESSAGES, Conduct
 from meshslm.core.config import CoreConfig
 from meshslm.core.directory import Directory, Peer, PeerState
 from meshslm.core.events import (
+    AddressesChanged,
     AddressFound,
     BytesReceived,
     DialFailed,
@@ -115,6 +116,7 @@ class NodeCore:
         """Keyed by class, each handler takes exactly that class: what `Any` cannot say."""
         return {
             Started: self._on_started,
+            AddressesChanged: lambda e, now: self._membership.moved(e.addresses, now),
             TimerFired: self._on_timer,
             BytesReceived: self._on_bytes,
             PeerConnected: self._on_connected,

@@ -22,7 +22,14 @@ from meshslm.adapters.keyring import NodeKey
 from meshslm.adapters.libp2p_connection import LinkTimings
 from meshslm.adapters.libp2p_link import Libp2pLink
 from meshslm.adapters.multiaddrs import Address, AddressError, parse, reachable
-from meshslm.core.events import DialFailed, Event, Lane, PeerConnected, PeerDisconnected
+from meshslm.core.events import (
+    AddressesChanged,
+    DialFailed,
+    Event,
+    Lane,
+    PeerConnected,
+    PeerDisconnected,
+)
 from meshslm.errors import OurFault
 
 if TYPE_CHECKING:
@@ -104,6 +111,16 @@ async def test_a_wildcard_is_announced_as_the_interfaces_have_it(start_libp2p: S
     other = await start_libp2p()
     other.link.dial(str(addresses[-1]))
     assert (await other.expect(PeerConnected)).peer == node.id
+
+
+async def test_addresses_that_come_and_go_are_told_of(
+    start_libp2p: StartLibp2p, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start_libp2p(timings=LinkTimings(addresses=0.02))
+    moved = Address("ip4", "192.0.2.9", 1)
+    monkeypatch.setattr("meshslm.adapters.libp2p_link.reachable", lambda _: [moved])
+    told = await node.expect(AddressesChanged)
+    assert told.addresses == (f"/ip4/192.0.2.9/tcp/1/p2p/{node.id}",) == node.link.addresses
 
 
 async def test_ipv6(start_libp2p: StartLibp2p, connect: Connect) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core.dialling import TIMER, Dialling, in_turn
-from meshslm.core.events import Dial, DialFailed, PeerDisconnected, StartTimer
+from meshslm.core.events import AddressesChanged, Dial, DialFailed, PeerDisconnected, StartTimer
 from meshslm.core.outbox import Outbox
 from meshslm.ids import Instant, NodeId, after
 from tests.core.mesh import Mesh, address_of
@@ -174,6 +174,25 @@ def test_a_dial_under_way_is_seen_as_such(mesh: Mesh) -> None:
     (view,) = core.status(mesh.now).bootstrap
     assert view.reason
     assert view.peer == ""
+
+
+def test_a_node_that_moves_tells_everybody_where_it_is_now(mesh: Mesh) -> None:
+    mesh.add("b")
+    mesh.add("a", bootstrap=("b",))
+    mesh.pass_time(limits.HELLO_RESEND_MS)
+    new = "/memory/new/p2p/b"
+    mesh.aliases[new] = NodeId("b")
+    mesh.give("b", AddressesChanged((new,)))
+    core = mesh.boxes[NodeId("a")].core
+    assert core.peers(mesh.now)[1].addresses == (new,)
+    mesh.pass_time(limits.DIAL_LASTING_MS)
+    mesh.aliases[address_of("b")] = NodeId("nobody")
+    mesh.links.discard(frozenset("ab"))
+    before = len(mesh.effects("a", Dial))
+    mesh.give("a", PeerDisconnected(NodeId("b"), "cable"))
+    mesh.pass_time(limits.DIAL_SOON_MS + limits.DIAL_STAGGER_MS)
+    assert mesh.peer_state("a", "b") == "alive"
+    assert new in [dial.address for dial in mesh.effects("a", Dial)[before:]]
 
 
 # --- in a mesh ----------------------------------------------------------------------------------
