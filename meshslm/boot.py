@@ -20,9 +20,10 @@ from pathlib import Path
 
 import trio
 
-from meshslm import __version__
+from meshslm import __version__, limits
 from meshslm.adapters import memory
 from meshslm.adapters.boot_counter import next_boot
+from meshslm.adapters.crash_files import kept_on_crash
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
 from meshslm.adapters.hardware import detect
 from meshslm.adapters.keyring import DirectoryLock, NodeKey, load_or_create
@@ -37,6 +38,7 @@ from meshslm.core.node import NodeCore
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.hosting import Hosting, Room, Shape
 from meshslm.daemon.pump import Pump
+from meshslm.daemon.recorder import Recorder
 from meshslm.daemon.remembering import Remembering
 from meshslm.daemon.service import NodeService
 from meshslm.daemon.timers import Timers
@@ -50,7 +52,7 @@ from meshslm.models.model_library import ModelLibrary, ReadyModel
 from meshslm.models.progress import Progress
 from meshslm.observe.log import set_up_logging
 from meshslm.profiles import Profile
-from meshslm.settings import Settings
+from meshslm.settings import RecordSettings, Settings
 
 log = logging.getLogger("meshslm.boot")
 
@@ -96,7 +98,14 @@ def run_daemon(
         key = load_or_create(data)
         boot = next_boot(data)
         node = _Node(settings, profiles, key, environment, on_progress)
-        return trio.run(node.run, boot, on_ready, strict_exception_groups=True)
+        with kept_on_crash(node.dump_recording, data, boot):
+            return trio.run(node.run, boot, on_ready, strict_exception_groups=True)
+
+
+def _recorder(settings: RecordSettings, config: CoreConfig, seed: bytes) -> Recorder | None:
+    if not settings.mib:
+        return None
+    return Recorder(config, seed, most_bytes=settings.mib * limits.MIB, texts=settings.texts)
 
 
 class _Node:
@@ -126,8 +135,11 @@ class _Node:
             bootstrap=settings.link.bootstrap,
             queue_per_engine=settings.limits.queue,
         )
-        self._core = NodeCore(config, chance.fork("core"))
-        self._pump = Pump(self._core, clock)
+        seed = secrets.token_bytes(32)
+        self._core = NodeCore(config, Chance(seed))
+        recorder = _recorder(settings.record, config, seed)
+        self.dump_recording = recorder.dump if recorder is not None else None
+        self._pump = Pump(self._core, clock, recorder)
         self._link = Libp2pLink(key, settings.link.listen)
         self._timers = Timers(clock, self._pump.handle)
         self._service = NodeService(
@@ -187,6 +199,7 @@ class _Node:
             allowed_hosts=gateway.allowed_hosts,
             body_bytes=gateway.max_body_bytes,
             deadline_ms=self._settings.limits.deadline_ms,
+            recording=self.dump_recording,
         )
         address: HttpAddress = await nursery.start(
             partial(serve, app, host=gateway.host, port=gateway.port)

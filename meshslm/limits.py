@@ -426,3 +426,16 @@ STREAM_ITEMS: Final = 65_536
 
 EVENTS_PER_TURN: Final = 32
 """Events handled in one go before other tasks of the loop get a turn: under a millisecond."""
+
+# --- flight recorder ----------------------------------------------------------------------------
+RECORDING_MIB: Final = 8
+"""Room for packed steps: a day of a quiet node with three peers, whole."""
+
+RECORDING_SEGMENT_BYTES: Final = 64 * 1024
+"""Steps that are packed together: enough to pack well, and a millisecond of work."""
+
+RECORDING_LINE_BYTES: Final = 16 * 1024 * 1024
+"""One step in a file: the largest message, in base64, several times over."""
+
+RECORDINGS_KEPT: Final = 5
+"""Files of crashes in the data folder; older ones make room."""

@@ -242,6 +242,22 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = limits.QUEUE_PER_ENGINE
 
 
+class RecordSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The flight recorder: what happened to this node, to be replayed."""
+
+    mib: Annotated[
+        int,
+        Meta(ge=0, le=1024, description="Memory for it, in MiB. 0: nothing is recorded."),
+    ] = limits.RECORDING_MIB
+    texts: Annotated[
+        Switch,
+        Meta(
+            description="Keep the texts of prompts and answers in recordings. Without it they are "
+            "replaced by fillers of their length."
+        ),
+    ] = False
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole configuration."""
 
@@ -251,6 +267,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     engine: EngineSettings = EngineSettings()
     log: LogSettings = LogSettings()
     limits: LimitSettings = LimitSettings()
+    record: RecordSettings = RecordSettings()
 
 
 @dataclass(frozen=True, slots=True)

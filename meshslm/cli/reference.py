@@ -35,7 +35,8 @@ Shell completion: `eval "$(_MESHSLM_COMPLETE=bash_source meshslm)"` in `~/.bashr
 With `--json` a command prints one JSON document on stdout. Its shape is kept within a major
 version: keys may be added, none is renamed or removed. Durations end in `_ms` or `_s`; what was not
 measured is `null`. Where a command fails, stdout is empty and the reason is on stderr, as without
-`--json`; `doctor` and `sim run` print their document also when a check fails, and end with 1.
+`--json`; `doctor`, `sim run` and `sim replay`
+print their document also when a check fails, and end with 1.
 
 """
 
@@ -69,11 +70,16 @@ JSON_KEYS: Final = {
     "peers": "LIST: node name state agent address rtt_ms heard_ms specialists hardware loads "
     "addresses",
     "peers --banned": "LIST: node reason strikes left_ms",
+    "record dump": "path bytes",
     "profiles check": "LIST: file name model domains examples",
     "profiles list": (
         "LIST: name model adapter system_prompt max_tokens load price sampling domains"
     ),
     "profiles show": "as an item of `profiles list`",
+    "sim replay": (
+        "ok recorded_by replayed_by reason texts events seconds effects missing after_gap crash "
+        "parting"
+    ),
     "sim run": (
         "ok events_per_s scenario seed nodes virtual_s wall_s events trace tasks routing "
         "first_token_ms total_ms traffic convergence violations violation_counts"

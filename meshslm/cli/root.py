@@ -29,6 +29,9 @@ COMMANDS = {
     "profiles": LazyCommand("meshslm.cli.profiles:profiles", "List and check specialist profiles."),
     "config": LazyCommand("meshslm.cli.config:config", "Show the settings in effect."),
     "doctor": LazyCommand("meshslm.cli.doctor:doctor", "Check this machine and say what to do."),
+    "record": LazyCommand(
+        "meshslm.cli.record:record", "Fetch what the flight recorder of a node has."
+    ),
     "sim": LazyCommand("meshslm.cli.sim:sim", "Simulate a mesh of many nodes."),
 }
 

@@ -8,6 +8,7 @@ import click
 
 from meshslm.cli.failures import DONE, FAILED
 from meshslm.cli.screen import console, json_option, print_json
+from meshslm.cli.sim_replay import replay
 from meshslm.cli.steps import Steps
 
 
@@ -18,6 +19,9 @@ def sim() -> None:
     The nodes run the same decisions as real ones; clock, network, disks and engines are simulated.
     The same seed gives the same run, event by event, on every machine.
     """
+
+
+sim.add_command(replay)
 
 
 @sim.command()

@@ -7,6 +7,7 @@ thread, and an event that comes up while effects are performed waits until they 
 Rules:
 - Events are handled one at a time, in the order in which they were handed in.
 - A bug in the core ends the node with a trace: a core in an unknown state must not go on.
+- The flight recorder, where there is one, notes every event with what the core did.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import trio
 from meshslm import limits
 from meshslm.core.events import Effect, Event
 from meshslm.core.node import NodeCore
+from meshslm.daemon.recorder import Recorder
 from meshslm.ports import Clock
 
 Perform = Callable[[Effect], None]
@@ -27,9 +29,10 @@ Perform = Callable[[Effect], None]
 class Pump:
     """Events in, effects out."""
 
-    def __init__(self, core: NodeCore, clock: Clock) -> None:
+    def __init__(self, core: NodeCore, clock: Clock, recorder: Recorder | None = None) -> None:
         self._core = core
         self._clock = clock
+        self._recorder = recorder
         self._perform: Perform | None = None
         self._waiting: deque[Event] = deque()
         self._busy = False
@@ -48,10 +51,22 @@ class Pump:
         self._busy = True
         try:
             while self._waiting:
-                for effect in self._core.handle(self._waiting.popleft(), self._clock.now()):
+                for effect in self._decide(self._waiting.popleft()):
                     self._perform(effect)
         finally:
             self._busy = False
+
+    def _decide(self, event: Event) -> list[Effect]:
+        now = self._clock.now()
+        if self._recorder is None:
+            return self._core.handle(event, now)
+        try:
+            effects = self._core.handle(event, now)
+        except Exception:
+            self._recorder.note(event, now, None)
+            raise
+        self._recorder.note(event, now, effects)
+        return effects
 
     async def post(self, event: Event) -> None:
         """Handle an event, and let other tasks run every few events."""

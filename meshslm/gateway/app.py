@@ -36,6 +36,7 @@ from meshslm.gateway.operations import (
     read_template,
     read_tokenize,
 )
+from meshslm.gateway.recording import RecordingPage
 from meshslm.gateway.replies import fault_reply, json_reply, refusal
 from meshslm.gateway.responses import Responses
 from meshslm.gateway.service import NodeService
@@ -63,12 +64,14 @@ def create_app(
     allowed_hosts: tuple[str, ...] = (),
     body_bytes: int = limits.HTTP_BODY_BYTES,
     deadline_ms: int = limits.DEADLINE_MS,
+    recording: Callable[[str], bytes] | None = None,
 ) -> Starlette:
     """The HTTP face of the node behind `service`.
 
     `host` is the address it will be served on: on loopback only requests for a loopback host or
     one of `allowed_hosts` are heard. A body has at most `body_bytes`; a
-    request that names no deadline gets `deadline_ms`.
+    request that names no deadline gets `deadline_ms`. `recording` gives what the flight recorder
+    has, where there is one.
     """
     meters = Meters(version=version, status=service.status, peers=service.peers)
     pages = _Pages(service, meters, created=int(time.time()))
@@ -91,6 +94,7 @@ def create_app(
         Route("/metrics", pages.metrics),
         Route("/mesh/peers", pages.peers),
         Route("/mesh/status", pages.status),
+        Route("/mesh/recording", RecordingPage(recording)),
         Route(MODEL_ORDERS, ModelOrders(service).__call__, methods=["POST"]),
     ]
     guard = Middleware(

@@ -226,6 +226,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "log.format": st.sampled_from(["text", "json"]),
     "limits.deadline_ms": st.integers(1, 600_000),
     "limits.queue": st.integers(0, 1000),
+    "record.mib": st.integers(0, 1024),
+    "record.texts": st.booleans(),
 }
 some_values = st.fixed_dictionaries({}, optional=VALUES)
 

@@ -1,0 +1,173 @@
+"""The flight recorder: the last events of this node's core, ready to be replayed.
+
+Why in two halves: a core cannot be rebuilt in the middle of its life, so only what begins with its
+start replays. The first half of the room keeps the start; the rest is a ring of the newest. While
+everything fits, a recording is whole; later its beginning still replays, and its end can be read.
+
+Rules:
+- Bounded: never more than `most_bytes` of packed steps, and one segment that is being filled.
+- It never raises into the pump: the recorder must not be what ends a node.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+
+import msgspec
+
+from meshslm import __version__, limits
+from meshslm.core.config import CoreConfig
+from meshslm.core.events import Effect, Event, RouteChosen, TaskArrived
+from meshslm.daemon.recording import (
+    GONE,
+    Start,
+    Step,
+    checksum,
+    config_json,
+    event_json,
+    event_of,
+    kinds,
+    line,
+    write_recording,
+)
+from meshslm.daemon.redaction import without_texts
+from meshslm.ids import Instant, TaskId
+
+_ARRIVED = b'"kind":"TaskArrived"'
+
+
+class _Segment:
+    """Some hundred steps, packed."""
+
+    __slots__ = ("count", "packed")
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self.count = len(lines)
+        self.packed = zlib.compress(b"".join(lines), level=1)
+
+    def lines(self) -> Iterator[bytes]:
+        yield from zlib.decompress(self.packed).splitlines(keepends=True)
+
+
+class Recorder:
+    """Notes what happens to one core."""
+
+    def __init__(self, config: CoreConfig, seed: bytes, *, most_bytes: int, texts: bool) -> None:
+        self._config = config
+        self._seed = seed
+        self._texts = texts
+        self._half = most_bytes // 2
+        self._head: list[_Segment] = []
+        self._head_bytes = 0
+        self._tail: deque[_Segment] = deque()
+        self._tail_bytes = 0
+        self._filling: list[bytes] = []
+        self._filling_bytes = 0
+        self._missing = 0
+
+    def note(self, event: Event, now: Instant, effects: list[Effect] | None) -> None:
+        """An event was handled; `effects` is None where the core raised."""
+        kept = event if self._texts else without_texts(event)
+        step = Step(
+            now=now,
+            kind=type(event).__name__,
+            event=event_json(kept),
+            did=GONE if effects is None else kinds(effects),
+            sum=checksum(effects) if self._texts and effects is not None else None,
+            route=None if self._texts else _route(effects),
+        )
+        text = line(step)
+        self._filling.append(text)
+        self._filling_bytes += len(text)
+        if self._filling_bytes >= limits.RECORDING_SEGMENT_BYTES:
+            self._pack()
+
+    def dump(self, reason: str) -> bytes:
+        """The recording as a file."""
+        head = sum(segment.count for segment in self._head)
+        rest = sum(segment.count for segment in self._tail) + len(self._filling)
+        start = Start(
+            program=__version__,
+            seed=self._seed,
+            config=config_json(self._config),
+            texts=self._texts,
+            missing=self._missing,
+            whole=head if self._missing else head + rest,
+            reason=reason,
+        )
+        return write_recording(start, self._steps())
+
+    def _pack(self) -> None:
+        segment = _Segment(self._filling)
+        self._filling, self._filling_bytes = [], 0
+        size = len(segment.packed)
+        if not self._tail and self._head_bytes + size <= self._half:
+            self._head.append(segment)
+            self._head_bytes += size
+            return
+        self._tail.append(segment)
+        self._tail_bytes += size
+        while self._tail_bytes > self._half:
+            oldest = self._tail.popleft()
+            self._tail_bytes -= len(oldest.packed)
+            self._missing += oldest.count
+
+    def _lines(self) -> Iterator[bytes]:
+        for segment in (*self._head, *self._tail):
+            yield from segment.lines()
+        yield from self._filling
+
+    def _steps(self) -> Iterator[bytes]:
+        """The lines as they are written: where texts were replaced, tasks ask for what they got."""
+        if self._texts:
+            yield from self._lines()
+            return
+        chosen = self._chosen()
+        for text in self._lines():
+            if _ARRIVED not in text:
+                yield text
+                continue
+            step = msgspec.json.decode(text, type=Step)
+            event = event_of(step)
+            if isinstance(event, TaskArrived) and event.task in chosen:
+                request = replace(event.request, selector=chosen[event.task])
+                step = msgspec.structs.replace(
+                    step, event=event_json(replace(event, request=request))
+                )
+            yield line(step)
+
+    def _chosen(self) -> dict[TaskId, str]:
+        """The selector that leaves each task no other choice than the one that was made for it.
+
+        A task that moved must be able to move again: it asks for the profile, where all were one.
+        """
+        routes: dict[TaskId, dict[tuple[str, str], None]] = {}
+        for text in self._lines():
+            route = msgspec.json.decode(text, type=_Routed).route
+            if route is not None:
+                task, profile, node = route
+                routes.setdefault(TaskId(task), {})[profile, node] = None
+        chosen = {}
+        for task, taken in routes.items():
+            profiles = dict.fromkeys(profile for profile, _ in taken)
+            if len(taken) == 1:
+                chosen[task] = "@".join(*taken)
+            elif len(profiles) == 1:
+                chosen[task] = next(iter(profiles))
+        return chosen
+
+
+class _Routed(msgspec.Struct, frozen=True):
+    """What of a step is needed to know the route."""
+
+    route: tuple[str, str, str] | None = None
+
+
+def _route(effects: list[Effect] | None) -> tuple[str, str, str] | None:
+    for effect in effects or ():
+        if type(effect) is RouteChosen:
+            return effect.task, effect.profile, effect.node
+    return None
