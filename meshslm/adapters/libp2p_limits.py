@@ -38,7 +38,11 @@ class Bucket:
         """Take `amount`, which is then owed if it is not there; seconds to wait for that."""
         self._level = self.level(now) - amount
         self._at = now
-        return max(0.0, -self._level / self._rate)
+        return self.wait(now)
+
+    def wait(self, now: float) -> float:
+        """Seconds until what is owed has come."""
+        return max(0.0, -self.level(now) / self._rate)
 
     def level(self, now: float) -> float:
         """What can be taken without waiting; below 0 where some is owed."""
@@ -95,17 +99,22 @@ class Callers:
         """A connection from a source is over."""
         self._sources[source].connections -= 1
 
-    def begin(self, source: str, scope: trio.CancelScope, now: float) -> float:
-        """A handshake begins; seconds that it has to wait.
+    def begin(
+        self, source: str, scope: trio.CancelScope, now: float, patience: float
+    ) -> float | None:
+        """A handshake begins; seconds that it has to wait, None where that is over `patience`.
 
+        Who is turned away takes nothing, so a source is as good as new soon after a flood.
         Where too many are under way, the oldest one of the source with most is cancelled: an
         honest one takes milliseconds.
         """
+        found = self._sources[source]
+        if found.bucket.wait(now) > patience:
+            return None
         if self._handshakes >= limits.HANDSHAKES:
             most = max(self._sources.values(), key=lambda found: len(found.handshakes))
             most.handshakes.popleft().cancel()
             self._handshakes -= 1
-        found = self._sources[source]
         found.handshakes.append(scope)
         self._handshakes += 1
         return found.bucket.take(1, now)

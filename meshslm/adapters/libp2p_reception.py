@@ -72,11 +72,11 @@ class Reception:
     async def _authenticate(self, socket: trio.SocketStream, source: str) -> NoiseChannel | None:
         now = trio.current_time()
         scope = trio.CancelScope(deadline=now + self._deadline)
-        wait = self._callers.begin(source, scope, now)
+        wait = self._callers.begin(source, scope, now, self._deadline / 2)
+        if wait is None:
+            return None
         try:
             with scope:
-                if wait > self._deadline:
-                    return None
                 await trio.sleep(wait)
                 return await self._handshaker.accept(socket)
         except HandshakeError as error:

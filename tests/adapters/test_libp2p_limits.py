@@ -81,10 +81,10 @@ async def test_the_address_that_takes_most_gives_way(monkeypatch: pytest.MonkeyP
     for name, source in (("alone", "far"), ("m1", "many"), ("m2", "many"), ("m3", "many")):
         assert callers.admit(source)
         scopes[name] = trio.CancelScope()
-        callers.begin(source, scopes[name], 0.0)
+        callers.begin(source, scopes[name], 0.0, 5)
     for _ in range(2):
         callers.admit("new")
-        callers.begin("new", trio.CancelScope(), 0.0)
+        callers.begin("new", trio.CancelScope(), 0.0, 5)
     assert [name for name, scope in scopes.items() if scope.cancel_called] == ["m1", "m2"]
 
 
@@ -94,13 +94,24 @@ def test_handshakes_from_one_address_take_their_turn_others_do_not_wait() -> Non
     for _ in range(limits.HANDSHAKES_PER_SOURCE_BURST + limits.HANDSHAKES_PER_SOURCE_S):
         scope = trio.CancelScope()
         assert callers.admit("many")
-        waits.append(callers.begin("many", scope, 0.0))
+        waits.append(callers.begin("many", scope, 0.0, 5))
         callers.end("many", scope)
         callers.leave("many")
     assert waits[: limits.HANDSHAKES_PER_SOURCE_BURST] == [0.0] * limits.HANDSHAKES_PER_SOURCE_BURST
     assert waits[-1] == pytest.approx(1.0)
     callers.admit("other")
-    assert callers.begin("other", trio.CancelScope(), 0.0) == 0.0
+    assert callers.begin("other", trio.CancelScope(), 0.0, 5) == 0.0
+
+
+def test_after_a_flood_an_address_is_soon_as_good_as_new() -> None:
+    callers = Callers()
+    callers.admit("many")
+    for _ in range(10_000):
+        scope = trio.CancelScope()
+        if callers.begin("many", scope, 0.0, 2) is not None:
+            callers.end("many", scope)
+    assert callers.begin("many", trio.CancelScope(), 0.0, 2) is None
+    assert callers.begin("many", trio.CancelScope(), 2.1, 2) == pytest.approx(0.0, abs=0.05)
 
 
 def test_one_address_never_takes_every_place() -> None:
