@@ -70,8 +70,12 @@ bench: setup ## measure, and write docs/performance.md
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: bench-engine
-bench-engine: setup ## measure the engine alone; LLAMA_SERVER=PATH measures llama.cpp's server beside it
-	@$(BIN)/python -m bench engine serving operations neighbour
+bench-engine: setup ## measure the engine alone, and llama.cpp's server if it is there (llama-server)
+	@$(BIN)/python -m bench engine serving forms operations neighbour lifecycle $(ARGS)
+
+.PHONY: llama-server
+llama-server: ## compile llama.cpp's own server, for bench-engine; about 10 minutes, once
+	@"$(PYTHON)" -m scripts.llama_server
 
 # --- paperwork ----------------------------------------------------------------------------------
 .PHONY: changelog

@@ -11,35 +11,28 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
-
-from meshslm.engine import openmp
-
-os.environ.update(openmp.settings(os.environ))
 
 import llama_cpp as llama
 import numpy as np
 import trio
 from llama_cpp.llama_grammar import json_schema_to_gbnf
 
-from bench.bench_engine import default_model
+from bench.engines import GREEDY, default_model, repeated, running
 from bench.table import Row, markdown, spread
-from meshslm.adapters.engine_process import EngineProcess, EngineSpec
-from meshslm.core.events import EngineLost, EngineReady, Event, RunEnded, RunFailed, RunProduced
+from bench.turns import Effort, say, speeds, take_turns
+from meshslm.adapters.engine_process import EngineSpec
 from meshslm.engine.cores import cores
 from meshslm.engine.grammar import Grammars, together, with_options
 from meshslm.engine.llama import Vocabulary
 from meshslm.engine.tool_formats import in_words
-from meshslm.ids import RunId
 from meshslm.wire.messages import ChatMessage, Constraint, Sampling, TaskRequest, Tool
 
 TOKENS = 96
 LEAST = 0.9
+EFFORT = Effort(least=3, most=5, budget_s=30)
 PERSON = {
     "type": "object",
     "properties": {
@@ -64,61 +57,12 @@ FREE = tuple(
         "bench",
         messages=(ChatMessage("user", f"Describe many people who live in {place}, at length."),),
         max_tokens=TOKENS,
-        sampling=Sampling(temperature=0.0),
+        sampling=GREEDY,
     )
     for place in PLACES
 )
 BOUND = Constraint("json_schema", json.dumps(PEOPLE))
 LAMP = Tool("lamp", "Turns a lamp on or off.", json.dumps({"type": "object", "properties": {}}))
-
-
-@dataclass(slots=True)
-class Speeds:
-    """Tokens a second, one entry each turn."""
-
-    free: list[float] = field(default_factory=list)
-    bound: list[float] = field(default_factory=list)
-
-    @property
-    def ratio(self) -> float:
-        """Bound against free."""
-        return median(bound / free for bound, free in zip(self.bound, self.free, strict=True))
-
-
-class Driver:
-    """Runs requests through a worker."""
-
-    def __init__(self, engine: EngineProcess) -> None:
-        self.engine = engine
-        self.ready = trio.Event()
-        self._done = trio.Event()
-        self._number = self._open = self._tokens = 0
-
-    async def post(self, event: Event) -> None:
-        """Hear what the engine says."""
-        match event:
-            case EngineReady():
-                self.ready.set()
-            case RunProduced(_, chunk):
-                self._tokens += len(chunk.tokens)
-            case RunEnded():
-                self._open -= 1
-                if not self._open:
-                    self._done.set()
-            case RunFailed() | EngineLost():
-                raise SystemExit(f"the engine failed: {event}")
-            case _:
-                pass
-
-    async def speed(self, requests: Sequence[TaskRequest]) -> float:
-        """Tokens a second of all requests together."""
-        self._done, self._open, self._tokens = trio.Event(), len(requests), 0
-        began = time.perf_counter()
-        for request in requests:
-            self._number += 1
-            self.engine.start_run(RunId(self._number), request)
-        await self._done.wait()
-        return self._tokens / (time.perf_counter() - began)
 
 
 KINDS = (
@@ -136,26 +80,21 @@ def _pair(what: str, request: TaskRequest) -> tuple[TaskRequest, TaskRequest]:
     return replace(request, messages=told), replace(request, tools=(LAMP,))
 
 
-async def _speeds(path: Path, rounds: int) -> dict[tuple[str, int], Speeds]:
-    engine = EngineProcess(EngineSpec("bench", path, 1024, len(PLACES), len(cores())))
-    driver = Driver(engine)
-    found: dict[tuple[str, int], Speeds] = {}
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.run, driver.post)
-        await driver.ready.wait()
+async def _speeds(path: Path, effort: Effort) -> list[Row]:
+    rows = []
+    async with running(EngineSpec("bench", path, 1024, len(PLACES), len(cores()))) as client:
         for what, heat in KINDS:
             for count in (1, len(PLACES)):
+                say(f"{count} at a time, {what}")
                 sampling = Sampling(temperature=heat, seed=1)
                 asked = [replace(request, sampling=sampling) for request in FREE[:count]]
                 free, bound = zip(*(_pair(what, request) for request in asked), strict=True)
-                speeds = found[what, count] = Speeds()
-                for turn in range(rounds + 1):
-                    measured = await driver.speed(free), await driver.speed(bound)
-                    if turn:  # the first warms up
-                        speeds.free.append(measured[0])
-                        speeds.bound.append(measured[1])
-        nursery.cancel_scope.cancel()
-    return found
+                made = await take_turns(
+                    {"free": repeated(client, free), "bound": repeated(client, bound)}, effort
+                )
+                title = f"{count} at a time, {what}"
+                rows.append(speeds(title, made["bound"], "free text", made["free"], LEAST))
+    return rows
 
 
 def _vocabulary(path: Path) -> tuple[object, Vocabulary]:
@@ -218,31 +157,17 @@ def masks(path: Path) -> list[Row]:
     ]
 
 
-def measure(path: Path | None = None, rounds: int = 5) -> list[Row]:
+def measure(path: Path | None = None, effort: Effort = EFFORT) -> list[Row]:
     """The rows for the page of figures."""
     path = path or default_model()
-    rows = masks(path)
-    for (what, count), speeds in trio.run(_speeds, path, rounds).items():
-        rows.append(
-            Row(
-                f"{count} at a time, {what}",
-                spread(speeds.bound, "tokens/s"),
-                f"free text {spread(speeds.free, 'tokens/s')}",
-                f"{speeds.ratio:.3f}",
-                f"at least {LEAST}",
-                speeds.ratio >= LEAST,
-            )
-        )
-    return rows
+    return [*masks(path), *trio.run(_speeds, path, effort)]
 
 
 def main() -> None:
     """Run as a program."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, nargs="?")
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    print(markdown(measure(given.model, given.rounds)))
+    print(markdown(measure(parser.parse_args().model)))
 
 
 if __name__ == "__main__":

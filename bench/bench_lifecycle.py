@@ -16,12 +16,12 @@ from statistics import median
 import psutil
 import trio
 
-from bench.bench_engine import default_model
+from bench.engines import GREEDY, default_model
 from bench.table import Row, spread
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
 from meshslm.core.events import EngineReady, Event, RunProduced
 from meshslm.ids import RunId
-from meshslm.wire.messages import ChatMessage, Sampling, TaskRequest
+from meshslm.wire.messages import ChatMessage, TaskRequest
 
 TIMES = 7
 RESTART_S = 2.0
@@ -30,7 +30,7 @@ LONG = TaskRequest(
     "m",
     messages=(ChatMessage("user", "Write a very long and detailed story about a dragon."),),
     max_tokens=400,
-    sampling=Sampling(temperature=0.0),
+    sampling=GREEDY,
 )
 
 

@@ -6,25 +6,19 @@ sides.
 
 from __future__ import annotations
 
-import os
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from statistics import median
 
 import trio
 
-from bench.table import Row, spread
-from meshslm.adapters.engine_process import EngineProcess, EngineSpec
-from meshslm.core.events import EngineLost, EngineReady, Event, RunEnded, RunFailed
-from meshslm.ids import RunId
-from meshslm.models.model_library import ModelLibrary
-from meshslm.settings import default_directories
-from meshslm.wire.messages import Sampling, TaskRequest
+from bench.engines import GREEDY, default_model, library, repeated, running
+from bench.table import Row
+from bench.turns import Effort, say, speeds, take_turns
+from meshslm.adapters.engine_process import EngineSpec
+from meshslm.wire.messages import TaskRequest
 from tests.engine.small_lora import write_adapter
 
-TURNS = 5
+EFFORT = Effort(least=3, most=5, budget_s=30)
 TEXTS = tuple(
     f"{who} {does} {where}."
     for who in ("A cat", "My neighbour", "The old ship", "Nobody here", "A young engineer")
@@ -36,111 +30,56 @@ LAYERS = tuple(f"{part}.weight" for part in ("_q", "_k", "_v", "_output", "_gate
 TOKENS = 48
 
 
-class Driver:
-    """Runs requests through an engine process."""
-
-    def __init__(self, engine: EngineProcess) -> None:
-        self._engine = engine
-        self.ready = trio.Event()
-        self._number = 0
-        self._open = 0
-        self._done = trio.Event()
-
-    async def post(self, event: Event) -> None:
-        """Hear what the engine says."""
-        match event:
-            case EngineReady():
-                self.ready.set()
-            case RunEnded():
-                self._open -= 1
-                if not self._open:
-                    self._done.set()
-            case RunFailed() | EngineLost():
-                raise SystemExit(f"the engine failed: {event}")
-            case _:
-                pass
-
-    async def seconds(self, requests: Sequence[TaskRequest]) -> float:
-        """Time for all of them at once."""
-        self._open, self._done = len(requests), trio.Event()
-        began = time.perf_counter()
-        for request in requests:
-            self._number += 1
-            self._engine.start_run(RunId(self._number), request)
-        await self._done.wait()
-        return time.perf_counter() - began
-
-
 def measure() -> list[Row]:
     """The rows of the page."""
-    store = Path(default_directories(os.environ, Path.home()).models)
-    library = ModelLibrary(store, environment=os.environ)
-    reader = library.ensure("all-minilm-l6-v2", lambda _: None).path
-    chat = library.ensure(library.catalogue.default.name, lambda _: None).path
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("first", "second"):
-            write_adapter(Path(folder) / name, chat, rank=8, size=0.01, targets=LAYERS)
-        spec = EngineSpec("bench", chat, 512, 2 * STREAMS, readable=(folder,))
-        adapted = EngineProcess(spec, find_adapter=lambda name: Path(folder) / name)
-        return [
-            *trio.run(_in, EngineProcess(EngineSpec("bench", reader, 256, 8)), _vectors),
-            *trio.run(_in, adapted, _adapters),
-        ]
+    models = library()
+    reader = models.ensure("all-minilm-l6-v2", lambda _: None).path
+    return [*trio.run(_vectors, reader), *trio.run(_adapters, default_model())]
 
 
-async def _in(engine: EngineProcess, work: Callable[[Driver], Awaitable[list[Row]]]) -> list[Row]:
-    driver = Driver(engine)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.run, driver.post)
-        await driver.ready.wait()
-        rows = await work(driver)
-        nursery.cancel_scope.cancel()
-    return rows
+async def _vectors(reader: Path) -> list[Row]:
+    say("vectors")
+    async with running(EngineSpec("bench", reader, 256, 8)) as client:
+
+        async def together(_: int) -> float:
+            return len(TEXTS) / await client.seconds([_embed(*TEXTS)])
+
+        async def single(_: int) -> float:
+            return len(TEXTS) / sum([await client.seconds([_embed(text)]) for text in TEXTS])
+
+        made = await take_turns({"together": together, "single": single}, EFFORT)
+    what = f"Vectors of {len(TEXTS)} sentences in one request"
+    one = "one request each, in turn:"
+    return [speeds(what, made["together"], one, made["single"], unit="texts/s", digits=0)]
 
 
-async def _vectors(driver: Driver) -> list[Row]:
-    together, single = [], []
-    for turn in range(TURNS + 1):
-        fast = await driver.seconds([_embed(*TEXTS)])
-        slow = sum([await driver.seconds([_embed(text)]) for text in TEXTS])
-        if turn:  # the first warms up
-            together.append(len(TEXTS) / fast)
-            single.append(len(TEXTS) / slow)
-    ratio = median(a / b for a, b in zip(together, single, strict=True))
-    row = Row(
-        f"Vectors of {len(TEXTS)} sentences in one request",
-        spread(together, "texts/s", 0),
-        f"one request each, in turn: {spread(single, 'texts/s', 0)}",
-        f"{ratio:.2f}",
-    )
-    return [row]
-
-
-async def _adapters(driver: Driver) -> list[Row]:
+async def _adapters(chat: Path) -> list[Row]:
+    say("adapters")
     kinds = {
         "without an adapter": [""] * STREAMS,
         "all with one adapter": ["first"] * STREAMS,
         "half with each of two adapters": ["first", "second"] * (STREAMS // 2),
     }
-    speeds: dict[str, list[float]] = {name: [] for name in kinds}
-    for turn in range(TURNS + 1):
-        for name, adapters in kinds.items():
-            passed = await driver.seconds([_generate(adapter) for adapter in adapters])
-            if turn:
-                speeds[name].append(STREAMS * TOKENS / passed)
-    base, *others = speeds
-    rows = []
-    for name in others:
-        ratio = median(a / b for a, b in zip(speeds[name], speeds[base], strict=True))
-        rows.append(
-            Row(
-                f"{STREAMS} streams, {name} (rank 8 on all matrices of all layers)",
-                spread(speeds[name], "tokens/s"),
-                f"{base}: {spread(speeds[base], 'tokens/s')}",
-                f"{ratio:.2f}",
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("first", "second"):
+            write_adapter(Path(folder) / name, chat, rank=8, size=0.01, targets=LAYERS)
+        spec = EngineSpec("bench", chat, 512, 2 * STREAMS, readable=(folder,))
+        async with running(spec, find_adapter=lambda name: Path(folder) / name) as client:
+            sides = {
+                kind: repeated(client, [_generate(name) for name in names])
+                for kind, names in kinds.items()
+            }
+            made = await take_turns(sides, EFFORT)
+    base, *others = made
+    return [
+        speeds(
+            f"{STREAMS} streams, {name} (rank 8 on all matrices of all layers)",
+            made[name],
+            f"{base}:",
+            made[base],
         )
-    return rows
+        for name in others
+    ]
 
 
 def _embed(*texts: str) -> TaskRequest:
@@ -152,6 +91,6 @@ def _generate(adapter: str) -> TaskRequest:
         "bench",
         prompt="Once upon a time there was",
         max_tokens=TOKENS,
-        sampling=Sampling(temperature=0.0),
+        sampling=GREEDY,
         adapter=adapter,
     )

@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -124,22 +124,21 @@ def tail(log: Path) -> list[str]:
         return list(deque(lines, maxlen=LOG_TAIL_LINES))
 
 
-def pip(venv: Path, *arguments: str) -> None:
-    """Run pip, with a sign of life every `HEARTBEAT_S` seconds and the log's end on failure.
+def shown(
+    command: Sequence[str],
+    log: Path,
+    doing: Callable[[Path], str],
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a long program with a sign of life every `HEARTBEAT_S` seconds; its output is in `log`.
 
     Raises:
-        SystemExit: where pip fails.
+        SystemExit: where it fails, after the end of its log.
     """
-    log = venv / "setup.log"
-    command = [str(venv / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]
     started = time.monotonic()
     with log.open("w", encoding="utf-8") as sink:
         process = subprocess.Popen(
-            [*command, *arguments],
-            cwd=ROOT,
-            env=build_environment(),
-            stdout=sink,
-            stderr=subprocess.STDOUT,
+            command, cwd=ROOT, env=environment, stdout=sink, stderr=subprocess.STDOUT
         )
         try:
             while process.poll() is None:
@@ -149,11 +148,21 @@ def pip(venv: Path, *arguments: str) -> None:
                     minutes, seconds = divmod(int(time.monotonic() - started), 60)
                     print(f"  {minutes}:{seconds:02}  {doing(log)}", flush=True)
         except KeyboardInterrupt:
-            process.wait()  # the terminal interrupted pip as well; let it tidy up
+            process.wait()  # the terminal interrupted it as well; let it tidy up
             sys.exit(130)
     if process.returncode != 0:
         sys.stderr.writelines(tail(log))
-        sys.exit(f"pip failed; the whole log is in {log}")
+        sys.exit(f"{Path(command[0]).name} failed; the whole log is in {log}")
+
+
+def pip(venv: Path, *arguments: str) -> None:
+    """Run pip's `install`.
+
+    Raises:
+        SystemExit: where pip fails.
+    """
+    command = [str(venv / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off"]
+    shown([*command, *arguments], venv / "setup.log", doing, build_environment())
 
 
 def main() -> None:
