@@ -2,7 +2,7 @@
 
 A `MemoryNetwork` joins any number of links; they find each other by address. Messages go through
 bounded queues, lane by lane, and behave as they do on the real network: in order within a lane,
-lower lanes first, lost where a link breaks.
+lower lanes first with a share for the background, lost where a link breaks.
 
 Rules:
 - The same contract suite runs over this link and the real one.
@@ -25,6 +25,7 @@ from meshslm.core.events import (
 )
 from meshslm.ids import NodeId
 from meshslm.ports import Post
+from meshslm.wire.framing import BACKGROUND_SHARE
 
 CLOSE_S = 2.0
 """Time for the control lane when a link is closed, as the port says."""
@@ -69,6 +70,8 @@ class _Pipe:
         self._lanes: tuple[deque[bytes], ...] = tuple(deque() for _ in Lane)
         self._sizes = [0 for _ in Lane]
         self._open_lanes = tuple(Lane)
+        self._credit = 0
+        """Bytes that went ahead of the background lane, as in the frames of a real link."""
         self._news = trio.Event()
 
     def put(self, lane: Lane, message: bytes) -> bool:
@@ -91,16 +94,31 @@ class _Pipe:
     async def take(self) -> bytes | None:
         """The next message, lower lanes first; None at the end."""
         while True:
-            for lane in self._open_lanes:
-                if self._lanes[lane]:
-                    message = self._lanes[lane].popleft()
-                    self._sizes[lane] -= len(message)
-                    return message
+            lane = self._next_lane()
+            if lane is not None:
+                message = self._lanes[lane].popleft()
+                self._sizes[lane] -= len(message)
+                return message
             if self.reason:
                 self.emptied.set()
                 return None
             self._news = trio.Event()
             await self._news.wait()
+
+    def _next_lane(self) -> Lane | None:
+        """Lower lanes first, but for the share of the last one; None where nothing waits."""
+        waiting = [lane for lane in self._open_lanes if self._lanes[lane]]
+        if not waiting:
+            return None
+        if waiting == [Lane.BACKGROUND] or Lane.BACKGROUND not in waiting:
+            self._credit = 0
+            return waiting[0]
+        due = len(self._lanes[Lane.BACKGROUND][0]) * (BACKGROUND_SHARE - 1)
+        if self._credit >= due:
+            self._credit -= due
+            return Lane.BACKGROUND
+        self._credit += len(self._lanes[waiting[0]][0])
+        return waiting[0]
 
 
 class _End:

@@ -72,6 +72,37 @@ async def test_urgent_messages_overtake_large_ones(start_node: StartNode, connec
     assert order.index(b"u") < 3
 
 
+async def test_control_goes_before_answers_and_these_before_the_background(
+    start_node: StartNode, connect: Connect
+) -> None:
+    one, two = await start_node(), await start_node()
+    await connect(one, two)
+    piece = 16 * limits.KIB
+    for lane, count in ((Lane.BACKGROUND, 4), (Lane.INTERACTIVE, 90), (Lane.CONTROL, 3)):
+        for _ in range(count):
+            one.link.send(two.id, lane, bytes([lane]) * piece)
+    order = [Lane((await two.receive())[0]) for _ in range(97)]
+    assert order[:3] == [Lane.CONTROL] * 3
+    assert Lane.BACKGROUND not in order[3:15]
+    behind = order.index(Lane.BACKGROUND, 3)
+    assert order[behind + 1 : behind + 12] == [Lane.INTERACTIVE] * 11
+
+
+async def test_the_background_has_its_share_while_answers_never_end(
+    start_node: StartNode, connect: Connect
+) -> None:
+    one, two = await start_node(), await start_node()
+    await connect(one, two)
+    piece = 16 * limits.KIB
+    one.link.send(two.id, Lane.BACKGROUND, b"b" * piece)
+    for number in range(400):  # there is always an answer waiting
+        for _ in range(20 if not number else 1):
+            one.link.send(two.id, Lane.INTERACTIVE, b"i" * piece)
+        if (await two.receive())[:1] == b"b":
+            return
+    raise AssertionError("the background starves")
+
+
 @pytest.mark.parametrize("closer", [0, 1])
 async def test_either_side_can_disconnect(
     start_node: StartNode, connect: Connect, closer: int
