@@ -392,7 +392,10 @@ INPUTS: Final = 1024
 """Texts of one request for embeddings or scores."""
 
 GIVEN_TOKENS: Final = 1024
-"""Tokens that a request may give instead of text, in one list."""
+"""Tokens in a message as a list of numbers; more are packed."""
+
+PACKED_TOKENS: Final = 131_072
+"""Tokens that a request may give instead of text, in one list: as many as `DELIVERED_TOKENS`."""
 
 TOOLS_BYTES: Final = 256 * KIB
 """All tools of one request together: longer than most contexts have room for."""

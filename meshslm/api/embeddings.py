@@ -16,7 +16,7 @@ from meshslm.api.decode import bad_request
 from meshslm.api.fields import TokenId, check_bytes, check_together
 from meshslm.api.openai_responses import RouteInfo
 
-TokenList = Annotated[list[TokenId], Meta(max_length=limits.GIVEN_TOKENS)]
+TokenList = Annotated[list[TokenId], Meta(max_length=limits.PACKED_TOKENS)]
 
 
 class EmbeddingRequest(Wanted, kw_only=True):
@@ -159,8 +159,8 @@ def _check_token_lists(lists: list[list[int]]) -> None:
     for index, tokens in enumerate(lists):
         if not tokens:
             raise bad_request(f"'input[{index}]' is empty.", f"input[{index}]")
-        if len(tokens) > limits.GIVEN_TOKENS:
+        if len(tokens) > limits.PACKED_TOKENS:
             raise bad_request(
-                f"'input' has {len(tokens)} tokens; at most {limits.GIVEN_TOKENS} are taken.",
+                f"'input' has {len(tokens)} tokens; at most {limits.PACKED_TOKENS} are taken.",
                 "input",
             )

@@ -52,10 +52,10 @@ class DetokenizeRequest(Wanted, kw_only=True):
     def check(self) -> None:
         """Raises `RequestFault` where the request does not make sense."""
         self.check_wanted()
-        if len(self.tokens) > limits.GIVEN_TOKENS:
+        most = limits.PACKED_TOKENS
+        if len(self.tokens) > most:
             raise bad_request(
-                f"'tokens' has {len(self.tokens)} tokens; at most {limits.GIVEN_TOKENS} are taken.",
-                "tokens",
+                f"'tokens' has {len(self.tokens)} tokens; at most {most} are taken.", "tokens"
             )
 
 

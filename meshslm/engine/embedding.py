@@ -30,7 +30,7 @@ from meshslm.engine.gguf import GgufHeader
 from meshslm.engine.kinds import Pooling, pooling_of
 from meshslm.engine.llama import DecodeFailed
 from meshslm.engine.llama_encoder import Encoder
-from meshslm.engine.operations import Desk, check_inputs, check_tokens
+from meshslm.engine.operations import Desk, check_inputs, given_tokens
 from meshslm.engine.protocol import (
     Command,
     Ended,
@@ -205,10 +205,10 @@ class EncoderWorker:
             raise RequestFault(FaultCode.BAD_REQUEST, detail, param="adapter")
         ranks = self._pooling is Pooling.RANK
         match request.operation:
-            case "embed" if not ranks and request.given:
+            case "embed" if not ranks and (request.given or request.packed):
                 # Tokens are taken as they are: with what the model wants around a text, or not.
-                check_tokens(request.given, self._model.vocabulary.size)
-                texts = self._texts(("",), lambda _: list(request.given), "input")
+                given = given_tokens(request, self._model.vocabulary.size, "input")
+                texts = self._texts(("",), lambda _: list(given), "input")
             case "embed" if not ranks:
                 check_inputs(request)
                 texts = self._texts(request.inputs, self._whole, "input")

@@ -22,6 +22,7 @@ from meshslm.engine.llama import Vocabulary
 from meshslm.engine.protocol import Ended, Produced, Report
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.wire.messages import Chunk, TaskRequest, Timings, Usage
+from meshslm.wire.tokens import unpacked
 
 WORK_S: Final = 0.005
 """Time for this between two steps: a tenth of a step with a few running streams."""
@@ -73,9 +74,9 @@ class Desk:
                 check_inputs(request)
                 job = _Job(number, self._tokenize(request.inputs), arrived)
             case "detokenize":
-                check_tokens(request.given, self._vocabulary.size)
-                chunks = _cut(0, (), self._vocabulary.text(request.given))
-                job = _Job(number, chunks, arrived, len(request.given))
+                given = given_tokens(request, self._vocabulary.size, "tokens")
+                chunks = _cut(0, (), self._vocabulary.text(given))
+                job = _Job(number, chunks, arrived, len(given))
             case "template" if self._render is not None:
                 if not request.messages:
                     detail = "a template needs a conversation"
@@ -113,15 +114,23 @@ class Desk:
             yield from _cut(item, self._vocabulary.tokens(text, special=False, begins=True))
 
 
-def check_tokens(tokens: Sequence[int], size: int) -> None:
-    """Raise `RequestFault` where a token is none of the vocabulary's `size`."""
-    for token in tokens:
-        if not 0 <= token < size:
-            raise RequestFault(
-                FaultCode.BAD_REQUEST,
-                f"token {token} does not exist, the vocabulary has tokens 0 to {size - 1}",
-                param="tokens",
-            )
+def given_tokens(request: TaskRequest, size: int, param: str) -> tuple[int, ...]:
+    """The tokens that a request gives, whose field is `param`.
+
+    Raises `RequestFault` where one is none of the vocabulary's `size`.
+    """
+    try:
+        tokens = unpacked(request.packed) or request.given
+    except ValueError as error:
+        raise RequestFault(FaultCode.BAD_REQUEST, str(error), param=param) from None
+    strange = next((token for token in tokens if not 0 <= token < size), None)
+    if strange is not None:
+        raise RequestFault(
+            FaultCode.BAD_REQUEST,
+            f"token {strange} does not exist, the vocabulary has tokens 0 to {size - 1}",
+            param=param,
+        )
+    return tokens
 
 
 def check_inputs(request: TaskRequest) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 
 import msgspec
 
+from meshslm import limits
 from meshslm.api.decode import bad_request, decode_body
 from meshslm.api.embeddings import (
     DocumentShape,
@@ -43,6 +44,7 @@ from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.jobs import Collector, Head, Job
 from meshslm.gateway.translate import chat_task, task_of
 from meshslm.wire.messages import Chunk, TaskRequest, Usage
+from meshslm.wire.tokens import packed
 
 _embedding_requests = msgspec.json.Decoder(EmbeddingRequest)
 _rerank_requests = msgspec.json.Decoder(RerankRequest)
@@ -58,7 +60,7 @@ def read_embedding(body: bytes, *, deadline_ms: int) -> Job:
     task = replace(task_of(asked, deadline_ms), operation="embed")
     lists = asked.token_lists
     if lists:
-        requests = tuple(replace(task, given=tuple(tokens)) for tokens in lists)
+        requests = tuple(_giving(task, tokens) for tokens in lists)
     else:
         requests = (replace(task, inputs=tuple(asked.texts)),)
     wanted = len(lists) or len(asked.texts)
@@ -90,8 +92,8 @@ def read_detokenize(body: bytes, *, deadline_ms: int) -> Job:
     """The job of a `POST /detokenize`; raises `RequestFault` where it makes no sense."""
     asked = decode_body(body, _detokenize_requests)
     asked.check()
-    task = task_of(asked, deadline_ms)
-    return _simple(replace(task, operation="detokenize", given=tuple(asked.tokens)), Content)
+    task = replace(task_of(asked, deadline_ms), operation="detokenize")
+    return _simple(_giving(task, asked.tokens), Content)
 
 
 def read_template(body: bytes, *, deadline_ms: int) -> Job:
@@ -100,6 +102,12 @@ def read_template(body: bytes, *, deadline_ms: int) -> Job:
     asked.check()
     request = replace(chat_task(asked, deadline_ms), operation="template", choices=1)
     return _simple(request, Prompt)
+
+
+def _giving(task: TaskRequest, tokens: Sequence[int]) -> TaskRequest:
+    if len(tokens) > limits.GIVEN_TOKENS:
+        return replace(task, packed=packed(tokens))
+    return replace(task, given=tuple(tokens))
 
 
 def _simple(request: TaskRequest, whole: type[Collector]) -> Job:

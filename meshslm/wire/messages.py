@@ -207,6 +207,8 @@ class TaskRequest:
     """Put the prompt before the answer; with logprobs, its tokens' too."""
     given: Annotated[tuple[int, ...], Tag(23, most=2**31, items=1024)] = ()
     """Tokens, for `detokenize`, or to embed in the place of a text."""
+    packed: Annotated[bytes, Tag(26, most=4 * limits.PACKED_TOKENS)] = b""
+    """The same where `given` has no room for them: 32 bits each, little-endian."""
     delivered: Annotated[bytes, Tag(24, most=4 * limits.DELIVERED_TOKENS)] = b""
     """Tokens of the answer that the client has already, 32 bits each, little-endian: the answer
     goes on behind them, and usage counts them."""

@@ -14,7 +14,9 @@ from meshslm.engine.llama import Vocabulary
 from meshslm.engine.operations import CHARACTERS, TOKENS, Desk
 from meshslm.engine.protocol import Ended, Produced, Report
 from meshslm.errors import FaultCode, RequestFault
+from meshslm.limits import PACKED_TOKENS
 from meshslm.wire.messages import ChatMessage, TaskRequest
+from meshslm.wire.tokens import packed
 
 ROWS = 100
 sizes = st.lists(st.lists(st.integers(1, ROWS), min_size=1, max_size=12), max_size=6)
@@ -131,6 +133,14 @@ def test_a_template_gives_its_text_and_its_tokens_in_parts() -> None:
     assert max(len(chunk.text) for chunk in chunks) <= CHARACTERS
 
 
+def test_as_many_tokens_as_a_context_has_become_text() -> None:
+    asked = desk()
+    tokens = [65 + place % 26 for place in range(PACKED_TOKENS)]
+    asked.start(1, request("detokenize", packed=packed(tokens)), date.min)
+    chunks = [report.chunk for report in work(asked) if isinstance(report, Produced)]
+    assert "".join(chunk.text for chunk in chunks) == "".join(map(chr, tokens))
+
+
 def test_operations_take_turns() -> None:
     asked = desk()
     asked.start(1, request("tokenize", inputs=("a" * TOKENS * 4,)), date.min)
@@ -152,6 +162,8 @@ def test_a_stopped_operation_says_nothing_more() -> None:
     [
         (request("tokenize"), "input", "at least one text"),
         (request("detokenize", given=(5, 128)), "tokens", "has tokens 0 to 127"),
+        (request("detokenize", packed=packed((5, 128))), "tokens", "has tokens 0 to 127"),
+        (request("detokenize", packed=b"abc"), "tokens", "3 bytes of tokens"),
         (request("template"), "messages", "needs a conversation"),
         (request("embed", inputs=("x",)), "model", "was not trained to make vectors"),
         (request("rerank", inputs=("x",)), "model", "was not trained to make vectors"),

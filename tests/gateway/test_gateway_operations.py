@@ -13,9 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshslm import limits
 from meshslm.errors import RequestFault
 from meshslm.gateway.operations import shortened
-from meshslm.wire.messages import TaskRequest
+from meshslm.ids import TaskId
+from meshslm.wire.codec import decode, encode
+from meshslm.wire.messages import TaskRequest, TaskSubmit
+from meshslm.wire.tokens import unpacked
 from tests.gateway.scripted_service import Step, chunk, finished, route
 from tests.gateway.served import Served
 from tests.gateway.test_gateway_openai import with_client
@@ -147,6 +151,17 @@ async def test_tokens_and_back(served: Served) -> None:
     assert (second.operation, second.given) == ("detokenize", (72, 105))
 
 
+async def test_tokens_of_a_whole_context_travel_packed(served: Served) -> None:
+    tokens = [*range(limits.PACKED_TOKENS)]
+    await post(served, "/detokenize", tokens=tokens)
+    await post(served, "/v1/embeddings", input=[[5], tokens[:2000]])
+    given, *lists = (visit.request for visit in served.service.visits)
+    assert (given.given, unpacked(given.packed)) == ((), tuple(tokens))
+    assert sorted((task.given, len(task.packed)) for task in lists) == [((), 8000), ((5,), 0)]
+    submit = TaskSubmit(TaskId("t"), 1, "p", given, 1)
+    assert decode(encode(submit)) == submit
+
+
 async def test_a_conversation_as_a_prompt(served: Served) -> None:
     messages = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
     tool = {"type": "function", "function": {"name": "f"}}
@@ -175,8 +190,8 @@ async def test_a_conversation_as_a_prompt(served: Served) -> None:
         ("/v1/embeddings", {"input": {"a": 1}}, "input", "got `object`"),
         ("/v1/embeddings", {"input": ["a"] * 1025}, "input", "1025 texts; at most 1024"),
         ("/v1/embeddings", {"input": [[1]] * 65}, "input", "65 lists of tokens; at most 64"),
-        ("/v1/embeddings", {"input": [1] * 1025}, "input", "1025 tokens; at most 1024"),
-        ("/v1/embeddings", {"input": [[1] * 1025]}, "input[0]", "length <= 1024"),
+        ("/v1/embeddings", {"input": [1] * 131073}, "input", "131073 tokens; at most 131072"),
+        ("/v1/embeddings", {"input": [[1] * 131073]}, "input[0]", "length <= 131072"),
         ("/v1/embeddings", {"input": ["x" * 700_000] * 2}, "input", "1400000 bytes"),
         ("/v1/embeddings", {"input": "a", "dimensions": 0}, "dimensions", ">= 1"),
         ("/v1/embeddings", {"input": "a", "dimensions": 99999}, "dimensions", "<= 16384"),
@@ -206,7 +221,7 @@ async def test_a_conversation_as_a_prompt(served: Served) -> None:
         ("/detokenize", {"tokens": ["a"]}, "tokens[0]", "got `str`"),
         ("/detokenize", {"tokens": [-1]}, "tokens[0]", ">= 0"),
         ("/detokenize", {"tokens": [2**31 + 1]}, "tokens[0]", "<= 2147483648"),
-        ("/detokenize", {"tokens": [1] * 1025}, "tokens", "1025 tokens; at most 1024"),
+        ("/detokenize", {"tokens": [1] * 131073}, "tokens", "131073 tokens; at most 131072"),
         ("/apply-template", {"messages": []}, "messages", "is empty"),
         ("/apply-template", {"messages": 5}, "messages", "got `int`"),
     ],
