@@ -74,8 +74,8 @@ class OutputStream:
         self._parser = None if reading.plain else OutputParser(reading, stops, call_id)
 
     @property
-    def stopped(self) -> bool:
-        """A stop string was found in the answer."""
+    def stopped(self) -> str:
+        """The stop string that was found in the answer."""
         return self._decoder.stopped if self._parser is None else self._parser.stopped
 
     @property
@@ -134,8 +134,8 @@ class OutputParser:
         return self._state == self._thoughts
 
     @property
-    def stopped(self) -> bool:
-        """A stop string was found in the answer; nothing more is read."""
+    def stopped(self) -> str:
+        """The stop string that was found in the answer; nothing more is read."""
         return self._stops.stopped
 
     def feed(self, text: str) -> Delta:

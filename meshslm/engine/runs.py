@@ -181,6 +181,7 @@ class Run:
             choice.finish,
             reasoning=delta.reasoning,
             calls=delta.calls,
+            stopped=choice.output.stopped if choice.finish == "stop" else "",
         )
 
     def replay(self, number: int, tokens: Sequence[int], vocabulary: Vocabulary) -> list[Delta]:

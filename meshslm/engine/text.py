@@ -23,8 +23,8 @@ class StopFilter:
         self._stops = tuple(stop for stop in dict.fromkeys(stops) if stop)
         self._longest = max((len(stop) for stop in self._stops), default=0)
         self._held = ""
-        self.stopped = False
-        """A stop string was found; the text is complete."""
+        self.stopped = ""
+        """The stop string that was found; the text is complete."""
 
     def feed(self, new: str) -> str:
         """Add text; what may be shown of it."""
@@ -33,9 +33,8 @@ class StopFilter:
         if not self._stops:
             return new
         text = self._held + new
-        cut = self._find(text, len(self._held))
-        if cut is not None:
-            self.stopped = True
+        cut, self.stopped = self._find(text, len(self._held))
+        if self.stopped:
             self._held = ""
             return text[:cut]
         keep = self._possible_start(text)
@@ -47,14 +46,14 @@ class StopFilter:
         text, self._held = self._held, ""
         return text
 
-    def _find(self, text: str, known: int) -> int | None:
-        """Where the first complete stop string begins; it ends after the `known` characters."""
-        best: tuple[int, int] | None = None
+    def _find(self, text: str, known: int) -> tuple[int, str]:
+        """Where the first complete stop string begins, and it; it ends after `known` characters."""
+        best: tuple[int, int, str] | None = None
         for stop in self._stops:
             start = text.find(stop, max(0, known - len(stop) + 1))
-            if start >= 0 and (best is None or (start + len(stop), start) < best):
-                best = (start + len(stop), start)
-        return None if best is None else best[1]
+            if start >= 0 and (best is None or (start + len(stop), start) < best[:2]):
+                best = (start + len(stop), start, stop)
+        return (0, "") if best is None else best[1:]
 
     def _possible_start(self, text: str) -> int:
         """The first place from which the end of `text` could grow into a stop string."""
@@ -75,8 +74,8 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
-    def stopped(self) -> bool:
-        """A stop string was found; the text is complete."""
+    def stopped(self) -> str:
+        """The stop string that was found; the text is complete."""
         return self._filter.stopped
 
     @property

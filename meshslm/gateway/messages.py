@@ -4,7 +4,6 @@ Rules:
 - Blocks have the numbers under which they began; a block ends before the next begins.
 - What a stream begins with has no token counts: they are known at its end, where Anthropic's
   clients take them over.
-- `end_turn` is told where a stop string was met too: which one is not known here.
 """
 
 from __future__ import annotations
@@ -86,7 +85,8 @@ class MessageWhole:
             id=head.id,
             model=head.model,
             content=[_block(block) for block in self._transcript.blocks],
-            stop_reason=_stop_reason(self._transcript.finish),
+            stop_reason=_stop_reason(self._transcript),
+            stop_sequence=self._transcript.stopped or None,
             usage=_usage(usage),
             meshslm=info,
         )
@@ -110,8 +110,8 @@ class MessageEvents:
         events = self._beginning() + b"".join(map(_step_event, self._transcript.end()))
         delta = {
             "delta": {
-                "stop_reason": _stop_reason(self._transcript.finish),
-                "stop_sequence": None,
+                "stop_reason": _stop_reason(self._transcript),
+                "stop_sequence": self._transcript.stopped or None,
             },
             "usage": _usage(usage),
             "meshslm": info,
@@ -170,8 +170,10 @@ def _arguments(text: str) -> msgspec.Raw:
     return msgspec.Raw(text.encode() if whole else b"{}")
 
 
-def _stop_reason(finish: str) -> str:
-    return STOP_REASONS.get(finish, "end_turn")
+def _stop_reason(transcript: Transcript) -> str:
+    if transcript.stopped:
+        return "stop_sequence"
+    return STOP_REASONS.get(transcript.finish, "end_turn")
 
 
 def _usage(usage: Usage) -> MessageUsage:

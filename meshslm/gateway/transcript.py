@@ -86,6 +86,7 @@ class Transcript:
         self.blocks: list[Block] = []
         self.logprobs: list[TokenLogprob] = []
         self.finish = "stop"
+        self.stopped = ""
         self.thoughts = Thoughts()
         self._open: Block | None = None
         self._calls: dict[int, Block] = {}
@@ -108,7 +109,7 @@ class Transcript:
             if piece.arguments:
                 steps.append(self._grow(call, piece.arguments))
         if chunk.finish:
-            self.finish = chunk.finish
+            self.finish, self.stopped = chunk.finish, chunk.stopped
         return steps
 
     def end(self) -> list[Step]:

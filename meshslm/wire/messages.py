@@ -267,6 +267,8 @@ class Chunk:
     """How relevant an input is to the query; larger is more."""
     queue_ms: Annotated[float, Tag(11, most=RATE)] = 0.0
     """In the first chunk of a run: how long it had waited before it began."""
+    stopped: Annotated[str, Tag(12, most=limits.STOP_BYTES)] = ""
+    """Beside the finish `stop`: the stop string that was met, if one was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ async def test_stop_strings_span_tokens_and_are_not_shown(spec: EngineSpec) -> N
         held = await client.ask(chat(LONG, 10, stop=(text[: len(text) // 2] + "\0",)))
     assert stopped.text() == text[: text.index(stop)]
     assert stopped.finish() == ["stop"]
+    assert [chunk.stopped for chunk in stopped.chunks if chunk.finish] == [stop]
     assert len(stopped.tokens()) < len(free.tokens())
     assert text.startswith(held.text())
     assert held.finish() == ["length"]

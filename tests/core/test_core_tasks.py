@@ -120,6 +120,13 @@ def test_a_local_specialist_answers(mesh: Mesh) -> None:
     assert mesh.seen == {}
 
 
+def test_the_stop_string_that_was_met_crosses_the_mesh(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    pair.give("b", RunProduced(RunId(1), Chunk(0, (1,), "x", finish="stop", stopped="END")))
+    (shown,) = pair.effects("a", EmitChunk)
+    assert (shown.chunk.finish, shown.chunk.stopped) == ("stop", "END")
+
+
 def test_a_remote_specialist_answers(pair: Mesh) -> None:
     ask(pair, "a", "domain:code")
     route = pair.effects("a", RouteChosen)[0]

@@ -502,6 +502,16 @@ def test_contradictions_are_refused(change: dict[str, Any], param: str) -> None:
 
 
 # --- taking an answer over ----------------------------------------------------------------------
+@pytest.mark.parametrize(("answer", "met"), [("abc STOP", "STOP"), ("abc END", "")])
+def test_the_stop_string_that_was_met_is_told(answer: str, met: str) -> None:
+    run = start(replace(PLAIN, stop=("never", "STOP")), "HERMES")
+    row = np.zeros(VOCABULARY.size, dtype=np.float32)
+    tokens = [*VOCABULARY.tokens(answer, special=False), *([] if met else [VOCABULARY.eos])]
+    chunks = [run.take(0, token, row, cast(Vocabulary, VOCABULARY)) for token in tokens]
+    assert {chunk.stopped for chunk in chunks[:-1]} == {""}
+    assert (chunks[-1].finish, chunks[-1].stopped) == ("stop", met)
+
+
 @given(st.integers(0, 2**32), st.integers(0, 2**16))
 @settings(max_examples=60)
 def test_rebuilt_from_the_delivered_tokens(seed: int, place: int) -> None:

@@ -12,13 +12,14 @@ from meshslm.engine.text import TextStream
 stops = st.lists(st.text("abcé", min_size=1, max_size=4), max_size=4)
 
 
-def cut(text: str, stops: list[str]) -> tuple[str, bool]:
+def cut(text: str, stops: list[str]) -> tuple[str, str]:
     """The definition: up to the stop string that is complete first, of those the longest."""
     for end in range(len(text) + 1):
-        starts = [end - len(stop) for stop in stops if stop and text[:end].endswith(stop)]
-        if starts:
-            return text[: min(starts)], True
-    return text, False
+        met = [stop for stop in stops if stop and text[:end].endswith(stop)]
+        if met:
+            longest = max(met, key=len)
+            return text[: end - len(longest)], longest
+    return text, ""
 
 
 def pieces(raw: bytes, cuts: list[int]) -> list[bytes]:

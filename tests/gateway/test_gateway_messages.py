@@ -159,6 +159,26 @@ async def test_a_call_there_and_its_result_back(served: Served) -> None:
     assert second.messages[2].call_id == "call_a"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_stop_string_that_was_met_is_told(served: Served, *, stream: bool) -> None:
+    served.service.script = lambda _request: [
+        route(),
+        chunk(text="Hel", finish="stop", stopped="lo"),
+        finished(),
+    ]
+
+    def use(client: anthropic.Anthropic) -> None:
+        asked: Any = {"model": "auto", "max_tokens": 5, "messages": [USER]}
+        if stream:
+            with client.messages.stream(**asked, stop_sequences=["lo"]) as events:
+                answer = events.get_final_message()
+        else:
+            answer = client.messages.create(**asked, stop_sequences=["lo"])
+        assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", "lo")
+
+    await with_client(served, use)
+
+
 async def test_an_answer_that_was_cut_off_says_so(served: Served) -> None:
     served.service.script = lambda _request: [route(), says("Hel", finish="length"), finished()]
 
