@@ -3,8 +3,8 @@
 All get the same file, threads, slots, context, prompts and greedy choice, and take turns. No prompt
 is asked twice, so nothing that was computed before helps; the engine guesses no tokens here. The
 bare loop is the limit. llama-server is measured where $LLAMA_SERVER, PATH or `make llama-server`
-has it; it is asked over HTTP for whole answers, while the engine reports each token to this
-process.
+has it. Like the engine it tells this process of each token as it is made; beside that it is asked
+for whole answers.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ CONTEXT = 512
 CONCURRENT = (1, 4, 8, 16, 32)
 OF_BARE = {8: 0.97}
 OF_LLAMA_SERVER = {1: 0.98, 8: 1.0, 16: 1.0}
+WHOLE = (1, 8)
+"""Also compared with whole answers."""
 BESIDE = 7
 """Streams that run while a first token is waited for."""
 FIRSTS = 20
@@ -84,6 +86,8 @@ async def throughput(
         sides: dict[str, Side] = {"engine": compared.engine, "bare": compared.bare}
         if server is not None:
             sides[RIVAL] = at_a_time(server, count)
+            if count in WHOLE:
+                sides["whole"] = at_a_time(server.answering_whole(), count)
         made = await take_turns(sides, effort)
         same = f"{compared.differ} answers differ" if compared.differ else "same tokens"
         name = f"bare loop ({same})"
@@ -92,6 +96,9 @@ async def throughput(
         if server is not None:
             least = OF_LLAMA_SERVER.get(count)
             rows.append(speeds(f"{count} at a time, to {RIVAL}", ours, RIVAL, made[RIVAL], least))
+            if count in WHOLE:
+                name = f"{RIVAL}, answers come whole"
+                rows.append(speeds(f"{count} at a time, streamed", ours, name, made["whole"]))
     return rows
 
 

@@ -1,19 +1,20 @@
 """Other servers on the same machine, as subprocesses, asked over HTTP.
 
 They get the user's own environment, not the engine's: how OpenMP's threads wait is theirs to
-choose. Whole answers are asked for where speed is measured, so that no time goes into events.
+choose.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ from meshslm.wire.messages import TaskRequest
 
 READY_S: Final = 120.0
 LOOK_S: Final = 0.1
+COUNTED: Final = re.compile(rb'"completion_tokens": ?(\d+)')
 BUILT: Final = Path(__file__).resolve().parent.parent / "build" / "llama-server" / "llama-server"
 PACKAGES: Final = (
     "fastapi", "uvicorn", "sse-starlette", "starlette-context", "pydantic-settings", "PyYAML",
@@ -67,32 +69,55 @@ class ServerDiedError(Exception):
 class Server:
     """A server that answers."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, http: httpx.AsyncClient, *, whole: bool = False) -> None:
+        """`whole`: answers come at their end, instead of token by token."""
         self._http = http
+        self._ask = self._whole if whole else self._streamed
 
-    async def _made(self, request: TaskRequest) -> int:
+    def answering_whole(self) -> Server:
+        """The same server, asked for whole answers."""
+        return Server(self._http, whole=True)
+
+    async def _whole(self, request: TaskRequest) -> int:
         reply = await self._http.post("/v1/chat/completions", json=_body(request))
         return int(reply.raise_for_status().json()["usage"]["completion_tokens"])
+
+    async def _streamed(self, request: TaskRequest) -> int:
+        made = 0
+        async for piece in self._pieces(request):
+            if found := COUNTED.search(piece):
+                made = int(found[1])
+        if not made:
+            raise SystemExit("a stream ended without a count of its tokens")
+        return made
+
+    async def _pieces(self, request: TaskRequest) -> AsyncGenerator[bytes, None]:
+        """Events as they come; looked through, not parsed, as this process shares the cores."""
+        body = {**_body(request), "stream": True, "stream_options": {"include_usage": True}}
+        async with self._http.stream("POST", "/v1/chat/completions", json=body) as reply:
+            reply.raise_for_status()
+            async for piece in reply.aiter_raw():
+                yield piece
 
     async def speed(self, requests: Sequence[TaskRequest]) -> float:
         """Tokens a second of all together."""
         made = 0
 
-        async def ask(request: TaskRequest) -> None:
+        async def one(request: TaskRequest) -> None:
             nonlocal made
-            made += await self._made(request)
+            made += await self._ask(request)
 
         began = time.perf_counter()
         async with trio.open_nursery() as nursery:
             for request in requests:
-                nursery.start_soon(ask, request)
+                nursery.start_soon(one, request)
         return made / (time.perf_counter() - began)
 
     async def first_ms(self, request: TaskRequest) -> float:
         """Until the whole answer of one token."""
         assert request.max_tokens == 1
         began = time.perf_counter()
-        await self._made(request)
+        await self._whole(request)
         return 1000 * (time.perf_counter() - began)
 
     @asynccontextmanager
@@ -100,10 +125,9 @@ class Server:
         """While these run; they are hung up on at the end."""
 
         async def stream(request: TaskRequest, going: trio.Event) -> None:
-            body = {**_body(request), "stream": True}
             pieces = 0
-            async with self._http.stream("POST", "/v1/chat/completions", json=body) as reply:
-                async for piece in reply.aiter_raw():
+            async with aclosing(self._pieces(request)) as found:
+                async for piece in found:
                     pieces += piece.count(b"data:")
                     if pieces >= GOING:
                         going.set()
