@@ -79,6 +79,10 @@ PEER_EXPIRY_PRESENCES: Final = 5
 PEERS: Final = 1024
 """Peers in the table of one node."""
 
+HEARSAY: Final = PEERS // 4
+"""Peers that one member, or everything on the local network, may tell of without any of them having
+been reached: so one that lies leaves room for the truth."""
+
 PEERS_PER_EXCHANGE: Final = 64
 """Peers told of in one message, with their addresses: about 5 KiB."""
 

@@ -16,6 +16,7 @@ Rules:
 - An address from the configuration is tried for ever; any other is given up after
   `PEER_FORGET_MS` without success. One from the configuration that does not answer is told of,
   and how each of them stands can be seen.
+- What others tell of is hearsay: it adds addresses, but nobody may fill the table with it.
 - Success is a hello that both sides take, not a link.
 """
 
@@ -35,6 +36,8 @@ from meshslm.core.views import DialView
 from meshslm.ids import Instant, NodeId, after, ms_between
 
 TIMER = "dial"
+LOCAL: Final = NodeId("")
+"""Stands for whatever tells of addresses and is no peer: the local network, the file of peers."""
 TELL_AT: Final = 3
 """A configured address whose rounds failed so often in a row is told of: once, and not while nodes
 that start together miss each other by a moment."""
@@ -75,6 +78,8 @@ class Target:
     """Addresses being dialled, or queued for it."""
     untried: list[str] = field(default_factory=list)
     """Addresses still to be dialled in this round."""
+    teller: NodeId | None = None
+    """Who told of it; None once it was reached."""
     next_at: Instant | None = None
     """When the next round begins; None in a round."""
 
@@ -100,21 +105,29 @@ class Dialling:
         """Address being dialled -> key of its target."""
         self._queue: deque[tuple[str, str]] = deque()
         """Key and address of dials that wait for others to end."""
+        self._told: dict[NodeId, int] = {}
+        """Targets that nobody has reached yet, by who told of them."""
         self._outcomes: dict[str, Outcome] = {}
         """Of configured addresses, the newest."""
 
-    def want(self, address: str, now: Instant, *, configured: bool = False) -> None:
-        """Keep a link to whoever listens at `address`."""
+    def want(
+        self, address: str, now: Instant, *, configured: bool = False, teller: NodeId = LOCAL
+    ) -> None:
+        """Keep a link to whoever listens at `address`, of which `teller` has told."""
         peer = peer_of(address)
         if peer == self._node:
             return
         key = peer or address
         target = self._targets.get(key)
         if target is None:
-            if len(self._targets) >= limits.PEERS and not configured:
+            told = self._told.get(teller, 0)
+            if not configured and (len(self._targets) >= limits.PEERS or told >= limits.HEARSAY):
                 return
             target = Target(key, [address], [address] if configured else [], now)
             self._targets[key] = target
+            if not configured:
+                target.teller = teller
+                self._told[teller] = told + 1
             self._begin(target, now)
             return
         if configured and address not in target.configured:
@@ -152,6 +165,7 @@ class Dialling:
                 self._finished(other, now)
             target.trying.clear()
             target.untried.clear()
+            self._reached(target)
             target.peer = peer
             target.linked = True
             target.since = now
@@ -199,6 +213,7 @@ class Dialling:
             target.peer, target.linked, target.attempts, target.since = peer, True, 0, now
             target.next_at = None
             target.untried.clear()
+            self._reached(target)
             self._out.stop_timer(TIMER, target.key)
         elif target.untried:
             self._next_address(target, now)
@@ -223,6 +238,7 @@ class Dialling:
         for target in self._targets.values():
             self._out.stop_timer(TIMER, target.key)
         self._targets.clear()
+        self._told.clear()
         self._queue.clear()
 
     def configured(self, now: Instant) -> tuple[DialView, ...]:
@@ -312,7 +328,16 @@ class Dialling:
         spare = [a for a in target.addresses[1:] if a not in target.configured]
         return (spare or target.addresses[1:])[0]
 
+    def _reached(self, target: Target) -> None:
+        """Its teller has told the truth, or it is forgotten: it no longer counts."""
+        if target.teller is not None:
+            self._told[target.teller] -= 1
+            if not self._told[target.teller]:
+                del self._told[target.teller]
+            target.teller = None
+
     def _forget(self, target: Target) -> None:
+        self._reached(target)
         self._out.stop_timer(TIMER, target.key)
         for address in target.trying:
             self._under_way.pop(address, None)
@@ -321,6 +346,8 @@ class Dialling:
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
         assert len(self._under_way) <= limits.DIALS
+        assert all(0 < count <= limits.HEARSAY for count in self._told.values())
+        assert sum(self._told.values()) == sum(t.teller is not None for t in self._targets.values())
         for target in self._targets.values():
             assert target.addresses, f"{target.key} has no address"
             assert target.linked or target.trying or self._out.timer_runs(TIMER, target.key), (

@@ -267,7 +267,7 @@ class Membership:
         old = peer.rtt_ms
         peer.rtt_ms = sample if old is None else old + RTT_WEIGHT * (sample - old)
 
-    def on_peers(self, peers: Peers, now: Instant) -> None:
+    def on_peers(self, teller: Peer, peers: Peers, now: Instant) -> None:
         """The peer knows others."""
         for entry in peers.peers:
             if entry.peer == self._config.node:
@@ -278,7 +278,7 @@ class Membership:
             for address in entry.addresses:
                 if peer_of(address) != entry.peer:
                     raise PeerFault(f"peer list: address {address!r} is not of {entry.peer}")
-                self._dialling.want(address, now)
+                self._dialling.want(address, now, teller=teller.node)
 
     # --- steps ----------------------------------------------------------------------------------
     def _tell_presence(self, alive: list[Peer]) -> None:

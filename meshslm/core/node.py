@@ -164,7 +164,7 @@ class NodeCore:
             Capability: lambda p, m, _: member.on_capability(p, m),
             CapabilityWanted: lambda p, _m, _: member.on_capability_wanted(p),
             Goodbye: lambda p, m, now: member.on_goodbye(p.node, m, now),
-            Peers: lambda _, m, now: member.on_peers(m, now),
+            Peers: member.on_peers,
             TaskSubmit: lambda p, m, now: self._serving.submit(p.node, m, now),
             TaskResend: lambda p, m, now: self._serving.resend(p.node, m, now),
             TaskDone: lambda p, m, _: self._serving.done(p.node, m),

@@ -148,6 +148,33 @@ def test_the_order_of_a_round_keeps_the_best_first_and_leaves_nothing_out(kinds:
         assert order[0].startswith("/ip6/") is not order[1].startswith("/ip6/")
 
 
+# --- hearsay ------------------------------------------------------------------------------------
+def test_one_that_tells_of_nobody_who_is_there_leaves_room_for_the_truth() -> None:
+    box, liar, honest = Box(), NodeId("liar"), NodeId("honest")
+    for number in range(2 * limits.PEERS):
+        box.dialling.want(f"/ip4/x/tcp/1/p2p/fake{number}", box.now, teller=liar)
+        box.dialling.check()
+    box.dialling.want(FOUR, box.now, teller=honest)
+    box.dialling.moved(PEER, (FOUR, SIX), box.now)
+    box.dialling.linked(PEER, SIX, box.now)
+    box.dialling.check()
+    box.dialling.lost(PEER, (), box.now, again=True)
+    box.dials()
+    assert box.timer_ms is not None
+
+
+def test_who_was_reached_counts_no_longer_as_hearsay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HEARSAY", 1)
+    box, teller = Box(), NodeId("t")
+    for name in ("p", "q", "r"):
+        box.dialling.want(address_of(name), box.now, teller=teller)
+        assert box.dials() == [address_of(name)]
+        box.dialling.want(address_of("nobody"), box.now, teller=teller)
+        assert box.dials() == []
+        box.dialling.linked(NodeId(name), address_of(name), box.now)
+        box.dialling.check()
+
+
 # --- what can be seen ---------------------------------------------------------------------------
 def test_how_a_bootstrap_address_stands_can_be_seen(mesh: Mesh) -> None:
     mesh.add("a", bootstrap=("b",))
