@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from meshslm.cli.demo_nodes import RunningNode, RunningNodes, plan_nodes
+from meshslm.cli.demo_nodes import ROLES, Roles, RunningNode, RunningNodes, plan_nodes
 from meshslm.cli.reach import readiness
 from meshslm.client import Client
 from meshslm.settings import Settings, default_directories, effective
@@ -76,12 +77,26 @@ Start = Callable[..., Program]
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts commands; what still runs at the end of the test is killed with its children."""
+    with starting(tmp_path) as start_command:
+        yield start_command
+
+
+@pytest.fixture(scope="module")
+def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """The same for what the tests of one module share."""
+    with starting(tmp_path_factory.mktemp("commands")) as start_command:
+        yield start_command
+
+
+@contextmanager
+def starting(folder: Path) -> Iterator[Start]:
+    """Starts commands until the block is left; their output goes to `folder`."""
     programs: list[Program] = []
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MESHSLM_")}
-    environment["XDG_CONFIG_HOME"] = str(tmp_path / "config")
+    environment["XDG_CONFIG_HOME"] = str(folder / "config")
 
     def start_command(*words: str) -> Program:
-        out, err = (tmp_path / f"command-{len(programs)}.{kind}" for kind in ("out", "err"))
+        out, err = (folder / f"command-{len(programs)}.{kind}" for kind in ("out", "err"))
         with out.open("w") as out_file, err.open("w") as err_file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "meshslm", *words],
@@ -146,9 +161,9 @@ class Mesh:
             }
 
 
-def begin_mesh(nodes: RunningNodes, folder: Path, models_dir: Path) -> Mesh:
+def begin_mesh(nodes: RunningNodes, folder: Path, models_dir: Path, roles: Roles = ROLES) -> Mesh:
     """Start three nodes, and return when all know each other."""
-    nodes.start(plan_nodes(small_settings(models_dir), folder, None))
+    nodes.start(plan_nodes(small_settings(models_dir), folder, None, roles))
     mesh = Mesh(nodes)
     for node in nodes.nodes:
         nodes.wait_until("ready", partial(is_ready, node.plan.url), START_SECONDS)
