@@ -48,6 +48,7 @@ from meshslm.engine.kinds import operations_of
 from meshslm.errors import OurFault
 from meshslm.gateway.app import create_app
 from meshslm.gateway.server import HttpAddress, serve
+from meshslm.models.adapter_list import AdapterList
 from meshslm.models.model_library import ModelLibrary, ReadyModel
 from meshslm.models.progress import Progress
 from meshslm.observe.log import set_up_logging
@@ -157,7 +158,7 @@ class _Node:
             executor,
             ensure=self._ensure,
             make_engine=self._make_engine,
-            adapter_digest=self._adapter_digest,
+            adapters=AdapterList(self._library).of,
             room=Room(
                 self._budget_mib(),
                 settings.engine.idle_s * 1000,
@@ -278,10 +279,6 @@ class _Node:
     def _adapter_path(self, model: str, name: str) -> Path | None:
         found = self._adapter(model, name)
         return found.path if found is not None else None
-
-    def _adapter_digest(self, model: str, name: str) -> str:
-        found = self._adapter(model, name)
-        return found.digest if found is not None else ""
 
     def _budget_mib(self) -> int:
         """Memory for models; a quarter is left to everything else."""

@@ -188,6 +188,9 @@ CONDUCT_RECORDS: Final = 2_048
 SPECIALISTS: Final = 64
 """Specialists that one node may announce."""
 
+ADAPTERS_ANNOUNCED: Final = 32
+"""LoRA adapters that one specialist may announce: with names of the store, 2 KiB."""
+
 DOMAINS_PER_SPECIALIST: Final = 16
 EXAMPLES_PER_CARD: Final = 64
 """Examples of one domain card: nine each were enough to measure with, more helps little."""

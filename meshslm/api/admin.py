@@ -39,6 +39,8 @@ class SpecialistInfo(msgspec.Struct, kw_only=True):
     batch_invariant: bool = False
     operations: list[str] = msgspec.field(default_factory=lambda: ["generate"])
     """What it can be asked for: `generate`, `embed`, `rerank`, `tokenize`, ..."""
+    adapters: list[str] = []
+    """LoRA adapters that a request may name."""
 
 
 class HardwareInfo(msgspec.Struct, kw_only=True):

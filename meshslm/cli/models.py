@@ -59,7 +59,7 @@ def pull(
     An interrupted pull goes on where it was.
 
     A LoRA adapter is used by requests that name it, and by profiles with the key 'adapter'; nodes
-    that are running take it up at once.
+    that are running take it up within two seconds.
     """
     library = open_library(**where)
     with Steps(quiet=as_json) as steps, steps.step(f"model {name or what}") as step:

@@ -7,7 +7,7 @@ first wins, by an estimate in milliseconds.
 Rules:
 - What was asked for by name is never swapped for something else.
 - Nobody is asked for an operation that it does not announce: a chat model gives no vectors, and an
-  embedding model no answers.
+  embedding model no answers; nor for an adapter that it does not have.
 - Every verdict carries its reason in words a person can read, in ASCII, for a response header.
 - A refusal says what there is to choose from.
 """
@@ -136,7 +136,10 @@ def choose(
     able = _able(request, matching)
     if not able:
         return _unable(request, candidates)
-    return _cheapest(request, able, tried, reason, chance)
+    fitting = _with_adapter(request, able)
+    if not fitting:
+        return _no_adapter(request, candidates)
+    return _cheapest(request, fitting, tried, reason, chance)
 
 
 def _choose_auto(
@@ -151,6 +154,9 @@ def _choose_auto(
     able = _able(request, pool)
     if not able:
         return _unable(request, pool)
+    able = _with_adapter(request, able)
+    if not able:
+        return _no_adapter(request, pool)
     if request.operation != GENERATE:
         chat = [c for c in able if GENERATE in c.specialist.operations]
         return _cheapest(request, chat or able, tried, f"auto: {request.operation}", chance)
@@ -192,6 +198,28 @@ def _cheapest(
 
 def _able(request: TaskRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in candidates if request.operation in c.specialist.operations]
+
+
+def _with_adapter(request: TaskRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that have the adapter that a request names, if it names one."""
+    name = request.adapter
+    if not name or request.operation != GENERATE:
+        return list(candidates)
+    return [c for c in candidates if name in c.specialist.adapters]
+
+
+def _no_adapter(request: TaskRequest, candidates: Sequence[Candidate]) -> Refusal:
+    """There are models, but none of them with this adapter."""
+    found = {(name, c.specialist.model) for c in candidates for name in c.specialist.adapters}
+    what = f"adapter {request.adapter!r}"[:500]
+    bases = ", ".join(sorted(base for name, base in found if name == request.adapter)[:NAMES_SHOWN])
+    if bases:
+        detail = f"{what} is for {bases}, and {request.selector!r} is not one of them"
+        return Refusal(FaultCode.BAD_REQUEST, detail[:1000])
+    names = [f"{name} (for {base})" for name, base in sorted(found)]
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    known = f"known are {', '.join(names[:NAMES_SHOWN])}{more}" if names else "nobody has any"
+    return Refusal(FaultCode.UNKNOWN_MODEL, f"no node here has an {what}; {known}"[:1000])
 
 
 def _unable(request: TaskRequest, candidates: Sequence[Candidate]) -> Refusal:

@@ -6,6 +6,7 @@ and the core decides which of their models are loaded.
 Rules:
 - Several profiles on one base model share one engine.
 - A model that cannot be had is told loudly and leaves its profiles out; the others go on.
+- Adapters come and go while it runs; each change is announced.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Generic, Protocol, TypeVar
 
 import trio
 
+from meshslm import limits
 from meshslm.core.events import HostingChanged
 from meshslm.core.residency import Keep, ModelNeed, Residency
 from meshslm.daemon.engine_room import EngineRoom
@@ -35,6 +37,9 @@ BATCH_INVARIANT = frozenset({"Q8_0"})
 
 ADAPTER_DIGITS = 32
 """Of an adapter's digest, put behind the model's."""
+
+ADAPTERS_LOOK_S = 1.0
+"""Between two looks at which adapters there are: one `stat` while nothing changes."""
 
 _EAGERNESS = (Keep.DEMAND, Keep.START, Keep.ALWAYS)
 
@@ -100,13 +105,14 @@ class Hosting(Generic[M]):
         ensure: Callable[[str], tuple[M, Shape]],
         make_engine: Callable[[M], Engine],
         room: Room,
-        adapter_digest: Callable[[str, str], str] = lambda *_: "",
+        adapters: Callable[[str], Mapping[str, str]] = lambda _: {},
     ) -> None:
         """`ensure` has a model ready, blocking, in a thread; it raises `OurFault`.
 
-        `adapter_digest` is the digest of a model's adapter; empty where there is none.
+        `adapters` are those that are there of a model, digests by name; it is asked every
+        `ADAPTERS_LOOK_S`.
         """
-        self._adapter_digest = adapter_digest
+        self._adapters = adapters
         self._profiles = profiles
         self._hardware = hardware
         self._pump = pump
@@ -140,14 +146,21 @@ class Hosting(Generic[M]):
         engine_room = EngineRoom(engines, self._pump.post, self._refusal)
         profiles = {profile.name: profile for profile in self._profiles}
         self._executor.host(engines, profiles, engine_room)
-        specialists = tuple(self._specialists(hosted))
+        announced = tuple(self._specialists(hosted))
 
         def announce() -> None:
             for model in hosted:
                 self._states[model] = ""
-            self._pump.handle(HostingChanged(specialists, self._hardware, self._residency()))
+            self._pump.handle(HostingChanged(announced, self._hardware, self._residency()))
 
-        await engine_room.run(announce)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine_room.run, announce)
+            while True:
+                await trio.sleep(ADAPTERS_LOOK_S)
+                now = tuple(self._specialists(hosted))
+                if now != announced:
+                    announced = now
+                    self._pump.handle(HostingChanged(now, self._hardware, self._residency()))
 
     def _residency(self) -> Residency:
         needs = tuple(
@@ -177,12 +190,11 @@ class Hosting(Generic[M]):
                 continue
             model, shape = hosted[profile.model]
             digest = model.digest
+            adapters = self._adapters(model.name)
             if profile.adapter:
-                adapter = self._adapter_digest(model.name, profile.adapter)
+                adapter = adapters.get(profile.adapter, "")
+                self._tell_missing(profile, missing=not adapter)
                 if not adapter:
-                    why = f"there is no adapter {profile.adapter!r} for {model.name} on this node"
-                    log.error("profile %s cannot be hosted: %s", profile.name, why)
-                    self._states[f"profile {profile.name}"] = f"cannot be hosted: {why}"
                     continue
                 # Another adapter gives another text, so it is part of what is served.
                 digest = f"{digest}+{adapter[:ADAPTER_DIGITS]}"
@@ -200,4 +212,15 @@ class Hosting(Generic[M]):
                 price=profile.price,
                 batch_invariant=model.quantisation in BATCH_INVARIANT,
                 operations=shape.operations,
+                adapters=tuple(sorted(adapters))[: limits.ADAPTERS_ANNOUNCED],
             )
+
+    def _tell_missing(self, profile: Profile, *, missing: bool) -> None:
+        """Say, once, that a profile waits for its adapter."""
+        key = f"profile {profile.name}"
+        if not missing:
+            self._states.pop(key, None)
+        elif key not in self._states:
+            why = f"there is no adapter {profile.adapter!r} for {profile.model} on this node"
+            log.error("%s cannot be hosted: %s", key, why)
+            self._states[key] = f"cannot be hosted: {why}"

@@ -125,6 +125,13 @@ class ModelStore:
         except FileNotFoundError:
             return False
 
+    def changed_ns(self) -> int:
+        """A number that changes when a model is stored or removed; 0 for an empty store."""
+        try:
+            return self._manifests.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
     def names(self) -> tuple[str, ...]:
         """Stored models, in order."""
         with system_faults(self._manifests):

@@ -59,6 +59,8 @@ class Specialist:
     """The file's kernels give the same tokens in a batch as alone."""
     operations: Annotated[tuple[str, ...], Tag(10, most=16, items=8)] = ("generate",)
     """What it can be asked for; see `TaskRequest.operation`."""
+    adapters: Annotated[tuple[str, ...], Tag(11, most=Name, items=limits.ADAPTERS_ANNOUNCED)] = ()
+    """LoRA adapters of its model that are on this node's disk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,8 +109,8 @@ def test_vectors_cost_no_answer_but_a_queue() -> None:
 
 
 def test_what_nobody_has_is_refused_without_waiting(mesh: Mesh) -> None:
-    """An adapter that no node knows will not be known a moment later."""
-    mesh.add("a", specialist("coder", "code"))
+    """An adapter that was removed a moment ago will not be back a moment later."""
+    mesh.add("a", replace(specialist("coder", "code"), adapters=("nobody",)))
     mesh.give("a", TaskArrived(TaskId("t"), TaskRequest("coder", prompt="x", adapter="nobody")))
     (run,) = mesh.effects("a", StartRun)
     mesh.give("a", RunFailed(run.run, FaultCode.UNKNOWN_MODEL, "there is no adapter 'nobody' here"))
@@ -120,8 +120,9 @@ def test_what_nobody_has_is_refused_without_waiting(mesh: Mesh) -> None:
 
 
 def test_another_node_may_have_it(mesh: Mesh) -> None:
-    mesh.add("a", specialist("coder", "code"))
-    mesh.add("b", specialist("coder", "code"), bootstrap=("a",))
+    announced = replace(specialist("coder", "code"), adapters=("mine",))
+    mesh.add("a", announced)
+    mesh.add("b", announced, bootstrap=("a",))
     mesh.pass_time(3000)
     mesh.give("a", TaskArrived(TaskId("t"), TaskRequest("coder", prompt="x", adapter="mine")))
     first, other = ("a", "b") if mesh.effects("a", StartRun) else ("b", "a")

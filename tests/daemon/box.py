@@ -106,7 +106,7 @@ class Box(Generic[E]):
             ensure=self.ensure,
             make_engine=self.make,
             room=self.room,
-            adapter_digest=lambda _, name: self.adapters.get(name, ""),
+            adapters=lambda _: self.adapters,
         )
 
     def ensure(self, model: str) -> tuple[OnDisk, Shape]:

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from meshslm import limits
 from meshslm.adapters.scripted_port import ScriptedPort
 from meshslm.daemon.defaults import fill
 from meshslm.daemon.hosting import Room
@@ -62,3 +63,32 @@ async def test_what_a_model_can_do_is_announced(autojump_clock: trio.testing.Moc
     box = await announced({})
     (specialist,) = box.core.specialists()
     assert specialist.operations == ("generate", "template")
+
+
+async def test_adapters_that_come_and_go_are_announced(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapters: dict[str, str] = {}
+    box = Box(ScriptedPort, (PLAIN, POLITE), {"m": 1}, Room(0, 0, lambda: 0), adapters=adapters)
+
+    def told() -> dict[str, tuple[str, ...]]:
+        return {s.profile: s.adapters for s in box.core.specialists()}
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.run)
+        await box.until(m="ready")
+        assert told() == {"plain": ()}
+        adapters |= {"manners": "e" * 64, "brief": "f" * 64}
+        await trio.sleep(2)
+        both = ("brief", "manners")
+        assert told() == {"plain": both, "polite": both}
+        assert box.hosting.unready() == ()
+        del adapters["manners"]
+        await trio.sleep(20)
+        assert told() == {"plain": ("brief",)}
+        assert box.states() == {"m": "ready"}
+        adapters.update({f"a{number:03}": "a" for number in range(200)})
+        await trio.sleep(2)
+        assert len(told()["plain"]) == limits.ADAPTERS_ANNOUNCED
+        nursery.cancel_scope.cancel()
+    assert caplog.text.count("there is no adapter 'manners'") == 2, "once for each time"

@@ -1,0 +1,40 @@
+"""Which LoRA adapters are in the store, for whoever asks often: it is read when it has changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from meshslm.errors import OurFault
+from meshslm.models.model_library import ModelLibrary
+
+log = logging.getLogger("meshslm.models")
+
+
+class AdapterList:
+    """The adapters of all stored models."""
+
+    def __init__(self, library: ModelLibrary) -> None:
+        self._library = library
+        self._seen = -1
+        self._known: dict[str, dict[str, str]] = {}
+
+    def of(self, model: str) -> Mapping[str, str]:
+        """Adapters of a stored model that an engine can use now: digests by name."""
+        changed = self._library.store.changed_ns()
+        if changed != self._seen:
+            self._known = self._read()
+            self._seen = changed
+        return self._known.get(model, {})
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for name in self._library.store.names():
+            try:
+                stored = self._library.ready(name)
+            except OurFault as fault:
+                log.warning("%s cannot be used: %s", name, fault)
+                continue
+            if stored is not None and stored.manifest.adapter_of:
+                found.setdefault(stored.manifest.adapter_of, {})[name] = stored.digest
+        return found
