@@ -12,7 +12,9 @@ from meshslm.cli.reach import model_option, open_client, url_option
 from meshslm.cli.screen import harmless
 
 if TYPE_CHECKING:
-    from meshslm.client import Client, Message
+    from collections.abc import Sequence
+
+    from meshslm.client import Client, Message, Model
 
 HELP: Final = """\
 /model NAME   ask NAME from now on: auto, domain:NAME, a model, a profile, each with @NODE
@@ -72,8 +74,7 @@ class Conversation:
     def _command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
         if name == "/model" and rest.strip():
-            self._model = rest.strip()
-            click.echo(f"asking {self._model} from now on", err=True)
+            self._choose(rest.strip())
         elif name == "/model":
             click.echo(f"asking {self._model}", err=True)
         elif name == "/reset":
@@ -83,6 +84,21 @@ class Conversation:
             click.echo(HELP, err=True)
         else:
             click.echo(f"there is no command {name}\n{HELP}", err=True)
+
+    def _choose(self, name: str) -> None:
+        """Ask another model, if somebody would answer for it now."""
+        from meshslm.errors import MeshslmError
+
+        try:
+            problem = unanswered(name, self._client.models())
+        except MeshslmError as error:
+            problem = str(error)
+        if problem:
+            click.echo(f"meshslm: error: {harmless(problem)}", err=True)
+            click.echo(f"still asking {self._model}", err=True)
+            return
+        self._model = name
+        click.echo(f"asking {self._model} from now on", err=True)
 
     def _turn(self, line: str) -> None:
         from meshslm.errors import MeshslmError
@@ -111,3 +127,17 @@ class Conversation:
         if answer is not None:
             click.echo()
             tell_answered(answer)
+
+
+def unanswered(name: str, models: Sequence[Model]) -> str:
+    """Why nobody would answer for `name`, with what there is; empty where somebody would."""
+    wanted, _, node = name.partition("@")
+    model = next((model for model in models if model.id == wanted), None)
+    if model is None:
+        known = ", ".join(model.id for model in models)
+        return f"nobody answers for '{wanted}'; there are: {known}"
+    hosts = model.meshslm.hosts if model.meshslm else []
+    if node and not any(node in (host.node, host.node_name) for host in hosts):
+        known = ", ".join(host.node_name or host.node for host in hosts)
+        return f"'{node}' does not answer for '{wanted}'; who does: {known or 'nobody'}"
+    return ""

@@ -34,6 +34,10 @@ from meshslm.api.openai_responses import (
     ChatCompletion,
     ChatDelta,
     CompletionUsage,
+    Model,
+    ModelHost,
+    ModelInfo,
+    ModelList,
     RouteInfo,
 )
 from meshslm.errors import RequestFault
@@ -65,6 +69,7 @@ class StandIn:
     ready: bool = True
     url: str = ""
     status: StatusReply = field(default_factory=lambda: STATUS)
+    models: ModelList | None = field(default_factory=lambda: MODELS)
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     def completion(self) -> bytes:
@@ -127,7 +132,7 @@ PEERS = PeersReply(
         ),
     ]
 )
-STATUS = StatusReply(
+STATUS: StatusReply = StatusReply(
     node=NODE,
     name="node-a",
     mesh="demo",
@@ -144,6 +149,29 @@ STATUS = StatusReply(
 )
 
 
+HOST = ModelHost(
+    node=NODE,
+    node_name="node-b",
+    profile="writing",
+    model="smollm2-135m-instruct",
+    ready=True,
+    context=2048,
+    quantisation="Q8_0",
+    slots=8,
+)
+MODELS: ModelList = ModelList(
+    data=[
+        Model(
+            id=name,
+            created=1,
+            owned_by="meshslm",
+            meshslm=ModelInfo(kind=kind, hosts=[HOST]),
+        )
+        for kind, name in [("auto", "auto"), ("domain", "domain:writing"), ("profile", "writing")]
+    ]
+)
+
+
 @contextmanager
 def stand_in_node() -> Iterator[StandIn]:
     """Serve a stand-in on a free port of loopback."""
@@ -155,6 +183,8 @@ def stand_in_node() -> Iterator[StandIn]:
                 self.whole(200, msgspec.json.encode(PEERS))
             elif self.path == "/mesh/status":
                 self.whole(200, msgspec.json.encode(told.status))
+            elif self.path == "/v1/models" and told.models is not None:
+                self.whole(200, msgspec.json.encode(told.models))
             elif self.path == "/readyz":
                 self.whole(200 if told.ready else 503, b'{"ready": false, "reason": "loads"}')
             else:

@@ -302,13 +302,43 @@ def test_a_conversation_keeps_its_turns(run: Run, node: StandIn) -> None:
 
 
 def test_commands_of_a_conversation(run: Run, node: StandIn) -> None:
-    shown = run("chat", stdin="Hi\n/model code\n/model\n/reset\nAgain\n/help\n/what\n/quit\nno\n")
+    typed = "Hi\n/model writing\n/model\n/reset\nAgain\n/help\n/what\n/quit\nno\n"
+    shown = run("chat", stdin=typed)
     assert shown.code == 0
-    assert [asked["model"] for asked in node.asked] == ["auto", "code"]
+    assert [asked["model"] for asked in node.asked] == ["auto", "writing"]
     assert len(node.asked[1]["messages"]) == 1
-    assert "asking code from now on" in shown.err
+    assert "asking writing from now on" in shown.err
     assert "there is no command /what" in shown.err
     assert shown.err.count("/reset        forget") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nope", "nobody answers for 'nope'; there are: auto, domain:writing, writing\n"),
+        ("writing@node-x", "'node-x' does not answer for 'writing'; who does: node-b\n"),
+        ("auto@node-x", "'node-x' does not answer for 'auto'; who does: node-b\n"),
+    ],
+)
+def test_a_model_that_nobody_answers_for_is_not_taken(
+    run: Run, node: StandIn, name: str, told: str
+) -> None:
+    shown = run("chat", stdin=f"/model {name}\nHi\n")
+    assert shown.err == f"meshslm: error: {told}still asking auto\n{ABOUT}"
+    assert [asked["model"] for asked in node.asked] == ["auto"]
+
+
+@pytest.mark.parametrize("name", ["auto", "domain:writing", "writing@node-b", f"writing@{NODE}"])
+def test_a_model_that_somebody_answers_for_is_taken(run: Run, node: StandIn, name: str) -> None:
+    run("chat", stdin=f"/model {name}\nHi\n")
+    assert [asked["model"] for asked in node.asked] == [name]
+
+
+def test_a_node_that_does_not_tell_its_models_leaves_the_old_one(run: Run, node: StandIn) -> None:
+    node.models = None
+    shown = run("chat", stdin="/model writing\nHi\n")
+    assert "still asking auto" in shown.err
+    assert [asked["model"] for asked in node.asked] == ["auto"]
 
 
 def test_a_conversation_survives_a_refusal(run: Run, node: StandIn) -> None:
