@@ -15,6 +15,8 @@ from bench.table import Row, spread
 STARTS = 10
 MIB = 1024 * 1024
 RSS_MIB = 150
+REST_S = 1.0
+"""A presence goes out each second: a whole round of what a daemon does at rest."""
 HELP_S = 0.4
 
 
@@ -25,12 +27,27 @@ def wall_s(*command: str) -> float:
     return time.perf_counter() - began
 
 
+def rss_at_rest(process: psutil.Process) -> int:
+    """RSS in bytes once it has stayed the same for a while, past start-up and collections.
+
+    Raises `TimeoutError` where it does not come to rest.
+    """
+    began = since = time.perf_counter()
+    rss: int = process.memory_info().rss
+    while time.perf_counter() - since < REST_S:
+        time.sleep(0.05)
+        now = process.memory_info().rss
+        if now != rss:
+            rss, since = now, time.perf_counter()
+        if time.perf_counter() - began > READY_S:
+            raise TimeoutError(f"the RSS still changes, and is {rss} bytes")
+    return rss
+
+
 def measure() -> list[Row]:
     """RSS and start-up without a model, load of one, and `--help`."""
     with running_alone(()) as (_, pid, up_s):
-        process = psutil.Process(pid)
-        time.sleep(2)  # past the first presences and garbage collections: what it weighs at rest
-        rss = process.memory_info().rss / MIB
+        rss = rss_at_rest(psutil.Process(pid)) / MIB
     with running_alone(("general",)) as (plan, pid, loaded_from_s):
         began = time.perf_counter()
         while not answers(plan.url, "/readyz"):
