@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from meshslm.ids import NodeId
 from meshslm.ports import Post
 
 if TYPE_CHECKING:
-    from zeroconf import ServiceInfo, Zeroconf
+    from zeroconf import IPVersion, ServiceInfo, Zeroconf
 
 log = logging.getLogger("meshslm.mdns")
 
@@ -52,8 +53,8 @@ STOP_S = 2.0
 class MdnsDiscovery:
     """Announces one node and listens for others of its mesh.
 
-    `addresses` is asked once, when it runs: what the link can be dialled at. `interfaces` are IPv4
-    addresses of the interfaces to use; all of them where it is empty.
+    `addresses` is asked once, when it runs: what the link can be dialled at. `interfaces` are
+    addresses of the interfaces to use, IPv4 or IPv6; all of them in both where it is empty.
     """
 
     def __init__(
@@ -95,7 +96,12 @@ class MdnsDiscovery:
 
     # --- in other threads ------------------------------------------------------------------------
     def _start(self, hand_over: Callable[[str], None]) -> None:
-        own = {entry.address for entries in psutil.net_if_addrs().values() for entry in entries}
+        own = {
+            entry.address
+            for entries in psutil.net_if_addrs().values()
+            for entry in entries
+            if entry.family in (socket.AF_INET, socket.AF_INET6)
+        }
         for interface in self._interfaces:  # the library would leave a socket behind
             if interface not in own:
                 raise OSError(f"no interface of this machine has the address {interface}")
@@ -103,7 +109,7 @@ class MdnsDiscovery:
 
         self._zeroconf = zeroconf.Zeroconf(
             interfaces=list(self._interfaces) or zeroconf.InterfaceChoice.All,
-            ip_version=zeroconf.IPVersion.V4Only,
+            ip_version=_families(self._interfaces or own, zeroconf.IPVersion),
         )
         zeroconf.ServiceBrowser(
             self._zeroconf,
@@ -130,11 +136,7 @@ class MdnsDiscovery:
             f"{name}.{SERVICE}",
             port=addresses[0].port,
             server=f"{name}.local.",
-            addresses=[
-                ipaddress.ip_address(address.host).packed
-                for address in addresses
-                if address.kind == "ip4"
-            ],
+            addresses=[ipaddress.ip_address(address.host).packed for address in addresses],
             properties=txt_record(self._mesh, [str(address) for address in addresses]),
         )
 
@@ -146,6 +148,14 @@ class MdnsDiscovery:
         if info is not None:
             for address in found_addresses(info.text, self._mesh, self._node_id):
                 hand_over(address)
+
+
+def _families(addresses: Iterable[str], version: type[IPVersion]) -> IPVersion:
+    """The families of IP that these addresses are of: a machine may know only one."""
+    kinds = {ipaddress.ip_address(address.partition("%")[0]).version for address in addresses}
+    if kinds == {4}:
+        return version.V4Only
+    return version.V6Only if kinds == {6} else version.All
 
 
 def _offer(found: trio.MemorySendChannel[str], address: str) -> None:

@@ -79,6 +79,38 @@ async def test_two_nodes_find_each_other_and_no_stranger(nursery: trio.Nursery) 
     nursery.cancel_scope.cancel()
 
 
+def multicast_works_on_ipv6_loopback() -> bool:
+    group, port = "ff02::fb", 53_536
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            loopback = socket.if_nametoindex("lo")
+            probe.settimeout(1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("::", port))
+            membership = socket.inet_pton(socket.AF_INET6, group) + struct.pack("@I", loopback)
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, loopback)
+            probe.sendto(b"probe", (group, port))
+            return probe.recv(16) == b"probe"
+        except OSError:
+            return False
+
+
+async def test_two_nodes_find_each_other_where_there_is_only_ipv6(nursery: trio.Nursery) -> None:
+    if not multicast_works_on_ipv6_loopback():
+        pytest.skip("IPv6 multicast on the loopback interface does not work on this machine")
+    listeners, addresses = [Listener(), Listener()], []
+    for port, listener in enumerate(listeners, start=4201):
+        key = NodeKey.generate()
+        addresses.append(f"/ip6/::1/tcp/{port}/p2p/{key.node_id}")
+        announced = partial(tuple[str, ...], (addresses[-1],))
+        discovery = MdnsDiscovery(key.node_id, "six", announced, interfaces=("::1",))
+        nursery.start_soon(discovery.run, listener.post)
+    await listeners[0].hears(addresses[1])
+    await listeners[1].hears(addresses[0])
+    nursery.cancel_scope.cancel()
+
+
 def no_network(**options: object) -> None:
     raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
