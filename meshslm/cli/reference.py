@@ -35,8 +35,8 @@ Shell completion: `eval "$(_MESHSLM_COMPLETE=bash_source meshslm)"` in `~/.bashr
 With `--json` a command prints one JSON document on stdout. Its shape is kept within a major
 version: keys may be added, none is renamed or removed. Durations end in `_ms` or `_s`; what was not
 measured is `null`. Where a command fails, stdout is empty and the reason is on stderr, as without
-`--json`; `doctor`, `sim run` and `sim replay`
-print their document also when a check fails, and end with 1.
+`--json`; `doctor`, `sim run`, `sim swarm`,
+`sim compare` and `sim replay` print their document also when a check fails, and end with 1.
 
 """
 
@@ -76,6 +76,7 @@ JSON_KEYS: Final = {
         "LIST: name model adapter system_prompt max_tokens load price sampling domains"
     ),
     "profiles show": "as an item of `profiles list`",
+    "sim compare": "a b seeds failed_a failed_b figures",
     "sim replay": (
         "ok recorded_by replayed_by reason texts events seconds effects missing after_gap crash "
         "parting"
@@ -84,6 +85,7 @@ JSON_KEYS: Final = {
         "ok events_per_s scenario seed nodes virtual_s wall_s events trace tasks routing "
         "first_token_ms total_ms traffic convergence violations violation_counts"
     ),
+    "sim swarm": "ok runs failed events",
     "status": (
         "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads models "
         "memory_budget_mib bootstrap banned"

@@ -8,6 +8,7 @@ import click
 
 from meshslm.cli.failures import DONE, FAILED
 from meshslm.cli.screen import console, json_option, print_json
+from meshslm.cli.sim_many import compare, swarm
 from meshslm.cli.sim_replay import replay
 from meshslm.cli.steps import Steps
 
@@ -21,7 +22,8 @@ def sim() -> None:
     """
 
 
-sim.add_command(replay)
+for command in (swarm, compare, replay):
+    sim.add_command(command)
 
 
 @sim.command()

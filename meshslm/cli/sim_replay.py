@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 @click.option("--steps", "show", is_flag=True, help="Print every event and what was done.")
 @json_option
 def replay(file: Path, show: bool, as_json: bool) -> int:
-    """Give a fresh core what a real node was given, and compare what it does.
+    """Let happen again what happened once.
 
-    FILE is a recording: of 'meshslm record dump', or one that a crash left in the data folder.
-    Ends with 1 where the core does not do the same.
+    FILE is a recording, of 'meshslm record dump' or one that a crash left in the data folder: a
+    fresh core is given what the real node was given, and what it does is compared. Or it is a
+    file of 'meshslm sim swarm --keep', ending in .toml: its simulations are run again. Ends with 1
+    where the core does not do the same, or a check fails.
     """
+    if file.suffix == ".toml":
+        return _rerun(file, as_json)
     from meshslm.sim.replay import replay as replay_recording
 
     try:
@@ -42,6 +46,38 @@ def replay(file: Path, show: bool, as_json: bool) -> int:
     else:
         _show(result)
     return DONE if result.ok else FAILED
+
+
+def read_text(file: Path) -> str:
+    """A file's text; what is wrong with it is the command's failure."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        fail(f"cannot read {file}: {error.strerror}")
+    except UnicodeDecodeError as error:
+        fail(f"{file} is not UTF-8 text: {error.reason}")
+
+
+def _rerun(file: Path, as_json: bool) -> int:
+    """The simulations that failed once."""
+    from meshslm.sim.regressions import read_cases
+    from meshslm.sim.swarm import judge
+
+    cases = read_cases(str(file), read_text(file))
+    verdicts = []
+    with Steps(quiet=as_json) as steps, steps.step("simulating") as step:
+        for number, (case, scenario) in enumerate(cases, 1):
+            verdicts.append(judge(case.seed, scenario))
+            step.note = f"{number} of {len(cases)} cases"
+    failed = [verdict for verdict in verdicts if not verdict.ok]
+    if as_json:
+        wrong = [{"seed": v.seed, "violations": list(v.wrong)} for v in failed]
+        print_json({"ok": not failed, "cases": len(cases), "failed": wrong})
+        return FAILED if failed else DONE
+    for verdict in failed:
+        console().print(f"seed {verdict.seed}: {'; '.join(verdict.wrong[:3])}", markup=False)
+    console().print(f"{len(cases)} cases, {len(failed)} failed")
+    return FAILED if failed else DONE
 
 
 def _printer() -> OnStep:

@@ -1,0 +1,135 @@
+"""`meshslm sim swarm`, `compare` and `replay` of what failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cli.conftest import documented_keys
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
+
+SMALL = """\
+name = "small"
+nodes = 3
+seconds = 14
+quiet_s = 3
+
+[workload]
+tasks_per_second = 2
+start_s = 3
+"""
+
+
+@pytest.fixture
+def broken_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every drawn scenario has a saboteur between core and client."""
+    from msgspec.structs import replace
+
+    from meshslm.sim import swarm
+    from meshslm.sim.scenario import Sabotage
+
+    honest = swarm.drawn
+
+    def drawn(seed: int, *, nodes: int | None = None) -> Any:
+        return replace(honest(seed, nodes=nodes), sabotage=Sabotage(drop_chunks=0.5))
+
+    monkeypatch.setattr(swarm, "drawn", drawn)
+
+
+def test_a_swarm_passes_and_says_so(run: Run) -> None:
+    words = ("sim", "swarm", "--runs", "2", "--nodes", "3", "--jobs", "1")
+    told = run(*words, "--json")
+    assert told.code == 0
+    assert set(told.json) == documented_keys("sim swarm")
+    assert (told.json["ok"], told.json["runs"], told.json["failed"]) == (True, 2, [])
+    assert "PASS" in run(*words).out
+
+
+@pytest.mark.usefixtures("broken_world")
+def test_a_failing_seed_comes_with_its_command_and_can_be_kept(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "kept.toml"
+    words = ("sim", "swarm", "--seed", "5", "--runs", "1", "--nodes", "3", "--jobs", "1")
+    shown = run(*words, "--keep", str(file))
+    assert shown.code == 1
+    assert "meshslm sim swarm --seed 5 --runs 1 --nodes 3" in shown.out
+    told = run(*words, "--json")
+    assert told.code == 1
+    assert told.json["failed"][0]["seed"] == 5
+    assert told.json["failed"][0]["violations"]
+    again = run("sim", "replay", str(file), "--json")
+    assert again.code == 1
+    assert again.json["cases"] == 1
+    assert "seed 5" in run("sim", "replay", str(file)).out
+
+
+def test_ctrl_c_shows_what_there_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from meshslm.sim import swarm
+
+    verdict = swarm.judge_seed(1, 2)
+
+    def interrupted(*_: object, **__: object) -> Any:
+        yield verdict
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(swarm, "swarm", interrupted)
+    shown = run("sim", "swarm", "--runs", "5", "--json")
+    assert shown.code == 130
+    assert shown.json["runs"] == 1
+
+
+def test_two_scenarios_are_compared(run: Run, tmp_path: Path) -> None:
+    a, b = tmp_path / "a.toml", tmp_path / "b.toml"
+    a.write_text(SMALL)
+    b.write_text(SMALL + "\n[network]\nlatency_ms = 80\n")
+    words = ("sim", "compare", str(a), str(b), "--runs", "3")
+    told = run(*words, "--json")
+    assert told.code == 0
+    assert set(told.json) == documented_keys("sim compare")
+    first = told.json["figures"]["first token p50 ms"]
+    assert first["median_b"] > first["median_a"] + 50
+    shown = run(*words)
+    assert "first token p50 ms" in shown.out
+    assert "3 runs each" in shown.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("swarm", "--runs", "0"),
+        ("swarm", "--nodes", "1"),
+        ("swarm", "--jobs", "0"),
+        ("compare", "/nowhere.toml", "/nowhere.toml"),
+        ("replay",),
+    ],
+)
+def test_wrong_usage(run: Run, words: tuple[str, ...]) -> None:
+    assert run("sim", *words).code == 2
+
+
+def test_a_scenario_that_makes_no_sense_is_wrong_usage(run: Run, tmp_path: Path) -> None:
+    a = tmp_path / "a.toml"
+    a.write_text(SMALL.replace("nodes = 3", "nodes = -3"))
+    shown = run("sim", "compare", str(a), str(a))
+    assert shown.code == 2
+    assert "nodes" in shown.err
+
+
+def test_files_that_cannot_be_used_are_told(run: Run, tmp_path: Path) -> None:
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff")
+    shown = run("sim", "replay", str(binary))
+    assert shown.code == 1
+    assert "UTF-8" in shown.err
+
+
+@pytest.mark.usefixtures("broken_world")
+def test_a_folder_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "no" / "kept.toml"
+    words = ("sim", "swarm", "--seed", "5", "--runs", "1", "--nodes", "3", "--jobs", "1")
+    shown = run(*words, "--keep", str(file))
+    assert shown.code == 1
+    assert "cannot write" in shown.err
