@@ -13,6 +13,7 @@ import os
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ import trio
 
 from meshslm import __version__, limits
 from meshslm.adapters import memory
+from meshslm.adapters.admission_desk import AdmissionDesk
 from meshslm.adapters.boot_counter import next_boot
 from meshslm.adapters.crash_files import kept_on_crash
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
@@ -29,6 +31,7 @@ from meshslm.adapters.hardware import detect
 from meshslm.adapters.keyring import DirectoryLock, NodeKey, load_or_create
 from meshslm.adapters.libp2p_link import Libp2pLink
 from meshslm.adapters.mdns import MdnsDiscovery
+from meshslm.adapters.mesh_folder import MeshFolder
 from meshslm.adapters.peers_file import PeersFile
 from meshslm.adapters.system_clock import SystemClock
 from meshslm.chance import Chance
@@ -37,6 +40,8 @@ from meshslm.core.events import ShutdownRequested, Started
 from meshslm.core.node import NodeCore
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.hosting import Hosting, Room, Shape
+from meshslm.daemon.membership_keeper import MembershipKeeper
+from meshslm.daemon.private_mesh import check_open, credentials_of, enter
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.recorder import Recorder
 from meshslm.daemon.remembering import Remembering
@@ -54,6 +59,7 @@ from meshslm.models.progress import Progress
 from meshslm.observe.log import set_up_logging
 from meshslm.profiles import Profile
 from meshslm.settings import RecordSettings, Settings
+from meshslm.wire.admission import JoinToken
 
 log = logging.getLogger("meshslm.boot")
 
@@ -82,11 +88,13 @@ def run_daemon(
     profiles: tuple[Profile, ...],
     *,
     environment: Mapping[str, str],
+    token: JoinToken | None = None,
     on_ready: OnReady | None = None,
     on_progress: OnProgress | None = None,
 ) -> int:
     """Run a node that hosts `profiles` until it is told to stop; the exit code, 0 for a clean stop.
 
+    A node that is in no private mesh yet joins one first with `token`.
     Raises `OurFault` where it cannot start.
     """
     names = [profile.name for profile in profiles]
@@ -97,8 +105,11 @@ def run_daemon(
     data = Path(settings.node.data_dir)
     with DirectoryLock(data):
         key = load_or_create(data)
+        membership = MeshFolder(data)
+        if token is not None and membership.member() is None:
+            enter(settings, key, membership, token)
         boot = next_boot(data)
-        node = _Node(settings, profiles, key, environment, on_progress)
+        node = _Node(settings, profiles, key, membership, environment, on_progress)
         with kept_on_crash(node.dump_recording, data, boot):
             return trio.run(node.run, boot, on_ready, strict_exception_groups=True)
 
@@ -117,6 +128,7 @@ class _Node:
         settings: Settings,
         profiles: tuple[Profile, ...],
         key: NodeKey,
+        membership: MeshFolder,
         environment: Mapping[str, str],
         on_progress: OnProgress | None,
     ) -> None:
@@ -128,12 +140,17 @@ class _Node:
         self._profiles = profiles
         clock = SystemClock()
         chance = Chance(secrets.token_bytes(32))
+        member = membership.member()
+        if member is None:
+            check_open(settings)
+        self.mesh = settings.node.mesh if member is None else member.certificate.mesh_name
         config = CoreConfig(
             node=key.node_id,
             name=self.name,
-            mesh=settings.node.mesh,
+            mesh=self.mesh,
             agent=f"meshslm/{__version__}",
-            bootstrap=settings.link.bootstrap,
+            bootstrap=(*settings.link.bootstrap, *(member.addresses if member else ())),
+            credentials=credentials_of(member),
             queue_per_engine=settings.limits.queue,
         )
         seed = secrets.token_bytes(32)
@@ -151,6 +168,11 @@ class _Node:
         )
         executor = Executor(self._link, self._timers, self._service, self._pump)
         self._pump.attach(executor.perform)
+        self._keeper: MembershipKeeper | None = None
+        if member is not None:
+            desk = AdmissionDesk(membership, key, time.time)
+            self._keeper = MembershipKeeper(membership, desk, self._pump.handle, time.time)
+            executor.keep_membership(self._keeper)
         self._hosting = Hosting(
             profiles,
             detect(),
@@ -174,6 +196,9 @@ class _Node:
                 listening = trio.Event()
                 nursery.start_soon(partial(self._link.run, self._pump.post, started=listening.set))
                 await listening.wait()
+                if self._keeper is not None:
+                    self._keeper.begin()
+                    nursery.start_soon(self._keeper.run)
                 address = await self._open_gateway(nursery)
                 self._pump.handle(Started(boot, self._link.addresses))
                 self._remembering.recall()
@@ -209,7 +234,7 @@ class _Node:
 
     def _mdns(self) -> MdnsDiscovery:
         link = self._link
-        return MdnsDiscovery(link.node_id, self._settings.node.mesh, lambda: link.addresses)
+        return MdnsDiscovery(link.node_id, self.mesh, lambda: link.addresses)
 
     def _told(self, address: HttpAddress) -> Ready:
         return Ready(

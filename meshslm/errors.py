@@ -65,6 +65,8 @@ class FaultCode(StrEnum):
     """The node that was answering is gone."""
     WORKER_LOST = "worker_lost"
     """The engine process died."""
+    FORBIDDEN = "forbidden"
+    """The certificate of the node where it entered does not allow it to submit tasks."""
     NOT_READY = "not_ready"
     """The model is still loading, or the node is shutting down."""
     INTERNAL = "internal"

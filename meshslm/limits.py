@@ -437,6 +437,51 @@ STREAM_ITEMS: Final = 65_536
 EVENTS_PER_TURN: Final = 32
 """Events handled in one go before other tasks of the loop get a turn: under a millisecond."""
 
+# --- admission ----------------------------------------------------------------------------------
+STATEMENT_BYTES: Final = 8 * KIB
+"""A certificate or notice before it is signed: 32 domains and 32 namespaces of full length."""
+
+CERTIFIED_NAMES: Final = 32
+"""Domains, or namespaces, that one certificate names; more are `*`."""
+
+TOKEN_BYTES: Final = 8 * KIB
+"""A join token: about 500 bytes as made, 150 more each time that it is narrowed."""
+
+TOKEN_FACTS: Final = 256
+TOKEN_CHECK_MS: Final = 250
+"""Facts in a token, and time to check it: it takes 1 ms where the machine is not busy, and may be
+a stranger's."""
+
+JOINS: Final = 32
+"""Join requests that wait to be checked: each takes milliseconds and a write to disk."""
+
+CERTIFICATE_S: Final = 30 * 24 * 3600
+"""Life of a certificate: a node that was off for a fortnight still gets in, and a revocation that
+never arrived ends by itself."""
+
+CERTIFICATE_LEAST_S: Final = 60
+"""Shortest life of a certificate: its renewal must have time to be tried more than once."""
+
+CLOCK_SKEW_S: Final = 300
+"""How wrong members' clocks may be against each other: a certificate begins so much early."""
+
+ADMISSION_SWEEP_MS: Final = 5_000
+"""Between two looks for certificates that ran out and for a renewal that is due."""
+
+NOTICES: Final = 4096
+"""Revocations and changes of key that a mesh keeps: 200 bytes each."""
+
+SUCCESSIONS: Final = 16
+"""Changes of a mesh's key, each of which every credential carries on: 200 bytes."""
+
+NOTICES_PER_MESSAGE: Final = 64
+NOTICES_DIGEST_BYTES: Final = 8
+
+QUARANTINE_BYTES: Final = 64 * KIB
+QUARANTINE_MESSAGES: Final = 16
+"""What is heard of a node that dialled us and is no member yet: a hello takes 2 KiB, and is said
+six times."""
+
 # --- flight recorder ----------------------------------------------------------------------------
 RECORDING_MIB: Final = 8
 """Room for packed steps: a day of a quiet node with three peers, whole."""

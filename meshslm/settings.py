@@ -113,6 +113,13 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         ),
     ] = ()
     mdns: Annotated[Switch, Meta(description="Find members on the local network.")] = False
+    open: Annotated[
+        Switch,
+        Meta(
+            description="Whoever reaches this node is a member. A node that is in no private mesh "
+            "and listens beyond loopback does not start without it."
+        ),
+    ] = False
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

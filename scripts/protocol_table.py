@@ -11,9 +11,10 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
+from itertools import chain
 from pathlib import Path
 
-from meshslm.wire import messages
+from meshslm.wire import admission, messages
 from meshslm.wire.codec import message_classes
 from meshslm.wire.schema import Field, classes_of, fields_of
 
@@ -101,7 +102,8 @@ def number(value: int | float | None) -> str:
 def field_remarks() -> dict[tuple[str, str], str]:
     """The docstrings below fields, by (class, field)."""
     remarks: dict[tuple[str, str], str] = {}
-    for node in ast.parse(inspect.getsource(messages)).body:
+    modules = [ast.parse(inspect.getsource(module)).body for module in (messages, admission)]
+    for node in chain.from_iterable(modules):
         if not isinstance(node, ast.ClassDef):
             continue
         for entry, below in zip(node.body, node.body[1:], strict=False):

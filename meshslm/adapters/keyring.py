@@ -35,6 +35,8 @@ _PUBLIC_KEY_PREFIX = bytes((0x08, 0x01, 0x12, 0x20))
 """Protobuf of a libp2p public key: type Ed25519, then 32 bytes of data."""
 _IDENTITY_MULTIHASH = bytes((0x00, 0x24))
 """Keys of up to 42 bytes are not hashed in a peer id: hash function "identity", 36 bytes."""
+_PEER_ID_CHARACTERS = 64
+"""Such an id has 52."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,17 @@ def peer_id(public: bytes) -> NodeId:
     Source: the libp2p peer ids specification.
     """
     return NodeId(_base58(_IDENTITY_MULTIHASH + _PUBLIC_KEY_PREFIX + public))
+
+
+def public_key(node: NodeId) -> bytes:
+    """The raw Ed25519 public key in a peer id. `ValueError` where it is none."""
+    number = 0
+    for character in node[:_PEER_ID_CHARACTERS]:
+        number = number * 58 + _BASE58.index(character)
+    public = (number % 256**32).to_bytes(32, "big")
+    if peer_id(public) != node:
+        raise ValueError(f"{node} is not the peer id of an Ed25519 key")
+    return public
 
 
 def load_or_create(directory: Path) -> NodeKey:

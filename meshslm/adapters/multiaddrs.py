@@ -57,6 +57,14 @@ class Address:
         """The socket family, `AF_UNSPEC` where a name may have either."""
         return int(_FAMILIES[self.kind])
 
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach it. What a name stands for is not looked up."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
     async def targets(self) -> list[tuple[int, tuple[str, int]]]:
         """Socket families and addresses to try, in order. Raises `OSError` for an unknown name."""
         found = await trio.socket.getaddrinfo(

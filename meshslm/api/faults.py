@@ -50,6 +50,7 @@ HTTP_FAULTS: dict[FaultCode, HttpFault] = {
     FaultCode.CANCELLED: HttpFault(503, "server_error", "cancelled"),
     FaultCode.PEER_LOST: HttpFault(503, "server_error", "peer_lost"),
     FaultCode.WORKER_LOST: HttpFault(503, "server_error", "worker_lost"),
+    FaultCode.FORBIDDEN: HttpFault(403, "permission_error", "not_permitted"),
     FaultCode.NOT_READY: HttpFault(503, "server_error", "not_ready"),
     FaultCode.INTERNAL: HttpFault(500, "server_error", "internal"),
 }

@@ -41,6 +41,7 @@ SETTING_OPTIONS = {
     "listen": "link.listen",
     "bootstrap": "link.bootstrap",
     "mdns": "link.mdns",
+    "open": "link.open",
     "gateway_host": "gateway.host",
     "gateway_port": "gateway.port",
     "threads": "engine.threads",
@@ -71,6 +72,12 @@ def setting_options(command: F) -> F:
             "--bootstrap", multiple=True, metavar="MULTIADDR", help="Member to join through."
         ),
         click.option("--mdns/--no-mdns", default=None, help="Find members on the local network."),
+        click.option(
+            "--open/--private",
+            "open",
+            default=None,
+            help="Let anybody who reaches this node be a member.",
+        ),
         click.option("--gateway-host", metavar="HOST", help="Where the OpenAI API listens."),
         click.option("--gateway-port", type=int, metavar="PORT", help="Its port; 0: any free one."),
         click.option("--threads", type=int, help="Threads of one engine; 0: from free cores."),

@@ -25,6 +25,9 @@ COMMANDS = {
     "status": LazyCommand(
         "meshslm.cli.status:status", "Show how a node is doing: identity, uptime, tasks, engines."
     ),
+    "mesh": LazyCommand(
+        "meshslm.cli.mesh:mesh", "Make a private mesh, let nodes in, and put them out."
+    ),
     "models": LazyCommand("meshslm.cli.models:models", "Fetch, list, check and load models."),
     "profiles": LazyCommand("meshslm.cli.profiles:profiles", "List and check specialist profiles."),
     "config": LazyCommand("meshslm.cli.config:config", "Show the settings in effect."),

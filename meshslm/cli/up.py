@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from meshslm.cli.effective import load_effective, setting_options
+from meshslm.cli.mesh_tokens import token_from, token_options
 from meshslm.cli.model_progress import ProgressLines
 from meshslm.cli.reach import curl_line
 
@@ -18,13 +20,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @setting_options
+@token_options
 @click.option("--stop-with-parent", type=int, metavar="PID", hidden=True)
-def up(stop_with_parent: int | None, **options: Any) -> int:
+def up(stop_with_parent: int | None, token_file: Path | None, **options: Any) -> int:
     """Run a node until it is stopped.
 
     Takes a TOML file, environment variables (MESHSLM_GATEWAY_PORT for gateway.port) and flags; a
     flag wins over the environment, the environment over the file. 'meshslm config' shows what
     comes of them. Ctrl-C or SIGTERM stops the node cleanly, a second one at once.
+
+    A node that is in no private mesh yet joins one first where a join token is given: with
+    --token-file, MESHSLM_JOIN_TOKEN, or the systemd credential 'meshslm.token'.
     """
     if stop_with_parent is not None:
         from meshslm.cli.stop_with_parent import stop_with_parent as bind
@@ -38,6 +44,7 @@ def up(stop_with_parent: int | None, **options: Any) -> int:
         settings,
         tuple(load_profile(reference) for reference in settings.node.profiles),
         environment=os.environ,
+        token=token_from(token_file),
         on_ready=lambda ready: _greet(settings, ready),
         on_progress=ProgressLines(),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshslm import limits
+from meshslm.core.certificates import Credentials
 from meshslm.ids import NodeId
 
 
@@ -15,10 +16,12 @@ class CoreConfig:
     node: NodeId
     name: str
     mesh: str = "default"
-    """Nodes that give different names here refuse each other."""
+    """Nodes of open meshes that give different names here refuse each other."""
     agent: str = ""
     """Program and version, for people."""
     bootstrap: tuple[str, ...] = ()
     """Multiaddresses dialled until they answer, for ever."""
     roles: tuple[str, ...] = ("coordinator", "gateway", "specialist")
+    credentials: Credentials | None = None
+    """Of a private mesh; None: the mesh is open."""
     queue_per_engine: int = limits.QUEUE_PER_ENGINE

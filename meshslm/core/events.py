@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from meshslm.core.admission_events import AdmissionEffect, AdmissionEvent
 from meshslm.core.residency import UNBOUNDED, ModelOrdered, OrderAnswered, Residency
 from meshslm.errors import FaultCode
 from meshslm.ids import NodeId, RunId, TaskId
@@ -236,6 +237,7 @@ Event = (
     | RunProduced
     | RunEnded
     | RunFailed
+    | AdmissionEvent
 )
 
 
@@ -370,7 +372,8 @@ class Tell:
 
 
 Effect = (
-    Send
+    AdmissionEffect
+    | Send
     | Dial
     | Disconnect
     | StartTimer

@@ -20,6 +20,8 @@ from collections.abc import Callable
 
 from meshslm import limits
 from meshslm.chance import Chance
+from meshslm.core.admission import Admission
+from meshslm.core.certificates import NotAdmitted
 from meshslm.core.config import CoreConfig
 from meshslm.core.dialling import Dialling, peer_of
 from meshslm.core.directory import Directory, Peer, PeerState
@@ -58,6 +60,7 @@ class Membership:
         config: CoreConfig,
         directory: Directory,
         dialling: Dialling,
+        admission: Admission,
         out: Outbox,
         chance: Chance,
         *,
@@ -67,6 +70,7 @@ class Membership:
         self._config = config
         self._directory = directory
         self._dialling = dialling
+        self._admission = admission
         self._out = out
         self._chance = chance
         self._loads = loads
@@ -197,7 +201,12 @@ class Membership:
         if negotiate((PROTOCOL_LOW, PROTOCOL_HIGH), theirs) is None:
             self._refuse(peer, f"protocol {theirs} here {(PROTOCOL_LOW, PROTOCOL_HIGH)}", now)
             return
-        if hello.mesh != self._config.mesh:
+        try:
+            self._admission.greeted(node, hello.credential, now)
+        except NotAdmitted as refusal:
+            self._refuse(peer, str(refusal), now, refusal.code)
+            return
+        if hello.mesh != self._config.mesh and not self._admission.private:
             self._refuse(peer, "another mesh", now)
             return
         known = peer.state is PeerState.ALIVE
@@ -222,7 +231,10 @@ class Membership:
         self._directory.cards_version += 1
         self._news = limits.EXCHANGES_OF_NEWS
         self._out.tell("peer.alive", hello.name, peer=node)
+        if self._admission.private and peer.incoming:
+            self._say_hello(peer, now)
         self._introduce(peer, now)
+        self._admission.met(node)
 
     def on_goodbye(self, node: NodeId, goodbye: Goodbye, now: Instant) -> None:
         """The peer leaves, or will not have us."""
@@ -247,7 +259,7 @@ class Membership:
         if capability.boot != peer.boot:
             return
         if peer.capability is None or capability.revision > peer.capability.revision:
-            peer.capability = capability
+            peer.capability = self._admission.certified_part(peer.node, capability)
             self._directory.cards_version += 1
 
     def on_capability_wanted(self, peer: Peer) -> None:
@@ -289,7 +301,17 @@ class Membership:
             self._out.send_encoded(alive[place % len(alive)].node, Lane.CONTROL, presence)
         self._turn = (self._turn + share) % len(alive)
 
+    def greet_all(self, now: Instant) -> None:
+        """Say hello again to everybody: our certificate is a new one."""
+        for peer in self._directory.alive():
+            self._say_hello(peer, now)
+
     def _say_hello(self, peer: Peer, now: Instant) -> None:
+        alive = peer.state is PeerState.ALIVE
+        if not alive:
+            self._out.start_timer(HELLO, peer.node, limits.HELLO_RESEND_MS)
+        if self._admission.private and peer.incoming and not alive:
+            return  # who dialled us introduces itself first: strangers hear nothing
         peer.hello_sent = now
         config = self._config
         self._out.send(
@@ -303,10 +325,9 @@ class Membership:
                 config.name,
                 config.agent,
                 self.addresses,
+                self._admission.credential,
             ),
         )
-        if peer.state is not PeerState.ALIVE:
-            self._out.start_timer(HELLO, peer.node, limits.HELLO_RESEND_MS)
 
     def _learn_addresses(self, peer: Peer, hello: Hello, now: Instant) -> None:
         peer.addresses = tuple(a for a in hello.addresses if peer_of(a) == peer.node)
@@ -339,8 +360,8 @@ class Membership:
             entries = tuple(PeerAddress(p.node, p.addresses) for p in others)
             self._out.send(to.node, Lane.CONTROL, Peers(entries))
 
-    def _refuse(self, peer: Peer, reason: str, now: Instant) -> None:
-        self._out.send(peer.node, Lane.CONTROL, Goodbye(reason[:200]))
+    def _refuse(self, peer: Peer, reason: str, now: Instant, code: str = "") -> None:
+        self._out.send(peer.node, Lane.CONTROL, Goodbye(reason[:200], code=str(code)))
         self.drop(peer, reason, now)
 
     def drop(self, peer: Peer, reason: str, now: Instant) -> None:
@@ -355,6 +376,7 @@ class Membership:
             return
         was_alive = peer.state is PeerState.ALIVE
         peer.state = state
+        self._admission.forget(peer.node)
         peer.loads = ()
         peer.ping_sent = None
         if was_alive:

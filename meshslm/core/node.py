@@ -16,7 +16,8 @@ from typing import Any
 
 from meshslm import __version__
 from meshslm.chance import Chance
-from meshslm.core import dialling, membership, models, origin, serving
+from meshslm.core import admission, dialling, membership, models, origin, serving
+from meshslm.core.certificates import Act
 from meshslm.core.classify import classifier_for, distinct
 from meshslm.core.conduct import TASK_MESSAGES, Conduct
 from meshslm.core.config import CoreConfig
@@ -35,6 +36,7 @@ from meshslm.core.events import (
     EngineUnloaded,
     Event,
     HostingChanged,
+    Lane,
     PeerConnected,
     PeerDisconnected,
     RunEnded,
@@ -52,6 +54,7 @@ from meshslm.core.route import Candidate, Refusal, Verdict, choose
 from meshslm.core.views import PeerView, StatusView, TaskCounts
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
+from meshslm.wire.admission import JoinRequest
 from meshslm.wire.codec import UnknownKind, decode
 from meshslm.wire.messages import (
     Capability,
@@ -99,10 +102,19 @@ class NodeCore:
             config.node, config.queue_per_engine, self._out, self._models, self._deliver
         )
         self._origin = origin.Origin(config.node, self._serving, self._out, self._route)
+        self._admission = admission.Admission(
+            config,
+            self._directory,
+            self._out,
+            chance.fork("admission"),
+            drop=self._drop,
+            greet=self._greet,
+        )
         self._membership = membership.Membership(
             config,
             self._directory,
             self._dialling,
+            self._admission,
             self._out,
             chance.fork("membership"),
             loads=self._serving.loads,
@@ -115,6 +127,7 @@ class NodeCore:
     def _event_handlers(self) -> dict[type, Callable[[Any, Instant], None]]:
         """Keyed by class, each handler takes exactly that class: what `Any` cannot say."""
         return {
+            **self._admission.event_handlers(),
             Started: self._on_started,
             AddressesChanged: lambda e, now: self._membership.moved(e.addresses, now),
             TimerFired: self._on_timer,
@@ -143,6 +156,7 @@ class NodeCore:
     def _timer_handlers(self) -> dict[str, Callable[[str, Instant], None]]:
         """By kind of timer; each takes the timer's subject."""
         return {
+            admission.SWEEP: lambda _, now: self._admission.sweep(now),
             membership.TICK: lambda _, now: self._on_tick(now),
             membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
             dialling.TIMER: self._dialling.timer,
@@ -165,7 +179,8 @@ class NodeCore:
             CapabilityWanted: lambda p, _m, _: member.on_capability_wanted(p),
             Goodbye: lambda p, m, now: member.on_goodbye(p.node, m, now),
             Peers: member.on_peers,
-            TaskSubmit: lambda p, m, now: self._serving.submit(p.node, m, now),
+            **self._admission.message_handlers(),
+            TaskSubmit: self._on_submit,
             TaskResend: lambda p, m, now: self._serving.resend(p.node, m, now),
             TaskDone: lambda p, m, _: self._serving.done(p.node, m),
             TaskCancel: lambda p, m, now: self._serving.cancel(p.node, m, now),
@@ -183,6 +198,7 @@ class NodeCore:
     # --- events that concern several machines ---------------------------------------------------
     def _on_started(self, event: Started, now: Instant) -> None:
         self._started = now
+        self._admission.start()
         self._membership.start(event.boot, event.addresses, now)
 
     def _on_connected(self, event: PeerConnected, now: Instant) -> None:
@@ -255,6 +271,7 @@ class NodeCore:
 
     def _hear(self, peer: Peer, encoded: bytes, now: Instant) -> None:
         message = None
+        self._admission.hear(peer, len(encoded))
         try:
             message = decode(encoded)
         except UnknownKind as unknown:
@@ -264,12 +281,24 @@ class NodeCore:
             self._conduct.spend(peer.node, now)
         if type(message) is Hello:
             self._membership.on_hello(peer.node, message, now)
-        elif message is not None and (alive or type(message) is Goodbye):
+        elif message is not None and (alive or type(message) in (Goodbye, JoinRequest)):
             peer.heard = now
             self._member_messages[type(message)](peer, message, now)
 
+    def _on_submit(self, peer: Peer, message: TaskSubmit, now: Instant) -> None:
+        if self._admission.may(peer.node, Act.SUBMIT):
+            self._serving.submit(peer.node, message, now)
+        else:
+            self._out.send(peer.node, Lane.CONTROL, admission.forbidden(message))
+
     def _usage(self, model: str) -> tuple[int, int]:
         return self._serving.usage(model)
+
+    def _drop(self, peer: Peer, reason: str, now: Instant) -> None:
+        self._membership.drop(peer, reason, now)
+
+    def _greet(self, now: Instant) -> None:
+        self._membership.greet_all(now)
 
     def _peer_gone(self, peer: NodeId, reason: str, now: Instant) -> None:
         self._serving.peer_gone(peer, now)
@@ -294,7 +323,8 @@ class NodeCore:
             Candidate(config.node, config.name, s, loads.get(s.model), rtt_ms=0.0, local=True)
             for s in self._membership.capability.specialists
         ]
-        for peer in self._directory.alive():
+        others = self._directory.alive() if self._admission.may(config.node, Act.SUBMIT) else []
+        for peer in others:
             if peer.capability is None:
                 continue
             loads = {load.model: load for load in peer.loads}
@@ -370,6 +400,7 @@ class NodeCore:
         """Raise `AssertionError` where an invariant of any machine is broken."""
         self._conduct.check()
         self._dialling.check()
+        self._admission.check()
         self._membership.check()
         self._models.check()
         self._serving.check()

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from meshslm.core.admission_events import IssueCredential, KeepCredential, KeepNotice
 from meshslm.core.events import (
     Dial,
     Disconnect,
@@ -31,6 +32,7 @@ from meshslm.core.events import (
 )
 from meshslm.core.residency import OrderAnswered
 from meshslm.daemon.defaults import fill
+from meshslm.daemon.membership_keeper import MembershipKeeper
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.service import NodeService
 from meshslm.daemon.timers import Timers
@@ -42,7 +44,7 @@ log = logging.getLogger("meshslm.node")
 
 QUIET = frozenset({"peer.unknown-message", "task.moved"})
 """Topics that are logged for debugging only."""
-LOUD = frozenset({"dial.failed"})
+LOUD = frozenset({"dial.failed", "mesh.expelled", "mesh.not-renewed"})
 """Topics that somebody has to do something about."""
 
 
@@ -86,6 +88,12 @@ class Executor:
             Disconnect: lambda e: link.disconnect(e.peer, e.reason),
             Tell: self._tell,
         }
+
+    def keep_membership(self, keeper: MembershipKeeper) -> None:
+        """Of a private mesh: who signs, and writes down."""
+        self._do[IssueCredential] = keeper.issue
+        self._do[KeepCredential] = keeper.keep_credential
+        self._do[KeepNotice] = keeper.keep_notice
 
     def host(
         self, engines: Mapping[str, Engine], profiles: Mapping[str, Profile], loader: Loader

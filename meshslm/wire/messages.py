@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar
 
 from meshslm import limits
 from meshslm.ids import NodeId, TaskId
+from meshslm.wire.admission import AdmissionMessage, Credential
 from meshslm.wire.schema import Tag
 
 ADDRESS_BYTES = 256
@@ -307,6 +308,8 @@ class Hello:
     addresses: Annotated[
         tuple[str, ...], Tag(7, most=ADDRESS_BYTES, items=limits.ADDRESSES_PER_PEER)
     ] = ()
+    credential: Annotated[Credential | None, Tag(8)] = None
+    """That the sender is a member; none in an open mesh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +319,8 @@ class Goodbye:
     KIND: ClassVar[int] = 2
     reason: Annotated[str, Tag(1, most=DETAIL_BYTES)] = ""
     leaving: Annotated[bool, Tag(2)] = False
+    code: Annotated[str, Tag(3, most=32)] = ""
+    """Why the receiver is not let in, for a program; empty for any other reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,4 +502,5 @@ Message = (
     | TaskChunk
     | TaskEnded
     | TaskFailed
+    | AdmissionMessage
 )

@@ -241,6 +241,7 @@ FAULTS = [
     (FaultCode.CANCELLED, 503, "cancelled"),
     (FaultCode.PEER_LOST, 503, "peer_lost"),
     (FaultCode.WORKER_LOST, 503, "worker_lost"),
+    (FaultCode.FORBIDDEN, 403, "not_permitted"),
     (FaultCode.NOT_READY, 503, "not_ready"),
     (FaultCode.INTERNAL, 500, "internal"),
 ]

@@ -207,6 +207,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "link.listen": _addresses,
     "link.bootstrap": _addresses,
     "link.mdns": st.booleans(),
+    "link.open": st.booleans(),
     "gateway.host": _names,
     "gateway.port": st.integers(0, 65535),
     "gateway.allowed_hosts": st.lists(

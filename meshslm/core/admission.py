@@ -1,0 +1,385 @@
+"""Who is let in: certificates of those who connect, this node's own, and what the mesh revokes.
+
+Events: a hello, a join request, a renewal and notices arrive; a certificate was issued; the wall
+clock was read; the sweep.
+Effects: `IssueCredential`, `KeepCredential`, `Send`, `Disconnect`, `Tell`, a timer.
+
+Rules:
+- Every node checks every certificate for itself, at every hello and again when a notice comes.
+- Who dialled us hears nothing but a refusal until its certificate was found good, and only so
+  much of it is listened to.
+- A certificate is asked for anew after two thirds of its life, at a time that is drawn, so that
+  nodes that joined together do not renew together; whoever may admit is asked in turn.
+- Without credentials the mesh is open: everybody is a member and may do everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from meshslm import limits
+from meshslm.chance import Chance
+from meshslm.core.admission_events import (
+    ClockRead,
+    CredentialIssued,
+    CredentialReplaced,
+    IssueCredential,
+    KeepCredential,
+    NoticeFound,
+)
+from meshslm.core.certificates import (
+    ROOT,
+    Act,
+    Code,
+    NotAdmitted,
+    certified,
+    covers,
+    may,
+    stated,
+)
+from meshslm.core.config import CoreConfig
+from meshslm.core.directory import Directory, Peer
+from meshslm.core.events import Disconnect, Lane
+from meshslm.core.notice_gossip import NoticeGossip
+from meshslm.core.notices import NoticeBoard
+from meshslm.core.outbox import Outbox
+from meshslm.errors import FaultCode, PeerFault
+from meshslm.ids import Instant, NodeId, ms_between
+from meshslm.wire.admission import (
+    Admittance,
+    Certificate,
+    Credential,
+    JoinRequest,
+    JoinToken,
+    Notice,
+    Notices,
+    Renewal,
+)
+from meshslm.wire.messages import Capability, Goodbye, Specialist, TaskRefused, TaskSubmit
+
+SWEEP = "admission"
+
+_NOT_HERE = Admittance(None, Code.NOT_ADMITTING, "this node lets nobody in")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A peer that was let in."""
+
+    credential: Credential
+    certificate: Certificate
+
+
+@dataclass(slots=True)
+class Quarantine:
+    """What was heard of a node that is no member yet."""
+
+    bytes: int = 0
+    messages: int = 0
+    joining: bool = False
+
+
+class Admission:
+    """The door of one node."""
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        directory: Directory,
+        out: Outbox,
+        chance: Chance,
+        *,
+        drop: Callable[[Peer, str, Instant], None],
+        greet: Callable[[Instant], None],
+    ) -> None:
+        credentials = config.credentials
+        self._node = config.node
+        self._mesh = credentials
+        self._directory = directory
+        self._out = out
+        self._chance = chance
+        self._drop = drop
+        self._greet = greet
+        self._members: dict[NodeId, Member] = {}
+        self._strangers: dict[NodeId, Quarantine] = {}
+        self._unix_s = 0.0
+        self._read_at = Instant(0)
+        self._renew_at = 0.0
+        self._asked = 0
+        self.credential = credentials.credential if credentials is not None else None
+        self._own: Certificate | None = None
+        self._board: NoticeBoard | None = None
+        self._notices: NoticeGossip | None = None
+        if credentials is not None:
+            self._own = stated(credentials.credential.certificate, Certificate)
+            self._board = NoticeBoard(credentials.mesh, credentials.verify)
+            self._notices = NoticeGossip(self._board, directory, out, chance, self._apply)
+
+    @property
+    def private(self) -> bool:
+        """Whether only those with a certificate are let in."""
+        return self._mesh is not None
+
+    def event_handlers(self) -> dict[type, Callable[[Any, Instant], None]]:
+        """For the node's table: each takes exactly the class that it is listed under."""
+        return {
+            ClockRead: self.on_clock,
+            CredentialIssued: self.on_issued,
+            CredentialReplaced: self.on_replaced,
+            NoticeFound: self.on_notice_found,
+        }
+
+    def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
+        """For messages of members; what only ever is part of others is a fault by itself."""
+        return {
+            JoinRequest: self.on_join,
+            Renewal: lambda peer, _message, _now: self.on_renewal(peer),
+            Admittance: lambda _peer, message, now: self.on_admittance(message, now),
+            Notices: self.on_notices,
+            **dict.fromkeys((Certificate, Notice, JoinToken), _refuse),
+        }
+
+    # --- time -----------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Begin to look for what runs out."""
+        if self._own is not None:
+            self._plan_renewal(self._own)
+            self._out.start_timer(SWEEP, "", limits.ADMISSION_SWEEP_MS)
+
+    def on_clock(self, event: ClockRead, now: Instant) -> None:
+        """The wall clock was read."""
+        self._unix_s, self._read_at = event.unix_s, now
+
+    def sweep(self, now: Instant) -> None:
+        """Drop those whose certificates ran out, renew our own, compare notices with somebody."""
+        self._out.start_timer(SWEEP, "", limits.ADMISSION_SWEEP_MS)
+        wall = self._wall(now)
+        for node, member in list(self._members.items()):
+            if wall >= member.certificate.not_after:
+                self._expel(node, Code.EXPIRED, "the certificate has run out", now)
+        alive = self._directory.alive()
+        if wall >= self._renew_at:
+            self._ask_renewal(alive)
+        if self._notices is not None:
+            self._notices.compare(alive)
+
+    def _wall(self, now: Instant) -> float:
+        return self._unix_s + ms_between(self._read_at, now) / 1000
+
+    # --- who may do what ------------------------------------------------------------------------
+    def may(self, node: NodeId, act: Act, subject: str = "") -> bool:
+        """Whether a member may do it; in an open mesh everybody may do everything."""
+        if self._mesh is None:
+            return True
+        certificate = self._own if node == self._node else self._certificate(node)
+        return certificate is not None and may(certificate, act, subject)
+
+    def _certificate(self, node: NodeId) -> Certificate | None:
+        member = self._members.get(node)
+        return member.certificate if member is not None else None
+
+    def certified_part(self, node: NodeId, capability: Capability) -> Capability:
+        """What of an announced capability is within the announcer's certificate."""
+        certificate = self._certificate(node)
+        if self._mesh is None or certificate is None:
+            return capability
+        parts = [_served(certificate, specialist) for specialist in capability.specialists]
+        kept = tuple(part for part in parts if part is not None)
+        roles = capability.roles
+        if not may(certificate, Act.COORDINATE):
+            roles = tuple(role for role in roles if role != "coordinator")
+        if kept != capability.specialists:
+            self._out.tell("peer.outside-certificate", "it announces more", peer=node)
+        return replace(capability, specialists=kept, roles=roles)
+
+    # --- those who connect ----------------------------------------------------------------------
+    def hear(self, peer: Peer, size: int) -> None:
+        """Count a message of who dialled us and is no member yet; `PeerFault` for too much."""
+        if self._mesh is None or not peer.incoming or peer.node in self._members:
+            return
+        heard = self._strangers.setdefault(peer.node, Quarantine())
+        heard.messages += 1
+        heard.bytes += size
+        if heard.bytes > limits.QUARANTINE_BYTES or heard.messages > limits.QUARANTINE_MESSAGES:
+            raise PeerFault(f"{heard.messages} messages, {heard.bytes} bytes, before its hello")
+
+    def greeted(self, node: NodeId, credential: Credential | None, now: Instant) -> None:
+        """A hello came: raise `NotAdmitted` where its sender is no member."""
+        mesh, board = self._mesh, self._board
+        if mesh is None or board is None:
+            return
+        wall = self._wall(now)
+        certificate = certified(credential, node, mesh.mesh, board.keys(wall), mesh.verify, wall)
+        board.check(certificate)
+        self._strangers.pop(node, None)
+        before = self._certificate(node)
+        assert credential is not None, "none has no certificate"
+        self._members[node] = Member(credential, certificate)
+        if before is not None and before.domains != certificate.domains:
+            peer = self._directory.peers.get(node)
+            if peer is not None:
+                peer.capability = None  # asked for anew, to be seen through the new certificate
+
+    def met(self, node: NodeId) -> None:
+        """A member is alive: compare what is revoked."""
+        peer = self._directory.get_alive(node)
+        if self._notices is not None and peer is not None:
+            self._notices.compare([peer])
+
+    def forget(self, node: NodeId) -> None:
+        """The link to a node is gone."""
+        self._strangers.pop(node, None)
+        self._members.pop(node, None)
+
+    def on_join(self, peer: Peer, request: JoinRequest, _now: Instant) -> None:
+        """A node without a certificate shows a token, once in the life of its link."""
+        heard = self._strangers.setdefault(peer.node, Quarantine())
+        if heard.joining:
+            return
+        heard.joining = True
+        if self._mesh is None or not self._mesh.admits:
+            self._answer(peer.node, _NOT_HERE)
+            return
+        self._out.put(IssueCredential(peer.node, request, None))
+
+    # --- certificates given out -----------------------------------------------------------------
+    def on_issued(self, event: CredentialIssued, now: Instant) -> None:
+        """A token was redeemed or a certificate renewed here, or not."""
+        self._out.tell(
+            "mesh.admitted" if event.credential is not None else "mesh.not-admitted",
+            event.detail,
+            peer=event.peer,
+        )
+        answer = Admittance(event.credential, event.code, event.detail[:200])
+        if event.peer == self._node:
+            self._renewed(answer, now)
+        else:
+            self._answer(event.peer, answer)
+
+    def _answer(self, node: NodeId, answer: Admittance) -> None:
+        self._out.send(node, Lane.CONTROL, answer)
+        if self._directory.get_alive(node) is None:
+            self._out.put(Disconnect(node, "its join request is answered"))
+
+    def on_renewal(self, peer: Peer) -> None:
+        """A member wants its certificate for another life."""
+        member = self._members.get(peer.node)
+        if self._mesh is None or not self._mesh.admits or member is None:
+            self._answer(peer.node, _NOT_HERE)
+            return
+        self._out.put(IssueCredential(peer.node, None, member.credential))
+
+    # --- our own certificate --------------------------------------------------------------------
+    def on_admittance(self, answer: Admittance, now: Instant) -> None:
+        """Whoever was asked to renew our certificate answers."""
+        if self._mesh is not None:
+            self._renewed(answer, now)
+
+    def _renewed(self, answer: Admittance, now: Instant) -> None:
+        if answer.credential is None:
+            self._out.tell("mesh.not-renewed", f"{answer.code}: {answer.detail}")
+            return
+        own = self._own
+        fresh = self._checked(answer.credential, now)
+        if own is None or fresh.serial != own.serial or fresh.not_after <= own.not_after:
+            return
+        self._take(answer.credential, fresh, now)
+        self._out.put(KeepCredential(answer.credential))
+        self._out.tell("mesh.renewed")
+
+    def on_replaced(self, event: CredentialReplaced, now: Instant) -> None:
+        """The operator signed a new certificate for this node."""
+        if self._mesh is None or event.credential == self.credential:
+            return
+        try:
+            self._take(event.credential, self._checked(event.credential, now), now)
+        except NotAdmitted as refusal:
+            self._out.tell("mesh.not-renewed", str(refusal))
+
+    def _checked(self, credential: Credential, now: Instant) -> Certificate:
+        mesh, board = self._mesh, self._board
+        assert mesh is not None, "only members have certificates"
+        assert board is not None, "only members have certificates"
+        wall = self._wall(now)
+        return certified(credential, self._node, mesh.mesh, board.keys(wall), mesh.verify, wall)
+
+    def _take(self, credential: Credential, certificate: Certificate, now: Instant) -> None:
+        self.credential, self._own = credential, certificate
+        self._plan_renewal(certificate)
+        self._greet(now)
+
+    def _plan_renewal(self, certificate: Certificate) -> None:
+        begin = certificate.not_before + limits.CLOCK_SKEW_S
+        life = max(0, certificate.not_after - begin)
+        self._renew_at = begin + life * self._chance.between(0.6, 0.7)
+
+    def _ask_renewal(self, alive: list[Peer]) -> None:
+        """Ask the next of those who may admit; ourselves, where we are one."""
+        if self._mesh is not None and self._mesh.admits:
+            self._out.put(IssueCredential(self._node, None, self.credential))
+            return
+        admitting = [peer for peer in alive if self.may(peer.node, Act.ADMIT)]
+        if admitting:
+            self._asked += 1
+            asked = admitting[self._asked % len(admitting)]
+            self._out.send(asked.node, Lane.CONTROL, Renewal())
+
+    # --- what is revoked ------------------------------------------------------------------------
+    def on_notice_found(self, event: NoticeFound, now: Instant) -> None:
+        """A notice that this node keeps, or that its operator wrote now."""
+        if self._notices is not None:
+            self._notices.found(event.notice, now)
+
+    def on_notices(self, peer: Peer, message: Notices, now: Instant) -> None:
+        """A member tells what it knows. Raises `NotAdmitted` for what no key of the mesh said."""
+        if self._notices is not None and self._directory.get_alive(peer.node) is not None:
+            self._notices.heard(peer, message, now)
+
+    def _apply(self, notice: Notice, now: Instant) -> None:
+        board = self._board
+        assert board is not None, "notices are of private meshes"
+        for node, member in list(self._members.items()):
+            try:
+                board.check(member.certificate)
+            except NotAdmitted as refusal:
+                self._expel(node, refusal.code, str(refusal), now)
+        if self._own is not None and notice.about != ROOT:
+            try:
+                board.check(self._own)
+            except NotAdmitted:
+                self._out.tell("mesh.expelled", "this node's certificate was revoked")
+
+    def _expel(self, node: NodeId, code: Code, why: str, now: Instant) -> None:
+        peer = self._directory.peers.get(node)
+        self._members.pop(node, None)
+        if peer is not None and peer.connected:
+            self._out.send(node, Lane.CONTROL, Goodbye(why, code=code))
+            self._drop(peer, f"{code}: {why}", now)
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        if self._mesh is not None:
+            for peer in self._directory.alive():
+                assert peer.node in self._members, f"{peer.node} is alive without a certificate"
+
+
+def _served(certificate: Certificate, specialist: Specialist) -> Specialist | None:
+    """What of a specialist the certificate covers; None: nothing."""
+    if Act.SERVE not in certificate.rights:
+        return None
+    if covers(certificate.domains, "*"):
+        return specialist
+    cards = tuple(card for card in specialist.domains if covers(certificate.domains, card.domain))
+    return replace(specialist, domains=cards) if cards else None
+
+
+def forbidden(task: TaskSubmit) -> TaskRefused:
+    """The answer to a task of who may not submit any."""
+    detail = "the certificate of the node where the task entered does not let it submit tasks"
+    return TaskRefused(task.task, task.attempt, FaultCode.FORBIDDEN, detail)
+
+
+def _refuse(_peer: Peer, message: object, _now: Instant) -> None:
+    raise PeerFault(f"a {type(message).__name__} is no message by itself")
