@@ -11,7 +11,7 @@ from meshslm.core.conduct import Conduct
 from meshslm.core.events import BytesReceived, Dial, Disconnect, PeerConnected, PeerDisconnected
 from meshslm.core.outbox import Outbox
 from meshslm.errors import PeerFault
-from meshslm.ids import Instant, NodeId, after
+from meshslm.ids import Instant, NodeId, TaskId, after
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import CapabilityWanted, Hello, TaskDone
 from tests.core.mesh import Mesh, address_of
@@ -121,7 +121,7 @@ def test_a_peer_that_floods_is_dropped_and_kept_away_for_a_time(mesh: Mesh) -> N
 def test_messages_of_tasks_are_no_flood(mesh: Mesh) -> None:
     mesh.add("a")
     stranger(mesh)
-    done = encode(TaskDone("no such task", 0))  # type: ignore[arg-type]
+    done = encode(TaskDone(TaskId("no such task"), 0))
     for _ in range(2 * limits.HOUSEKEEPING_BURST):
         mesh.give("a", BytesReceived(NodeId("x"), done))
     assert mesh.peer_state("a", "x") == "alive"
@@ -130,7 +130,7 @@ def test_messages_of_tasks_are_no_flood(mesh: Mesh) -> None:
 def test_before_its_hello_nothing_of_a_peer_is_free(mesh: Mesh) -> None:
     mesh.add("a")
     mesh.give("a", PeerConnected(NodeId("x"), ""))
-    done = encode(TaskDone("no such task", 0))  # type: ignore[arg-type]
+    done = encode(TaskDone(TaskId("no such task"), 0))
     for _ in range(limits.HOUSEKEEPING_BURST + 1):
         mesh.give("a", BytesReceived(NodeId("x"), done))
     assert mesh.effects("a", Disconnect)
