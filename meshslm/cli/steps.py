@@ -86,6 +86,7 @@ class Steps:
         try:
             yield step
         except BaseException:
+            step.note = ""  # it said how far it was, and how long it would take still
             step.end("failed")
             self._tell(step)
             raise

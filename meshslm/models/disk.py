@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -159,25 +159,36 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def exclusive(path: Path, report: Report) -> Iterator[None]:
-    """Hold the lock file at `path` against every other process and thread; wait for it."""
+    """Hold the lock file at `path` against every other process and thread; wait for it.
+
+    The file is there while somebody holds it or waits, or after a holder was killed.
+    """
+    while (handle := _try_lock(path)) is None:
+        report(Progress(Stage.WAITING))
+        time.sleep(TICK_S)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # another user's file in a shared folder: then it stays
+            path.unlink()
+        os.close(handle)  # which releases it
+
+
+def _try_lock(path: Path) -> int | None:
+    """The open lock file; None where another holds it, or removes it at this moment."""
     with system_faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        while not _locked(handle):
-            report(Progress(Stage.WAITING))
-            time.sleep(TICK_S)
-        yield
-    finally:
-        os.close(handle)  # which releases it; the file stays, or two could hold two of that name
-
-
-def _locked(handle: int) -> bool:
+    ours = False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        ours = os.path.samestat(os.fstat(handle), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        pass  # it is not ours
+    finally:
+        if not ours:
+            os.close(handle)
+    return handle if ours else None
 
 
 @contextmanager

@@ -74,8 +74,9 @@ def fetch_https(
         ):
             _attempts(client, part, file, report, sleep)
             return Fetched(part.path, file.digest, file.size)
-    except DiskFull:
-        part.discard()
+    except BaseException as error:
+        if isinstance(error, DiskFull) or not part.begun:
+            part.discard()
         raise
 
 
@@ -92,6 +93,10 @@ class _Part:
     @property
     def resumable(self) -> bool:
         return bool(self.note.validator)
+
+    @property
+    def begun(self) -> bool:
+        return self.path.exists() and self.path.stat().st_size > 0
 
     def _read(self) -> PartNote:
         try:

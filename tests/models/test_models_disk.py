@@ -127,6 +127,35 @@ def test_a_lock_excludes_threads_and_can_be_waited_for(tmp_path: Path) -> None:
     assert order == ["first", "second"]
 
 
+def test_a_lock_leaves_no_file(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "a", Reports()):
+        assert (tmp_path / "a").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_who_take_turns_never_hold_a_lock_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "TICK_S", 0.0)
+    path, inside, most = tmp_path / "a", [0], [0]
+
+    def hold() -> None:
+        for _ in range(50):
+            with exclusive(path, Reports()):
+                inside[0] += 1
+                os.sched_yield()
+                most[0] = max(most[0], inside[0])
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=hold) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert not path.exists()
+
+
 def test_waiting_for_a_lock_can_be_stopped(tmp_path: Path) -> None:
     second = exclusive(tmp_path / "a", Reports("waiting"))
     with exclusive(tmp_path / "a", Reports()), pytest.raises(KeyboardInterrupt), second:

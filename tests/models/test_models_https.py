@@ -213,6 +213,18 @@ def test_what_a_server_must_not_say_is_refused(
         fetch(tmp_path, lambda _: answer)
 
 
+def broken_at_once(_request: httpx.Request) -> httpx.Response:
+    headers = {"etag": '"a"', "content-length": str(len(CONTENT))}
+    return httpx.Response(200, headers=headers, stream=Breaking(CONTENT, 0))
+
+
+@pytest.mark.parametrize("answer", [lambda _: httpx.Response(404), broken_at_once])
+def test_where_nothing_came_nothing_is_left(tmp_path: Path, answer: Answer) -> None:
+    with pytest.raises(OurFault):
+        fetch(tmp_path, answer)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_beyond_every_bound_is_refused_before_it_comes(tmp_path: Path) -> None:
     size = limits.MODEL_BYTES + 1
     answer = httpx.Response(200, headers={"content-length": str(size)}, stream=Breaking(b"", 0))

@@ -17,6 +17,7 @@ from meshslm.models.catalogue import Catalogue, CatalogueEntry
 from meshslm.models.child import run_child
 from meshslm.models.model_library import ModelLibrary
 from meshslm.models.prepare import prepared_size
+from meshslm.models.progress import Report
 from meshslm.models.sources import Fetched, Pin, Source
 from tests.models.small_models import Reports, gguf, sha256
 
@@ -53,10 +54,9 @@ def library(tmp_path: Path, file: Path) -> ModelLibrary:
 
 
 def files(library: ModelLibrary) -> list[str]:
-    """Everything in the store but its locks."""
+    """Everything in the store."""
     root = library.store.root
-    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    return sorted(str(path) for path in paths if path.parts[0] != "locks")
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
 TINY_FILES = [f"blobs/sha256-{sha256(MODEL)}", "manifests/tiny.json"]
@@ -74,6 +74,34 @@ def test_a_model_of_the_catalogue_becomes_ready(library: ModelLibrary) -> None:
     assert model.manifest.description == "Of the catalogue"
     assert reports.stages == ["copying"]
     assert files(library) == TINY_FILES
+
+
+@pytest.mark.parametrize("error", [OurFault("no network"), KeyboardInterrupt()])
+def test_a_pull_that_brought_nothing_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    def fetch(source: Source, stage: Path, pin: Pin, report: Report) -> Fetched:
+        (stage / "wheel").mkdir()
+        (stage / "model.part").touch()
+        raise error
+
+    library = ModelLibrary(tmp_path / "store", environment={}, fetch=fetch)
+    with pytest.raises(type(error)):
+        library.pull("https://host/tiny.gguf", Reports())
+    assert [p for p in library.store.root.rglob("*") if p.name not in ("staging", "locks")] == []
+    with pytest.raises(OurFault, match="no model 'tiny'"):
+        library.remove("tiny", Reports())
+
+
+def test_a_pull_that_brought_something_leaves_it(tmp_path: Path) -> None:
+    def fetch(source: Source, stage: Path, pin: Pin, report: Report) -> Fetched:
+        (stage / "model.part").write_bytes(b"GG")
+        raise OurFault("the line was cut")
+
+    library = ModelLibrary(tmp_path / "store", environment={}, fetch=fetch)
+    with pytest.raises(OurFault, match="was cut"):
+        library.pull("https://host/tiny.gguf", Reports())
+    assert files(library) == ["staging/tiny/model.part"]
+    assert library.remove("tiny", Reports()) == 2
+    assert files(library) == []
 
 
 def test_a_ready_model_needs_neither_source_nor_time(library: ModelLibrary, file: Path) -> None:
