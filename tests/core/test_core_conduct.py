@@ -44,7 +44,7 @@ def test_each_strike_keeps_a_peer_away_for_longer_up_to_an_hour() -> None:
 
 
 def test_good_conduct_is_counted_from_the_end_of_the_ban() -> None:
-    conduct = Conduct(Outbox())
+    conduct, away = Conduct(Outbox()), 0.0
     for _ in range(4):
         away = conduct.strike(PEER, "garbage", Instant(0))
     end = after(Instant(0), away)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ def test_two_that_met_by_bootstrap_meet_again_without_it(pair: tuple[Daemon, Dae
     ann.up()
     bob.up("--bootstrap", f"/ip4/127.0.0.1/tcp/{ann.peer_port}")
     for one, other in (pair, pair[::-1]):
-        until(lambda one=one, other=other: one.knows(other), what="they meet")
+        until(partial(one.knows, other), what="they meet")
         until(one.file.exists, what="it is written down")
         assert stat.S_IMODE(one.file.stat().st_mode) == 0o600
     for daemon in pair:
@@ -66,7 +67,7 @@ def test_two_that_met_by_bootstrap_meet_again_without_it(pair: tuple[Daemon, Dae
     for daemon in pair:
         daemon.up()
     for one, other in (pair, pair[::-1]):
-        until(lambda one=one, other=other: one.knows(other), what="they meet again")
+        until(partial(one.knows, other), what="they meet again")
 
 
 def test_a_damaged_file_of_peers_keeps_no_node_from_starting(pair: tuple[Daemon, Daemon]) -> None:
