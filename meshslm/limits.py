@@ -73,9 +73,6 @@ PRESENCE_PER_SECOND: Final = 64
 """Presences that one node sends a second. Beyond so many peers each hears less often, so that a
 node's traffic does not grow with the mesh."""
 
-PEER_EXPIRY_PRESENCES: Final = 5
-"""Presences missed before a peer counts as gone: at 5 % loss once in 3 million times by chance."""
-
 PEERS: Final = 1024
 """Peers in the table of one node."""
 
@@ -97,6 +94,9 @@ HELLO_MS: Final = 5_000
 """A connected peer that has not said hello by then is dropped."""
 
 DIAL_BACKOFF_MS: Final = 500
+DIAL_BACKOFF_MOST_MS: Final = 30_000
+"""First and longest wait between dials to the same peer; doubles, with jitter."""
+
 DIAL_STAGGER_MS: Final = 250
 """Between dials to two addresses of one peer, unless the first fails sooner: what RFC 8305 has."""
 
@@ -104,9 +104,6 @@ DIAL_LASTING_MS: Final = 5_000
 DIAL_SOON_MS: Final = 100
 """A link lost that had lasted so long is dialled again within so little; one that is lost again and
 again waits as one that failed."""
-
-DIAL_BACKOFF_MOST_MS: Final = 30_000
-"""First and longest wait between dials to the same peer; doubles, with jitter."""
 
 PEER_FORGET_MS: Final = 600_000
 """A peer that could not be reached for so long is dialled no more, unless configured."""
@@ -293,12 +290,6 @@ DIALS: Final = 32
 
 HELLO_RESEND_MS: Final = 1_000
 """A hello that was not answered by then is said again."""
-
-PING_EVERY: Final = 10
-"""Presences between two round-trip measurements of the same peer, up to 80 peers."""
-
-PINGS_PER_SECOND: Final = 8
-"""Round-trip measurements that one node begins a second: an eighth of its presences."""
 
 EXCHANGE_EVERY: Final = 10
 """Presences between two peer lists sent to a random peer, which heal what a loss left out."""

@@ -1,15 +1,14 @@
-"""Who is in the mesh: hello, presence, expiry, leave.
+"""Who is in the mesh: hello, presence, leave.
 
 Every pair of members keeps one link. A link begins with a hello from both sides; then each says
-once a second that it is there and how busy. Silence means gone.
+once a second that it is there and how busy. Who falls silent is found by detection.
 
 Events: links come and go, membership messages arrive, the tick.
 Effects: `Send`, `Disconnect`, `Tell`, timers, and what dialling decides.
 
 Rules:
 - Before a peer's hello nothing else of it is heard.
-- A peer is alive from its hello until its link breaks, it says goodbye, or it misses
-  `PEER_EXPIRY_PRESENCES` of the presences it promised.
+- A peer is alive from its hello until its link breaks, it says goodbye, or detection gives it up.
 - Messages can be lost: a hello is repeated until answered, a missing capability is asked for
   again, and peer lists are exchanged for ever.
 """
@@ -23,6 +22,7 @@ from meshslm.chance import Chance
 from meshslm.core.admission import Admission
 from meshslm.core.certificates import NotAdmitted
 from meshslm.core.config import CoreConfig
+from meshslm.core.detection import Detection
 from meshslm.core.dialling import Dialling, peer_of
 from meshslm.core.directory import Directory, Peer, PeerState
 from meshslm.core.events import Disconnect, Lane
@@ -39,8 +39,6 @@ from meshslm.wire.messages import (
     Hello,
     PeerAddress,
     Peers,
-    Ping,
-    Pong,
     Presence,
     Specialist,
 )
@@ -48,8 +46,6 @@ from meshslm.wire.versions import PROTOCOL_HIGH, PROTOCOL_LOW, negotiate
 
 TICK = "tick"
 HELLO = "hello"
-RTT_WEIGHT = 0.3
-"""Weight of a new round trip in the running mean: follows a change within about five pings."""
 
 
 class Membership:
@@ -61,6 +57,7 @@ class Membership:
         directory: Directory,
         dialling: Dialling,
         admission: Admission,
+        detection: Detection,
         out: Outbox,
         chance: Chance,
         *,
@@ -71,6 +68,7 @@ class Membership:
         self._directory = directory
         self._dialling = dialling
         self._admission = admission
+        self._detection = detection
         self._out = out
         self._chance = chance
         self._loads = loads
@@ -82,7 +80,6 @@ class Membership:
         self._turn = 0
         self._news = 0
         """Ticks for which a peer list goes out at each, since somebody has come."""
-        self._nonce = 0
         self.boot = 0
         self.addresses: tuple[str, ...] = ()
         self.capability = Capability(boot=0, revision=0, roles=config.roles)
@@ -93,6 +90,7 @@ class Membership:
     def start(self, boot: int, addresses: tuple[str, ...], now: Instant) -> None:
         """Begin to look for others."""
         self.boot = boot
+        self._detection.start(boot, now)
         self.addresses = addresses[: limits.ADDRESSES_PER_PEER]
         self.capability = Capability(boot, 0, roles=self._config.roles)
         self._encoded = encode(self.capability)
@@ -121,6 +119,7 @@ class Membership:
         """Say goodbye to everybody."""
         self.leaving = True
         self._dialling.stop()
+        self._detection.stop()
         self._out.stop_timer(TICK, "")
         for peer in self._directory.peers.values():
             if peer.connected:
@@ -128,27 +127,19 @@ class Membership:
                 self._out.put(Disconnect(peer.node, "leaving"))
 
     def tick(self, now: Instant) -> None:
-        """Once a presence interval: expire who is silent, tell the others that we are here."""
+        """Once a presence interval: tell the others that we are here, listen for them."""
         self._out.start_timer(TICK, "", limits.PRESENCE_MS)
         self._ticks += 1
-        alive = []
-        present = self._directory.alive()
-        rounds = -(-len(present) // limits.PRESENCE_PER_SECOND)
+        alive = self._directory.alive()
+        rounds = -(-len(alive) // limits.PRESENCE_PER_SECOND)
         self._interval_ms = max(1, rounds) * limits.PRESENCE_MS
-        for peer in present:
+        for peer in alive:
             # A mesh that has just grown slows its presences down: an old promise does not hold.
-            promised = max(peer.next_ms, self._interval_ms)
-            if ms_between(peer.heard, now) > limits.PEER_EXPIRY_PRESENCES * promised:
-                self.drop(peer, f"silent for {ms_between(peer.heard, now) / 1000:.1f} s", now)
-                continue
-            alive.append(peer)
+            self._detection.listen(peer, self._interval_ms, now)
             if peer.capability is None:
                 self._out.send(peer.node, Lane.CONTROL, CapabilityWanted())
         if alive:
             self._tell_presence(alive)
-        every = max(limits.PING_EVERY, -(-len(alive) // limits.PINGS_PER_SECOND))
-        for peer in alive[self._ticks % every :: every]:
-            self._ping(peer, now)
         if alive and (self._news > 0 or self._ticks % limits.EXCHANGE_EVERY == 0):
             self._send_peers(self._chance.pick(alive), limits.PEERS_PER_EXCHANGE)
         self._news -= 1
@@ -212,6 +203,7 @@ class Membership:
         known = peer.state is PeerState.ALIVE
         if known and hello.boot == peer.boot:
             self._learn_addresses(peer, hello, now)
+            peer.heard = now
             if ms_between(peer.hello_sent, now) >= limits.HELLO_RESEND_MS / 2:
                 self._say_hello(peer, now)
             return
@@ -265,19 +257,6 @@ class Membership:
     def on_capability_wanted(self, peer: Peer) -> None:
         """The peer has missed what we can do."""
         self._out.send_encoded(peer.node, Lane.CONTROL, self._encoded)
-
-    def on_ping(self, peer: Peer, ping: Ping) -> None:
-        """The peer measures the round trip."""
-        self._out.send(peer.node, Lane.CONTROL, Pong(ping.nonce))
-
-    def on_pong(self, peer: Peer, pong: Pong, now: Instant) -> None:
-        """The round trip is over."""
-        if peer.ping_sent is None or pong.nonce != peer.ping_nonce:
-            return
-        sample = ms_between(peer.ping_sent, now)
-        peer.ping_sent = None
-        old = peer.rtt_ms
-        peer.rtt_ms = sample if old is None else old + RTT_WEIGHT * (sample - old)
 
     def on_peers(self, teller: Peer, peers: Peers, now: Instant) -> None:
         """The peer knows others."""
@@ -340,17 +319,12 @@ class Membership:
             small = self._interval_ms == limits.PRESENCE_MS
             most = limits.PEERS_PER_EXCHANGE if small else limits.PEERS_PER_INTRODUCTION
             self._send_peers(peer, most)
-        self._ping(peer, now)
+        self._detection.join(peer, now)
 
     def _presence(self) -> bytes:
         self._seq += 1
         revision = self.capability.revision
         return encode(Presence(self.boot, self._seq, self._loads(), self._interval_ms, revision))
-
-    def _ping(self, peer: Peer, now: Instant) -> None:
-        self._nonce += 1
-        peer.ping_nonce, peer.ping_sent = self._nonce, now
-        self._out.send(peer.node, Lane.CONTROL, Ping(self._nonce))
 
     def _send_peers(self, to: Peer, most: int) -> None:
         others = [p for p in self._directory.alive() if p.node != to.node and p.addresses]
@@ -377,6 +351,7 @@ class Membership:
         was_alive = peer.state is PeerState.ALIVE
         peer.state = state
         self._admission.forget(peer.node)
+        self._detection.part(peer.node)
         peer.loads = ()
         peer.ping_sent = None
         if was_alive:

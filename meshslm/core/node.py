@@ -16,7 +16,7 @@ from typing import Any
 
 from meshslm import __version__
 from meshslm.chance import Chance
-from meshslm.core import admission, dialling, membership, models, origin, serving
+from meshslm.core import admission, detection, dialling, membership, models, origin, serving
 from meshslm.core.certificates import Act
 from meshslm.core.classify import classifier_for, distinct
 from meshslm.core.conduct import TASK_MESSAGES, Conduct
@@ -56,6 +56,7 @@ from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
 from meshslm.wire.admission import JoinRequest
 from meshslm.wire.codec import UnknownKind, decode
+from meshslm.wire.detection import Gossip, Ping, Pong, Probe, Probed
 from meshslm.wire.messages import (
     Capability,
     CapabilityWanted,
@@ -64,8 +65,6 @@ from meshslm.wire.messages import (
     Goodbye,
     Hello,
     Peers,
-    Ping,
-    Pong,
     Presence,
     Specialist,
     TaskAccepted,
@@ -110,11 +109,15 @@ class NodeCore:
             drop=self._drop,
             greet=self._greet,
         )
+        self._detection = detection.Detection(
+            config.node, self._out, chance.fork("detection"), self._drop
+        )
         self._membership = membership.Membership(
             config,
             self._directory,
             self._dialling,
             self._admission,
+            self._detection,
             self._out,
             chance.fork("membership"),
             loads=self._serving.loads,
@@ -160,6 +163,7 @@ class NodeCore:
             membership.TICK: lambda _, now: self._on_tick(now),
             membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
             dialling.TIMER: self._dialling.timer,
+            detection.TIMER: lambda _, now: self._detection.timer(now),
             models.TIMER: lambda _, now: self._models.timer(now),
             serving.DEADLINE: lambda s, now: self._serving.deadline(RunId(int(s)), now),
             origin.DEADLINE: lambda s, now: self._origin.deadline(TaskId(s), now),
@@ -173,8 +177,11 @@ class NodeCore:
         member = self._membership
         return {
             Presence: lambda p, m, _: member.on_presence(p, m),
-            Ping: lambda p, m, _: member.on_ping(p, m),
-            Pong: member.on_pong,
+            Ping: self._detection.on_ping,
+            Pong: self._detection.on_pong,
+            Probe: self._detection.on_probe,
+            Probed: lambda _, m, now: self._detection.on_probed(m, now),
+            Gossip: self._detection.on_gossip,
             Capability: lambda p, m, _: member.on_capability(p, m),
             CapabilityWanted: lambda p, _m, _: member.on_capability_wanted(p),
             Goodbye: lambda p, m, now: member.on_goodbye(p.node, m, now),
@@ -402,6 +409,7 @@ class NodeCore:
         self._dialling.check()
         self._admission.check()
         self._membership.check()
+        self._detection.check()
         self._models.check()
         self._serving.check()
         self._origin.check()

@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar
 from meshslm import limits
 from meshslm.ids import NodeId, TaskId
 from meshslm.wire.admission import AdmissionMessage, Credential
+from meshslm.wire.detection import DetectionMessage
 from meshslm.wire.schema import Tag
 
 ADDRESS_BYTES = 256
@@ -357,22 +358,6 @@ class CapabilityWanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Ping:
-    """Asks for a `Pong` with the same nonce, to measure the round trip."""
-
-    KIND: ClassVar[int] = 6
-    nonce: Annotated[int, Tag(1, most=COUNT)]
-
-
-@dataclass(frozen=True, slots=True)
-class Pong:
-    """Answers a `Ping`."""
-
-    KIND: ClassVar[int] = 7
-    nonce: Annotated[int, Tag(1, most=COUNT)]
-
-
-@dataclass(frozen=True, slots=True)
 class Peers:
     """Where other members listen."""
 
@@ -490,8 +475,6 @@ Message = (
     | Presence
     | Capability
     | CapabilityWanted
-    | Ping
-    | Pong
     | Peers
     | TaskSubmit
     | TaskResend
@@ -503,4 +486,5 @@ Message = (
     | TaskEnded
     | TaskFailed
     | AdmissionMessage
+    | DetectionMessage
 )

@@ -24,6 +24,7 @@ from meshslm.core.events import (
 from meshslm.core.outbox import Outbox
 from meshslm.ids import Instant, NodeId
 from meshslm.wire.codec import encode
+from meshslm.wire.detection import Ping
 from meshslm.wire.messages import (
     Capability,
     CapabilityWanted,
@@ -33,7 +34,6 @@ from meshslm.wire.messages import (
     Message,
     PeerAddress,
     Peers,
-    Ping,
     Presence,
 )
 from tests.core.mesh import Mesh, address_of, specialist
@@ -144,7 +144,7 @@ def test_silence_is_noticed_and_the_peer_dialled_again(mesh: Mesh) -> None:
     mesh.add("a", bootstrap=("b",))
     pair = frozenset(("a", "b"))
     mesh.cut.add(pair)
-    mesh.pass_time((limits.PEER_EXPIRY_PRESENCES + 1.1) * limits.PRESENCE_MS)
+    mesh.pass_time(limits.HELLO_MS / 2 + limits.SUSPICION_MOST_MS)
     assert mesh.peer_state("a", "b") == "unreachable"
     assert any("silent" in t.detail for t in mesh.effects("a", Tell) if t.topic == "peer.gone")
     mesh.cut.clear()

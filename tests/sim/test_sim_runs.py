@@ -259,7 +259,7 @@ def test_a_partition_heals() -> None:
     assert all(entry.took_ms is not None for entry in report.convergence)
 
 
-def test_a_silent_death_is_noticed_within_the_presences_promised() -> None:
+def test_a_silent_death_is_noticed_within_seconds() -> None:
     scenario = Scenario(
         name="power loss",
         nodes=6,
@@ -271,7 +271,7 @@ def test_a_silent_death_is_noticed_within_the_presences_promised() -> None:
     assert report.ok
     took = report.convergence[-1].took_ms
     assert took is not None
-    assert 3_000 < took < 8_000
+    assert 1_500 < took < 5_000
 
 
 def test_a_mesh_that_cannot_converge_fails() -> None:

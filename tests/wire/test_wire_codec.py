@@ -16,11 +16,11 @@ from meshslm import limits
 from meshslm.errors import FaultCode, PeerFault
 from meshslm.ids import TaskId
 from meshslm.wire.codec import COMPILED, UnknownKind, decode, encode, message_classes
+from meshslm.wire.detection import Ping
 from meshslm.wire.messages import (
     Chunk,
     EngineLoad,
     Message,
-    Ping,
     Presence,
     TaskChunk,
     TaskEnded,

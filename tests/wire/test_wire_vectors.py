@@ -71,7 +71,7 @@ def test_every_kind_has_a_vector() -> None:
 
 
 def test_filling_leaves_a_complete_vector_alone() -> None:
-    old = {"name": "old", "hex": "00", "message": {"kind": "Ping", "nonce": 1}}
+    old = {"name": "old", "hex": "00", "message": {"kind": "Probe", "peer": "a", "nonce": 1}}
     assert vectors.completed(old) is old
-    new = {"name": "new", "message": {"kind": "Ping", "nonce": 1}}
-    assert vectors.completed(new) == {**new, "hex": "9206810101"}
+    new = {"name": "new", "message": {"kind": "Probe", "peer": "a", "nonce": 1}}
+    assert vectors.completed(new) == {**new, "hex": "92098201a1610201"}

@@ -1,0 +1,367 @@
+"""Who is still there: probes, probes through others, suspicion, refutation.
+
+SWIM (Das, Gupta, Motivala 2002) finds the silent with a load that does not grow with the mesh;
+Lifeguard (Dadgar, Phillips, Currey 2018) keeps a slow node from accusing healthy ones. Here every
+peer in question has a link to this node, so one thing is stricter than there: what others say makes
+this node look at once, but it gives nobody up whom it hears.
+
+Events: a peer joins or parts, pings, probes and news arrive, the timer.
+Effects: `Send`, timers, and `lost`, which ends a peer's link.
+
+Rules:
+- Each message of a peer shows that it lives; whoever is heard is no longer looked at.
+- A peer is lost after enough silence and `PINGS_UNANSWERED` pings of this node. If others reach it
+  meanwhile, only the link is broken, and it gets more time.
+- News is about one life of a node, (boot, counter); only the node itself begins a new one.
+- Time in which this node did not run is nobody's silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshslm import limits
+from meshslm.chance import Chance
+from meshslm.core.directory import Peer
+from meshslm.core.events import Lane
+from meshslm.core.outbox import Outbox
+from meshslm.core.rumours import Rumours
+from meshslm.core.suspicion import Health, Suspicion
+from meshslm.core.watch import VOUCHED_MS, Errand, Watch
+from meshslm.errors import PeerFault
+from meshslm.ids import Instant, NodeId, after, ms_between
+from meshslm.wire.detection import Gossip, News, Ping, Pong, Probe, Probed
+
+TIMER = "probe"
+ALIVE, SUSPECT, DEAD = "alive", "suspect", "dead"
+RTT_WEIGHT = 0.3
+"""Weight of a new round trip in the running mean: follows a change within about five pings."""
+QUIET_PRESENCES = 1.3
+"""A peer is looked at when its next presence is late by so much of the time between two."""
+
+
+class Detection:
+    """The failure detector of one node."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        out: Outbox,
+        chance: Chance,
+        lost: Callable[[Peer, str, Instant], None],
+    ) -> None:
+        self._node = node
+        self._out = out
+        self._chance = chance
+        self._lost = lost
+        self._boot = 0
+        self._counter = 0
+        """This node's own life, as others speak of it."""
+        self._refuted: Instant | None = None
+        self._health = Health()
+        self._rumours = Rumours()
+        self._watches: dict[NodeId, Watch] = {}
+        self._doubted: dict[NodeId, Watch] = {}
+        """Those that are being looked at."""
+        self._errands: dict[NodeId, list[Errand]] = {}
+        self._round: list[NodeId] = []
+        """Who is still to be probed in this round, in a drawn order."""
+        self._nonce = 0
+        self._due: Instant | None = None
+        self._next = Instant(0)
+
+    # --- who is watched -------------------------------------------------------------------------
+    def start(self, boot: int, now: Instant) -> None:
+        """Begin to probe."""
+        self._boot, self._counter = boot, 0
+        self._wake(self._chance.between(0, limits.PROBE_MS), now)
+
+    def stop(self) -> None:
+        """Probe nobody any more."""
+        self._out.stop_timer(TIMER, "")
+        self._doubted.clear()
+
+    def join(self, peer: Peer, now: Instant) -> None:
+        """A peer was accepted: watch it from now on, and measure how far away it is.
+
+        It may not have our hello yet, and does not answer before; so it gets some time.
+        """
+        self._watches[peer.node] = Watch(peer, after(now, limits.HELLO_MS / 2))
+        self._doubted.pop(peer.node, None)
+        self._ping(peer, now)
+
+    def part(self, node: NodeId) -> None:
+        """A peer's link is gone, or it left."""
+        self._watches.pop(node, None)
+        self._doubted.pop(node, None)
+        for errand in self._errands.pop(node, ()):
+            self._out.send(errand.asker, Lane.CONTROL, Probed(node, errand.nonce))
+
+    def listen(self, peer: Peer, interval_ms: int, now: Instant) -> None:
+        """Look at a peer whose presence is late; one comes each `interval_ms` at least."""
+        watch = self._watches[peer.node]
+        promised = max(peer.next_ms, interval_ms)
+        if watch.since is None and watch.silence_ms(now) > QUIET_PRESENCES * promised:
+            self._look_at(watch, now)
+
+    # --- messages -------------------------------------------------------------------------------
+    def on_ping(self, peer: Peer, ping: Ping, now: Instant) -> None:
+        """The peer asks whether we are there."""
+        self._out.send(peer.node, Lane.CONTROL, Pong(ping.nonce, self._ride()))
+        self._hear_all(peer, ping.news, now)
+
+    def on_pong(self, peer: Peer, pong: Pong, now: Instant) -> None:
+        """The peer is there: to us, and to whoever asked us to try."""
+        for errand in self._errands.pop(peer.node, ()):
+            self._out.send(
+                errand.asker, Lane.CONTROL, Probed(peer.node, errand.nonce, reached=True)
+            )
+        self._health.better()
+        watch = self._doubted.get(peer.node)
+        if watch is not None:
+            self._trust(watch)
+        if peer.ping_sent is not None and pong.nonce == peer.ping_nonce:
+            sample = ms_between(peer.ping_sent, now)
+            peer.ping_sent = None
+            old = peer.rtt_ms
+            peer.rtt_ms = sample if old is None else old + RTT_WEIGHT * (sample - old)
+        self._hear_all(peer, pong.news, now)
+
+    def on_probe(self, peer: Peer, probe: Probe, now: Instant) -> None:
+        """The peer does not hear somebody: try."""
+        watch = self._watches.get(probe.peer)
+        waiting = sum(len(errands) for errands in self._errands.values())
+        if watch is None or waiting >= limits.PROBES_FOR_OTHERS:
+            self._out.send(peer.node, Lane.CONTROL, Probed(probe.peer, probe.nonce))
+            return
+        errand = Errand(peer.node, probe.nonce, now)
+        self._errands.setdefault(probe.peer, []).append(errand)
+        self._ping(watch.peer, now)
+        self._hurry(now)
+
+    def on_probed(self, probed: Probed, now: Instant) -> None:
+        """Somebody whom we asked has tried."""
+        watch = self._doubted.get(probed.peer)
+        if watch is None or watch.asked is None:
+            return
+        watch.replies += 1
+        if probed.reached:
+            watch.vouched = now
+
+    def on_gossip(self, peer: Peer, gossip: Gossip, now: Instant) -> None:
+        """News in a hurry."""
+        self._hear_all(peer, gossip.news, now)
+
+    # --- news -----------------------------------------------------------------------------------
+    def _hear_all(self, peer: Peer, news: tuple[News, ...], now: Instant) -> None:
+        for piece in news:
+            if piece.state not in (ALIVE, SUSPECT, DEAD):
+                continue
+            if not piece.node:
+                raise PeerFault("news of nobody")
+            if piece.node == self._node:
+                self._hear_of_us(peer, piece, now)
+            else:
+                self._hear(piece, now)
+
+    def _hear_of_us(self, peer: Peer, piece: News, now: Instant) -> None:
+        """Whoever says that this life is over is told of the next."""
+        if piece.state == ALIVE or (piece.boot, piece.counter) != (self._boot, self._counter):
+            return
+        if self._refuted is not None and ms_between(self._refuted, now) < limits.PROBE_MS:
+            return
+        self._counter += 1
+        self._refuted = now
+        self._health.worse()
+        self._out.tell("peer.refuted", f"said to be {piece.state}", peer=peer.node)
+        self._spread(News(self._node, ALIVE, self._boot, self._counter), peer.node)
+
+    def _hear(self, piece: News, now: Instant) -> None:
+        watch = self._watches.get(piece.node)
+        if watch is None or piece.boot != watch.peer.boot:
+            return
+        if piece.state == ALIVE:
+            if piece.counter > watch.counter:
+                watch.counter = piece.counter
+                watch.suspicion = None
+                watch.vouched = now
+                self._rumours.add(piece)
+            return
+        heard_lately = ms_between(watch.peer.heard, now) < limits.PROBE_WAIT_MS
+        if piece.counter != watch.counter or heard_lately:
+            return
+        if watch.suspicion is None:
+            watch.suspicion = Suspicion()
+            watch.suspicion.confirm(piece.by)
+            self._look_at(watch, now)
+            self._spread(piece)
+        elif watch.suspicion.confirm(piece.by):
+            self._rumours.add(piece)
+
+    def _spread(self, piece: News, *first: NodeId) -> None:
+        """Tell a few at once, and others by and by."""
+        self._rumours.add(piece)
+        others = [w.peer.node for w in self._watches.values() if w.since is None]
+        if len(others) > limits.FANOUT:
+            others = self._chance.some(others, limits.FANOUT)
+        for node in dict.fromkeys((*first, *others)):
+            if node != piece.node:
+                self._out.send(node, Lane.CONTROL, Gossip((piece,)))
+
+    def _ride(self) -> tuple[News, ...]:
+        return self._rumours.take(len(self._watches) + 1)
+
+    # --- time -----------------------------------------------------------------------------------
+    def timer(self, now: Instant) -> None:
+        """Probe the next one, and go on with those that are being looked at."""
+        if self._due is not None and ms_between(self._due, now) > limits.LATE_MS:
+            self._slept(now)
+        for watch in list(self._doubted.values()):
+            self._pursue(watch, now)
+        self._give_up_errands(now)
+        if ms_between(self._next, now) >= 0:
+            self._probe_next(now)
+            self._next = after(now, limits.PROBE_MS * self._health.stretch)
+        wait = max(1.0, ms_between(now, self._next))  # timers count whole milliseconds
+        busy = self._errands or any(w.unanswered > 1 for w in self._doubted.values())
+        self._wake(min(wait, limits.PROBE_AGAIN_MS) if busy else wait, now)
+
+    def _wake(self, wait_ms: float, now: Instant) -> None:
+        self._due = after(now, wait_ms)
+        self._out.start_timer(TIMER, "", wait_ms)
+
+    def _hurry(self, now: Instant) -> None:
+        """Be awake soon enough for who is being looked at."""
+        if self._due is None or ms_between(now, self._due) > limits.PROBE_AGAIN_MS:
+            self._wake(limits.PROBE_AGAIN_MS, now)
+
+    def _slept(self, now: Instant) -> None:
+        """This process did not run: what came meanwhile waits still to be read."""
+        self._health.worse()
+        for watch in self._watches.values():
+            watch.excused = now
+            watch.unanswered = 0
+            watch.asked = watch.asked and now
+
+    def _probe_next(self, now: Instant) -> None:
+        while self._round or self._watches:
+            if not self._round:
+                self._round = self._chance.shuffled(list(self._watches))
+            watch = self._watches.get(self._round.pop())
+            if watch is not None:
+                if watch.since is None:
+                    self._look_at(watch, now)
+                return
+
+    def _give_up_errands(self, now: Instant) -> None:
+        for node, errands in list(self._errands.items()):
+            old = [e for e in errands if ms_between(e.since, now) >= limits.PROBE_WAIT_MS]
+            for errand in old:
+                self._out.send(errand.asker, Lane.CONTROL, Probed(node, errand.nonce))
+            if len(old) == len(errands):
+                del self._errands[node]
+            elif old:
+                self._errands[node] = errands[len(old) :]
+
+    # --- one peer -------------------------------------------------------------------------------
+    def _look_at(self, watch: Watch, now: Instant) -> None:
+        """Ping a peer until it is heard or given up."""
+        if watch.since is not None:
+            return
+        watch.since, watch.asked, watch.vouched, watch.unanswered = now, None, None, 0
+        self._doubted[watch.peer.node] = watch
+        self._ping_again(watch, now)
+
+    def _pursue(self, watch: Watch, now: Instant) -> None:
+        """Another step with a peer that is being looked at."""
+        peer = watch.peer
+        assert watch.since is not None, "only who is looked at is pursued"
+        if peer.heard >= watch.since:
+            self._trust(watch)
+            return
+        patience = self._patience(peer)
+        if ms_between(watch.since, now) >= patience:
+            self._through_others(watch, patience, now)
+        if not self._given_up(watch, now) and ms_between(watch.pinged, now) >= min(
+            patience, limits.PROBE_AGAIN_MS * self._health.stretch
+        ):
+            self._ping_again(watch, now)
+
+    def _trust(self, watch: Watch) -> None:
+        """The peer was heard."""
+        watch.since, watch.suspicion = None, None
+        del self._doubted[watch.peer.node]
+
+    def _through_others(self, watch: Watch, patience: float, now: Instant) -> None:
+        """Ask others to try; suspect the peer when none of them has reached it."""
+        waited = None if watch.asked is None else ms_between(watch.asked, now)
+        if waited is None or (watch.vouched is not None and waited >= VOUCHED_MS / 2):
+            self._ask(watch, now)
+        elif waited >= 1.5 * patience and not watch.vouched_for(now):
+            if watch.replies == 0 and watch.helpers > 1 and waited < 2 * patience:
+                self._health.worse()
+            self._suspect(watch)
+
+    def _ask(self, watch: Watch, now: Instant) -> None:
+        others = [w.peer.node for w in self._watches.values() if w.since is None]
+        if len(others) > limits.HELPERS:
+            others = self._chance.some(others, limits.HELPERS)
+        watch.asked, watch.helpers, watch.replies = now, len(others), 0
+        for node in others:
+            self._out.send(node, Lane.CONTROL, Probe(watch.peer.node, watch.peer.ping_nonce))
+
+    def _suspect(self, watch: Watch) -> None:
+        first = watch.suspicion is None
+        suspicion = watch.suspicion = watch.suspicion or Suspicion()
+        if self._node in suspicion.by or not suspicion.confirm(self._node):
+            return
+        piece = News(watch.peer.node, SUSPECT, watch.peer.boot, watch.counter, self._node)
+        if first:
+            self._spread(piece)
+        else:
+            self._rumours.add(piece)
+
+    def _given_up(self, watch: Watch, now: Instant) -> bool:
+        """Whether the peer is lost now; if so its link ends."""
+        if watch.unanswered < limits.PINGS_UNANSWERED:
+            return False
+        silence, peer = watch.silence_ms(now), watch.peer
+        if watch.suspicion is not None and not watch.vouched_for(now):
+            members = len(self._watches) + 1
+            if silence < watch.suspicion.wait_ms(members, self._health.stretch):
+                return False
+            self._rumours.add(News(peer.node, DEAD, peer.boot, watch.counter, self._node))
+            self._lost(peer, f"silent for {silence / 1000:.1f} s", now)
+            return True
+        if silence < limits.LINK_SILENCE_MS * self._health.stretch:
+            return False
+        self._lost(peer, f"silent for {silence / 1000:.1f} s, though others reach it", now)
+        return True
+
+    def _ping_again(self, watch: Watch, now: Instant) -> None:
+        watch.pinged = now
+        watch.unanswered += 1
+        if watch.unanswered == 1:
+            self._ping(watch.peer, now)
+        else:  # which of several pings a pong answers would say nothing of the round trip
+            self._nonce += 1
+            self._out.send(watch.peer.node, Lane.CONTROL, Ping(self._nonce, self._ride()))
+
+    def _ping(self, peer: Peer, now: Instant) -> None:
+        self._nonce += 1
+        peer.ping_nonce, peer.ping_sent = self._nonce, now
+        self._out.send(peer.node, Lane.CONTROL, Ping(self._nonce, self._ride()))
+
+    def _patience(self, peer: Peer) -> float:
+        """How long an answer of this peer may take before others are asked."""
+        far = 0.0 if peer.rtt_ms is None else 3.0 * peer.rtt_ms
+        return max(limits.PROBE_WAIT_MS, far) * self._health.stretch
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        for node, watch in self._doubted.items():
+            assert self._watches.get(node) is watch, f"{node} is looked at, but not watched"
+            assert watch.since is not None, f"{node} is looked at since never"
+        for node in self._errands:
+            assert node in self._watches, f"a probe of {node}, who is not watched"
+        assert len(self._rumours) <= limits.NEWS_KEPT

@@ -1,0 +1,55 @@
+"""What the failure detector keeps of each linked peer, and of probes on others' behalf.
+
+Rules:
+- Silence counts from the last message, or from when this node began to listen again.
+- The word of somebody who reached the peer holds for a moment only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshslm.core.directory import Peer
+from meshslm.core.suspicion import Suspicion
+from meshslm.ids import Instant, NodeId, ms_between
+
+VOUCHED_MS = 1_500
+"""How long the word of somebody who reached a peer holds; they are asked again sooner."""
+
+
+@dataclass(slots=True)
+class Watch:
+    """What this node knows of the life of one linked peer."""
+
+    peer: Peer
+    excused: Instant
+    """Silence before that does not count: this node did not listen."""
+    counter: int = 0
+    since: Instant | None = None
+    """When it began to be looked at; None while it is not."""
+    pinged: Instant = Instant(0)
+    unanswered: int = 0
+    asked: Instant | None = None
+    """When others were asked to probe it."""
+    helpers: int = 0
+    replies: int = 0
+    vouched: Instant | None = None
+    """When somebody else reached it."""
+    suspicion: Suspicion | None = None
+
+    def silence_ms(self, now: Instant) -> float:
+        """For how long the peer was not heard while this node listened."""
+        return ms_between(max(self.peer.heard, self.excused), now)
+
+    def vouched_for(self, now: Instant) -> bool:
+        """Whether somebody else has reached the peer of late."""
+        return self.vouched is not None and ms_between(self.vouched, now) < VOUCHED_MS
+
+
+@dataclass(slots=True)
+class Errand:
+    """A probe on somebody else's behalf."""
+
+    asker: NodeId
+    nonce: int
+    since: Instant
