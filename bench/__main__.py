@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import (
     bench_daemon,
+    bench_drafts,
     bench_engine,
     bench_forms,
     bench_hop,
@@ -62,6 +63,12 @@ SECTIONS: dict[str, Section] = {
         "One engine with 8 slots; pairs measured one after the other.",
         3,
         bench_serving.measure,
+    ),
+    "drafts": Section(
+        "Draft models",
+        "One request at a time, with a draft model and without, in turn.",
+        4,
+        bench_drafts.measure,
     ),
     "forms": Section(
         "Answers of a given form",

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import ShutdownRequested, Started
 from meshslm.core.node import NodeCore
+from meshslm.daemon.drafts import Drafts
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.hosting import Hosting, Room, Shape
 from meshslm.daemon.membership_keeper import MembershipKeeper
@@ -135,6 +136,7 @@ class _Node:
         self._settings = settings
         self._on_progress = on_progress
         self._library = ModelLibrary(Path(settings.node.models_dir), environment=environment)
+        self._drafts = Drafts(profiles, self._library, self._budget_mib())
         self._states = Path(settings.node.data_dir) / "states"
         self.name = settings.node.name or f"node-{key.node_id[-6:]}"
         self._profiles = profiles
@@ -277,7 +279,9 @@ class _Node:
                 self._on_progress(model, progress)
 
         found = self._library.ensure(model, report)
-        return found, self._shape(found)
+        shape = self._shape(found)
+        drafting = self._drafts.bring(found, shape.context, shape.need_mib, report)
+        return found, replace(shape, need_mib=shape.need_mib + drafting)
 
     def _shape(self, model: ReadyModel) -> Shape:
         engine = self._settings.engine
@@ -314,6 +318,7 @@ class _Node:
         spec = EngineSpec(
             model=model.name,
             path=model.path,
+            draft=self._drafts.path(model.name),
             context=self._shape(model).context,
             slots=engine.slots,
             threads=engine.threads or None,

@@ -7,12 +7,14 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from meshslm import limits
+from meshslm.errors import OurFault
 from meshslm.toml_reference import key_rows
 from meshslm.toml_text import TomlText
 
@@ -119,6 +121,16 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             extra={"expected": "lower-case letters, digits, '.', '_' and '-', at most 64"},
         ),
     ] = ""
+    draft: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:[a-z0-9][a-z0-9._-]{0,63})?\Z",
+            description="Smaller model with the same tokens that guesses what `model` will say, "
+            "so that answers come faster and stay the same: its name in the catalogue or the "
+            "store. Profiles on one model share its draft.",
+            extra={"expected": "lower-case letters, digits, '.', '_' and '-', at most 64"},
+        ),
+    ] = ""
     system_prompt: Annotated[
         str,
         Meta(
@@ -157,6 +169,24 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ] = ()
 
 
+def drafts_of(profiles: Iterable[Profile]) -> dict[str, str]:
+    """The draft of each model that has one.
+
+    Raises `OurFault` where two profiles name different ones for a model.
+    """
+    named: dict[str, Profile] = {}
+    for profile in profiles:
+        if profile.draft:
+            other = named.setdefault(profile.model, profile)
+            if other.draft != profile.draft:
+                raise OurFault(
+                    f"profile {other.name!r} names {other.draft!r} as the draft of "
+                    f"{profile.model!r}, and profile {profile.name!r} names {profile.draft!r}: "
+                    "profiles on one model share one draft"
+                )
+    return {model: profile.draft for model, profile in named.items()}
+
+
 def parse_profile(name: str, text: str) -> Profile:
     """The profile that `text` describes; `name` is what errors call the file.
 
@@ -164,6 +194,8 @@ def parse_profile(name: str, text: str) -> Profile:
     """
     source = TomlText(name, text)
     profile = source.decode(Profile)
+    if profile.draft == profile.model:
+        raise source.fault(("draft",), f"{profile.draft!r} cannot be its own draft")
     seen: set[str] = set()
     for index, card in enumerate(profile.domains):
         if card.domain in seen:

@@ -115,7 +115,9 @@ class EngineSpec:
     states_mib: int = 0
     """Size of that folder, at most."""
     guesses: bool = True
-    """Guess tokens from what was said before, while that pays; for measuring what it gives."""
+    """Guess tokens, while that pays; off for measuring what it gives."""
+    draft: Path | None = None
+    """A small model of the same vocabulary that guesses what this one will say."""
     hang_s: float = HANG_S
     """Longest time for one step."""
 
@@ -250,6 +252,7 @@ class EngineProcess:
                 spec.states,
                 spec.states_mib,
                 spec.guesses,
+                "" if spec.draft is None else str(spec.draft),
             )
         )
         unusable = ""
@@ -313,6 +316,8 @@ class EngineProcess:
                 self._ready = report
                 for lack in report.unconfined:
                     log.warning("worker of %s: %s", self.model, lack)
+                if report.undrafted:
+                    log.warning("%s goes without its draft: %s", self.model, report.undrafted)
                 return EngineReady(self.model, report.slots)
             case Loading(fraction):
                 return EngineLoading(self.model, fraction)

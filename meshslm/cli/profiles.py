@@ -139,6 +139,7 @@ def _print_profile(profile: Profile) -> None:
         [
             ("name", profile.name),
             ("model", profile.model),
+            ("draft", profile.draft or "-"),
             ("system prompt", profile.system_prompt.strip() or "-"),
             ("max tokens", profile.max_tokens or "as the context has room for"),
             ("sampling", sampling or "the engine's own"),

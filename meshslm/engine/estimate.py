@@ -95,6 +95,15 @@ def estimate(header: GgufHeader, context: int, slots: int, batch: int) -> Estima
     return Estimate(weights, kv / MIB, compute / MIB, process)
 
 
+def draft_mib(header: GgufHeader, context: int) -> float:
+    """Memory, in MiB, of a model that guesses for another one in that one's process.
+
+    Where its layout is not known, at least so much.
+    """
+    found = estimate(header, context, 1, TILE)
+    return found.least_mib - PROCESS_BYTES / MIB
+
+
 @dataclass(frozen=True, slots=True)
 class _Shape:
     """Widths, in numbers a token."""

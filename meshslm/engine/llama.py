@@ -175,9 +175,14 @@ class Model:
         threads: int,
         on_progress: Callable[[float], None],
         gpu_layers: int = 0,
+        exact: bool = True,
     ) -> None:
-        """Load it. Raises `OurFault` where llama.cpp cannot."""
+        """Load it. Raises `OurFault` where llama.cpp cannot.
+
+        `exact`: a lone row is the same as in company, which takes longer.
+        """
         self._threads = threads
+        self._exact = exact
         self._model = load_weights(path, on_progress, gpu_layers=gpu_layers)
         self._adapter: Adapter | None = None
         self._context = _make_context(self._model, context, slots, batch, threads)
@@ -281,7 +286,8 @@ class Model:
     def compute(self) -> None:
         """Compute the call. Raises `DecodeFailed`."""
         rows = self._rows
-        lone = rows.lone(self._splits_from()) if self._removes_rows else []
+        exact = self._exact and self._removes_rows
+        lone = rows.lone(self._splits_from()) if exact else []
         for row in lone:
             # A second row, taken back afterwards, has a lone row computed as in a batch.
             slot, place = int(rows.slots[row]), int(rows.places[row])

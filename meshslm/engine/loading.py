@@ -17,19 +17,23 @@ import msgspec
 from meshslm.engine import sandbox
 from meshslm.engine.adapters import Adapters
 from meshslm.engine.cores import ThreadChoice
+from meshslm.engine.drafts import Drafter
 from meshslm.engine.embedding import EncoderWorker, load_encoder
 from meshslm.engine.gguf import GgufHeader
 from meshslm.engine.gguf_model import read_model
+from meshslm.engine.guessing import Guesser
 from meshslm.engine.kinds import Pooling, pooling_of
 from meshslm.engine.llama import BUILD, Model, offloads
 from meshslm.engine.loop import Worker
 from meshslm.engine.offload import plan
 from meshslm.engine.pipe import Pipe
+from meshslm.engine.prefix_cache import TILE
 from meshslm.engine.protocol import Load, Loading, Ready
 from meshslm.engine.runs import Intake
 from meshslm.engine.schedule import Shape
 from meshslm.engine.states import StateStore, key_of, make_folder
 from meshslm.engine.templates import ChatTemplate
+from meshslm.engine.vocabularies import check_draft
 from meshslm.errors import OurFault
 from meshslm.limits import MIB
 
@@ -99,11 +103,43 @@ def load_decoder(
         gpu_layers=on_gpu,
     )
     worker = Worker(pipe, model, intake, shape, Adapters(model, header))
-    worker.guesses = command.guesses
+    if command.draft:
+        drafter, why = load_draft(command, threads.threads)
+        worker.guesser = Guesser(drafter)
+        ready = msgspec.structs.replace(ready, draft=drafter is not None, undrafted=why)
+    worker.guesser.enabled = command.guesses
     store = open_states(command)
     if store is not None:
         worker.keep_states(store)
     return worker, ready
+
+
+def load_draft(command: Load, threads: int) -> tuple[Drafter | None, str]:
+    """Load the draft model; or else why the model goes without one.
+
+    Raises `OurFault` for one of another vocabulary: that would never guess right.
+    """
+    target, path = Path(command.path), Path(command.draft)
+    try:
+        header = read_model(path)
+    except OurFault as fault:
+        return None, str(fault)
+    check_draft(target.name, target, path.name, path)
+    lone = msgspec.structs.replace(command, slots=1)
+    try:
+        model = Model(
+            path,
+            context=command.context,
+            slots=1,
+            batch=TILE,
+            threads=threads,
+            on_progress=lambda _: None,
+            gpu_layers=layers_on_gpu(lone, header),
+            exact=False,
+        )
+        return Drafter(model, command.context), ""
+    except OurFault as fault:
+        return None, f"{path.name}: {fault}"
 
 
 def open_states(command: Load) -> StateStore | None:
@@ -135,9 +171,10 @@ def confine(command: Load) -> sandbox.Confinement:
     """Give up what the model does not need. Raises `OurFault`."""
     if command.sandbox == "off":
         return sandbox.Confinement((), ("the sandbox is switched off",))
+    draft = Path(command.draft).resolve()
     return sandbox.enter(
         Path(command.path),
-        readable=command.readable,
+        readable=(*command.readable, *((str(draft),) if draft.is_file() else ())),
         writable=(*command.writable, *((command.states,) if command.states else ())),
         private_mib=command.private_mib,
         gpu=offloads(),

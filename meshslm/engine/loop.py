@@ -17,6 +17,7 @@ from meshslm.engine.adapters import Adapters
 from meshslm.engine.cores import ThreadChoice
 from meshslm.engine.echo import Echoes, check_echo
 from meshslm.engine.gbnf import GrammarFault
+from meshslm.engine.guessing import Guesser
 from meshslm.engine.keeper import Keeper
 from meshslm.engine.llama import DecodeFailed, Model
 from meshslm.engine.operations import Desk
@@ -38,7 +39,6 @@ from meshslm.engine.protocol import (
 from meshslm.engine.runs import Intake, Run
 from meshslm.engine.sampling import Row, best_of_each
 from meshslm.engine.schedule import Piece, Sample, Scheduler, Shape, Step
-from meshslm.engine.speculate import Payoff
 from meshslm.engine.speeds import Speeds
 from meshslm.engine.states import StateStore
 from meshslm.errors import FaultCode, OurFault, RequestFault
@@ -77,9 +77,7 @@ class Worker:
         self._reports: list[Report] = []
         self._slots = shape.slots
         self._speeds = Speeds()
-        self._payoff = Payoff()
-        self.guesses = True
-        """Whether tokens are guessed at all."""
+        self.guesser = Guesser()
         self._keeper: Keeper | None = None
         self._prompts: dict[bytes, int] = {}
         """Runs by the names of their prompts' last tiles."""
@@ -243,26 +241,21 @@ class Worker:
 
     def _guess(self, step: Step) -> list[int]:
         """Tokens that are computed along with the next one of a sequence that generates alone."""
-        lone = step.decode and len(step.pieces) == 1
-        if (
-            not lone
-            or not self.guesses
-            or not self._payoff.worthwhile
-            or not self._model.forgets_ends
-        ):
+        if not step.decode or len(step.pieces) > 1 or not self._model.forgets_ends:
             return []
         piece = step.pieces[0]
-        return self._runs[piece.run].guess(piece.choice, self._payoff.most)
+        return self.guesser.guess(self._runs[piece.run], piece.choice, self._model.threads)
 
     def _measure(
         self, step: Step, guess: list[int], outcome: _Outcome, began: float, ended: float
     ) -> None:
         further = sum(outcome.further.values())
         self._speeds.step(step, began, ended, 1 + further)
-        if guess:
-            self._payoff.guesses(ended - began, len(guess), further)
-        elif step.decode and len(step.pieces) == 1:
-            self._payoff.plain(ended - began)
+        if step.decode and len(step.pieces) == 1:
+            self.guesser.learn(ended - began, len(guess), further)
+            run = self._runs[step.pieces[0].run]
+            run.guessed += len(guess)
+            run.accepted += further
 
     def _compute(self, step: Step, guess: list[int]) -> None:
         model = self._model
@@ -352,7 +345,9 @@ class Worker:
 def _ended(run: Run, now: float) -> Ended:
     return Ended(
         run.id,
-        Usage(len(run.prompt), run.completion_tokens, max(0, run.cached)),
+        Usage(
+            len(run.prompt), run.completion_tokens, max(0, run.cached), run.guessed, run.accepted
+        ),
         Timings(
             queue_ms=(run.admitted - run.arrived) * 1000,
             prefill_ms=(run.first_token - run.admitted) * 1000,

@@ -49,7 +49,9 @@ class Load(msgspec.Struct, frozen=True, tag=True, array_like=True):
     states_mib: int = 0
     """Size of that folder, at most."""
     guesses: bool = True
-    """Guess tokens from what was said before, while that pays."""
+    """Guess tokens, while that pays."""
+    draft: str = ""
+    """File of a model that guesses what this one will say; empty: there is none."""
 
 
 class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -105,6 +107,10 @@ class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """What does not, and why."""
     gpu_layers: int = 0
     """Layers that are on a GPU."""
+    draft: bool = False
+    """A draft model guesses for it."""
+    undrafted: str = ""
+    """Why the one that was named does not; empty where it does, or where none was."""
 
 
 class Unusable(msgspec.Struct, frozen=True, tag=True, array_like=True):

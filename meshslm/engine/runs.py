@@ -91,6 +91,10 @@ class Run:
     """Tokens of the answer that were made, and delivered, elsewhere."""
     cached: int = -1
     """Tokens of the prompt that were not computed; below 0 while that is not known."""
+    guessed: int = 0
+    """Tokens that were guessed for it."""
+    accepted: int = 0
+    """Those of them that it had drawn, too."""
     admitted: float = 0.0
     first_token: float = 0.0
     _prompt_set: npt.NDArray[np.int64] | None = None
@@ -159,11 +163,25 @@ class Run:
         plain = sampler.greedy and not sampler.changes
         if plain and (matcher is None or matcher.allows(best)):
             return best
-        allowed = None if matcher is None else matcher.allowed()
-        if sampler.changes and self._prompt_set is None:
+        return self._sample(
+            choice, row, choice.tokens, None if matcher is None else matcher.allowed()
+        )
+
+    def suppose(self, number: int, row: Row, ahead: Sequence[int]) -> int:
+        """What a choice would draw behind the tokens `ahead`, if these were another's logits.
+
+        Its form is not heeded. Raises `FloatingPointError` where they are not finite.
+        """
+        choice = self.choices[number]
+        return self._sample(choice, row, [*choice.tokens, *ahead], None)
+
+    def _sample(
+        self, choice: Choice, row: Row, made: Sequence[int], allowed: npt.NDArray[np.int64] | None
+    ) -> int:
+        if choice.sampler.changes and self._prompt_set is None:
             self._prompt_set = np.unique(np.asarray(self.prompt, dtype=np.int64))
-        place = len(self.prompt) + len(choice.tokens)
-        return sampler.draw(row, place, self._prompt_set, choice.tokens, allowed)
+        place = len(self.prompt) + len(made)
+        return choice.sampler.draw(row, place, self._prompt_set, made, allowed)
 
     def take(self, number: int, token: int, row: Row, vocabulary: Vocabulary) -> Chunk:
         """Append a token to a choice; the chunk to report."""

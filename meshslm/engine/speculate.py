@@ -1,4 +1,4 @@
-"""Guessing the next tokens from what was said before, and whether that pays.
+"""Guessing the next tokens from what was said before, and whether guesses pay.
 
 Answers repeat their prompts: names, code, quotations. Where the last tokens have occurred before,
 what followed them then is computed along with the next token; as many guesses count as the model
@@ -91,6 +91,10 @@ class Payoff:
     def plain(self, seconds: float) -> None:
         """A step of one row took so long."""
         self._plain_s = _smooth(self._plain_s, seconds)
+        self.passed()
+
+    def passed(self) -> None:
+        """A step was computed without guesses of this kind."""
         self._pause = max(0, self._pause - 1)
 
     def guesses(self, seconds: float, guessed: int, accepted: int) -> None:

@@ -291,6 +291,8 @@ def _plus(one: Usage, other: Usage) -> Usage:
         one.prompt_tokens + other.prompt_tokens,
         one.completion_tokens + other.completion_tokens,
         one.cached_tokens + other.cached_tokens,
+        one.guessed_tokens + other.guessed_tokens,
+        one.accepted_tokens + other.accepted_tokens,
     )
 
 

@@ -67,7 +67,8 @@ class Meters:
         )
         self._tokens = Counter(
             "meshslm_tokens",
-            "Tokens of finished tasks of this node's clients, by kind.",
+            "Tokens of finished tasks of this node's clients, by kind; of the completion's some "
+            "were guessed, and accepted.",
             ["kind"],
             registry=registry,
         )
@@ -103,6 +104,8 @@ class Meters:
         self._tokens.labels("prompt").inc(usage.prompt_tokens)
         self._tokens.labels("completion").inc(usage.completion_tokens)
         self._tokens.labels("cached").inc(usage.cached_tokens)
+        self._tokens.labels("guessed").inc(usage.guessed_tokens)
+        self._tokens.labels("accepted").inc(usage.accepted_tokens)
 
     def text(self) -> bytes:
         """All meters in Prometheus' text format."""

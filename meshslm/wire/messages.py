@@ -283,6 +283,10 @@ class Usage:
     completion_tokens: Annotated[int, Tag(2, most=COUNT)] = 0
     cached_tokens: Annotated[int, Tag(3, most=COUNT)] = 0
     """Prompt tokens that were not computed again."""
+    guessed_tokens: Annotated[int, Tag(4, most=COUNT)] = 0
+    """Tokens that were computed along with the next one, in case they follow it."""
+    accepted_tokens: Annotated[int, Tag(5, most=COUNT)] = 0
+    """Those of them that did."""
 
 
 @dataclass(frozen=True, slots=True)

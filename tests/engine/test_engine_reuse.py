@@ -106,13 +106,13 @@ LISTS = (
 def test_guesses_change_nothing(model_path: Path, seed: int | None) -> None:
     with_guesses = ScriptedWorker(model_path, slots=2)
     without = ScriptedWorker(model_path, slots=2)
-    without.worker._payoff._pause = 10**9
+    without.worker.guesser.enabled = False
     command = ask(1, LISTS, 160, seed=seed)
     plain, guessed = (one.play([command])[1] for one in (without, with_guesses))
     assert guessed.tokens == plain.tokens
     assert guessed.text == plain.text
-    assert without.worker._payoff.guessed == 0
-    assert with_guesses.worker._payoff.accepted > 0
+    assert without.worker.guesser.lookup.guessed == 0
+    assert with_guesses.worker.guesser.lookup.accepted > 0
     assert len(with_guesses.told[1].chunks) == len(plain.chunks)
 
 

@@ -7,7 +7,7 @@ import pytest
 from meshslm import data, limits
 from meshslm.core.classify import Classifier
 from meshslm.errors import OurFault
-from meshslm.profiles import Profile, parse_profile
+from meshslm.profiles import Profile, drafts_of, parse_profile
 from meshslm.wire.messages import DomainCard
 
 HEAD = 'name = "n"\nmodel = "m"\n'
@@ -53,6 +53,14 @@ def test_a_small_profile() -> None:
             "p.toml, line 8: domains[0].examples[1]: expected a text, at most 1024 bytes; got 3",
         ),
         (HEAD + CARD + "\n" + CARD, "p.toml, line 8: domain 'd' comes twice"),
+        (HEAD + 'draft = "m"', "p.toml, line 3: 'm' cannot be its own draft"),
+        (
+            HEAD + 'draft = "a/b"',
+            (
+                "p.toml, line 3: draft: expected lower-case letters, digits, '.', '_' and '-', "
+                "at most 64; got 'a/b'"
+            ),
+        ),
         (HEAD + "price = -1.0", "p.toml, line 3: price: expected a number >= 0.0; got -1.0"),
     ],
 )
@@ -72,6 +80,14 @@ def test_texts_are_bounded_in_bytes_as_on_the_wire() -> None:
 def test_a_name_that_loads_fits_the_wire() -> None:
     profile = parse_profile("p.toml", f'name = "{"𝄞" * 32}"\nmodel = "m"')
     assert len(profile.name.encode()) <= limits.NAME_BYTES
+
+
+def test_profiles_on_one_model_share_its_draft() -> None:
+    one, two = (Profile(name=name, model="m", draft="d") for name in ("a", "b"))
+    other = Profile(name="c", model="m", draft="e")
+    assert drafts_of([Profile(name="x", model="m"), one, two]) == {"m": "d"}
+    with pytest.raises(OurFault, match=r"'a' names 'd' .* of 'm', and profile 'c' names 'e'"):
+        drafts_of([one, other])
 
 
 # --- the packaged ones --------------------------------------------------------------------------
