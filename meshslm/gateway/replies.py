@@ -20,6 +20,7 @@ REFUSALS = {
     408: "request_timeout",
     413: "payload_too_large",
     500: "internal",
+    503: "overloaded",
 }
 
 

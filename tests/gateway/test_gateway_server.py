@@ -162,6 +162,7 @@ async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             received = b"".join([part async for part in refused])
             assert received.startswith(b"HTTP/1.1 503")
             assert b"Too many open connections" in received
+            assert b'"code":"overloaded"' in received
         await kept.pop().aclose()
         await _until_served(address)
         await kept.pop().aclose()
