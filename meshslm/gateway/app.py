@@ -94,7 +94,7 @@ def create_app(
         Route("/metrics", pages.metrics),
         Route("/mesh/peers", pages.peers),
         Route("/mesh/status", pages.status),
-        Route("/mesh/recording", RecordingPage(recording)),
+        Route("/mesh/recording", RecordingPage(recording), methods=["GET"]),
         Route(MODEL_ORDERS, ModelOrders(service).__call__, methods=["POST"]),
     ]
     guard = Middleware(
