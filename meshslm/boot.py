@@ -137,6 +137,7 @@ class _Node:
         self._on_progress = on_progress
         self._library = ModelLibrary(Path(settings.node.models_dir), environment=environment)
         self._drafts = Drafts(profiles, self._library, self._budget_mib())
+        self._adapters = AdapterList(self._library)
         self._states = Path(settings.node.data_dir) / "states"
         self.name = settings.node.name or f"node-{key.node_id[-6:]}"
         self._profiles = profiles
@@ -182,7 +183,7 @@ class _Node:
             executor,
             ensure=self._ensure,
             make_engine=self._make_engine,
-            adapters=AdapterList(self._library).of,
+            adapters=self._adapters.of,
             room=Room(
                 self._budget_mib(),
                 settings.engine.idle_s * 1000,
@@ -288,7 +289,8 @@ class _Node:
         trained = model.manifest.context_length
         context = min(engine.context or trained, trained) if trained else engine.context
         header = read_header(model.path)
-        foreseen = estimate(header, context, engine.slots, engine.batch)
+        adapters = self._adapters.sizes(model.name)
+        foreseen = estimate(header, context, engine.slots, engine.batch, adapters)
         return Shape(
             context,
             engine.slots,

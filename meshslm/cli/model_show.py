@@ -8,6 +8,8 @@ from meshslm.cli.model_progress import parameters_text
 from meshslm.cli.screen import bytes_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from meshslm.models.model_library import StoredModel
     from meshslm.settings import EngineSettings
 
@@ -20,8 +22,13 @@ def shown(model: StoredModel) -> dict[str, Any]:
     return {**told, "state": model.state, "path": str(model.path)}
 
 
-def memory(model: StoredModel, engine: EngineSettings) -> dict[str, Any] | None:
-    """Memory that it takes when it is loaded so, for programs; None where its file is damaged."""
+def memory(
+    model: StoredModel, engine: EngineSettings, adapters: Iterable[int] = ()
+) -> dict[str, Any] | None:
+    """Memory that it takes when it is loaded so, for programs; None where its file is damaged.
+
+    `adapters` are the sizes in bytes of its stored adapters.
+    """
     from meshslm.engine.estimate import estimate
     from meshslm.engine.gguf import read_header
 
@@ -29,7 +36,7 @@ def memory(model: StoredModel, engine: EngineSettings) -> dict[str, Any] | None:
         return None
     trained = model.manifest.context_length
     context = min(engine.context or trained, trained) if trained else engine.context
-    found = estimate(read_header(model.path), context, engine.slots, engine.batch)
+    found = estimate(read_header(model.path), context, engine.slots, engine.batch, adapters)
     return {
         "context": context,
         "slots": engine.slots,
@@ -38,6 +45,8 @@ def memory(model: StoredModel, engine: EngineSettings) -> dict[str, Any] | None:
         "kv_mib": _rounded(found.kv_mib),
         "compute_mib": _rounded(found.compute_mib),
         "process_mib": _rounded(found.process_mib),
+        "scoring_mib": _rounded(found.scoring_mib),
+        "adapters_mib": _rounded(found.adapters_mib),
         "total_mib": _rounded(found.total_mib),
         "unknown": found.unknown,
     }
@@ -81,8 +90,9 @@ def fields(model: StoredModel, needed: dict[str, Any] | None) -> list[tuple[str,
 def _memory_text(needed: dict[str, Any]) -> str:
     """The estimate in a line, such as `306 MiB: weights 136, ...`."""
     parts = [("weights", "weights_mib"), ("KV", "kv_mib"), ("buffers", "compute_mib")]
-    known = [(label, needed[key]) for label, key in (*parts, ("worker", "process_mib"))]
-    listed = ", ".join(f"{label} {size:.0f}" for label, size in known if size is not None)
+    parts += [("worker", "process_mib"), ("echo", "scoring_mib"), ("adapters", "adapters_mib")]
+    known = [(label, needed[key]) for label, key in parts]
+    listed = ", ".join(f"{label} {size:.0f}" for label, size in known if size)
     for_what = f"{needed['slots']} slots of {needed['context']} tokens"
     if needed["total_mib"] is None:
         return f"more than {listed} MiB with {for_what}: {needed['unknown']}"

@@ -136,6 +136,8 @@ def show(name: str, context: int | None, slots: int | None, as_json: bool, **whe
     """
     from msgspec.structs import replace
 
+    from meshslm.models.adapter_list import AdapterList
+
     settings = load_effective(**where).settings
     engine = settings.engine
     engine = replace(
@@ -143,8 +145,9 @@ def show(name: str, context: int | None, slots: int | None, as_json: bool, **whe
         context=engine.context if context is None else context,
         slots=slots or engine.slots,
     )
-    model = library_of(settings).show(name)
-    needed = memory(model, engine)
+    library = library_of(settings)
+    model = library.show(name)
+    needed = memory(model, engine, AdapterList(library).sizes(name))
     if as_json:
         print_json({**shown(model), "memory": needed})
     else:

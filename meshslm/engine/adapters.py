@@ -16,8 +16,9 @@ from pathlib import Path
 from meshslm.engine.gguf import GgufHeader, read_header
 from meshslm.engine.llama import Adapter, Model
 from meshslm.engine.lora import check_adapter
+from meshslm.engine.spare import require
 from meshslm.errors import FaultCode, OurFault, RequestFault
-from meshslm.limits import ADAPTERS, ADAPTERS_BYTES
+from meshslm.limits import ADAPTERS, ADAPTERS_BYTES, MIB
 
 
 @dataclass(slots=True)
@@ -39,6 +40,11 @@ class Adapters:
         self._base = base
         self._held: dict[str, _Held] = {}
         self._turn = 0
+
+    @property
+    def base(self) -> GgufHeader:
+        """What the model's file says of itself."""
+        return self._base
 
     def take(self, name: str, file: str) -> str:
         """Have an adapter ready for one run; the group of that run. Raises `RequestFault`.
@@ -85,6 +91,7 @@ class Adapters:
             header = read_header(path)
             check_adapter(name, header, self._base)
             self._make_room(name, header.file_size)
+            require(f"the adapter {name}", header.file_size / MIB)
             return _Held(self._model.load_adapter(path), header.file_size)
         except OurFault as fault:
             raise RequestFault(FaultCode.BAD_REQUEST, str(fault), param="adapter") from fault

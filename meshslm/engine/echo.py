@@ -5,7 +5,8 @@ Rules:
 - Its chunks have text and log-probabilities but no tokens: those are of the answer alone.
 - The first token has no log-probability, since nothing precedes it: 0 stands there, with nothing
   beside it. A begin token that the vocabulary adds is not shown.
-- Prompts are scored one at a time, `TILE` rows between two steps of the others.
+- Prompts are scored one at a time, `TILE` rows between two steps of the others; one for which there
+  is no memory is refused with the numbers before any is taken.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from meshslm.engine.estimate import scoring_mib
+from meshslm.engine.gguf import GgufHeader
 from meshslm.engine.llama import Adapter, DecodeFailed, Model
 from meshslm.engine.llama_scores import PromptScores
 from meshslm.engine.operations import CHARACTERS
 from meshslm.engine.protocol import Failed, Produced, Report
 from meshslm.engine.runs import Run, told
 from meshslm.engine.sampling import ranked
+from meshslm.engine.spare import require
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.wire.messages import Chunk, TaskRequest, TokenLogprob
 
@@ -54,8 +58,9 @@ def check_echo(request: TaskRequest) -> None:
 class Echoes:
     """All of them, in the order they came."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, header: GgufHeader) -> None:
         self._model = model
+        self._header = header
         self._waiting: deque[Echo] = deque()
 
     @property
@@ -89,8 +94,13 @@ class Echoes:
         run = echo.run
         try:
             if echo.scores is None:
+                need = scoring_mib(self._header, len(run.prompt))
+                require(f"scoring {len(run.prompt)} tokens of a prompt", need or 0.0)
                 echo.scores = PromptScores(self._model, run.prompt, echo.adapter)
             reports = self._step(run, echo.scores)
+        except RequestFault as fault:
+            self.stop(run.id)
+            return [Failed(run.id, fault.code, fault.detail)], []
         except DecodeFailed as fault:
             self.stop(run.id)
             return [Failed(run.id, FaultCode.INTERNAL, str(fault))], []

@@ -15,6 +15,7 @@ The formulas were fitted to what llama.cpp allocates (its own log of buffer size
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +23,7 @@ from meshslm.engine.gguf import GgufHeader
 from meshslm.engine.kinds import Pooling, pooling_of
 from meshslm.engine.prefix_cache import TILE
 from meshslm.engine.speculate import GUESSES
-from meshslm.limits import MIB
+from meshslm.limits import ADAPTERS, ADAPTERS_BYTES, MIB
 
 DENSE: Final = frozenset({"llama", "qwen2", "qwen3", "gemma", "smollm3", "starcoder2", "olmo"})
 """Architectures whose every layer keeps a key and a value for every token, and whose feed-forward
@@ -51,20 +52,25 @@ class Estimate:
     """Buffers of a call and its results; None where the layout is not known."""
     process_mib: float
     """The worker itself and its vocabulary."""
+    scoring_mib: float | None = 0.0
+    """The second context, for `echo` with log-probabilities of as long a prompt as there may be."""
+    adapters_mib: float = 0.0
+    """LoRA adapters, all that may be held at a time."""
     unknown: str = ""
     """Why something is None; empty where nothing is."""
 
     @property
     def total_mib(self) -> float | None:
         """All of it; None where a part is not known."""
-        if self.kv_mib is None or self.compute_mib is None:
+        if self.kv_mib is None or self.compute_mib is None or self.scoring_mib is None:
             return None
         return self.least_mib
 
     @property
     def least_mib(self) -> float:
         """What is known of it: at least so much is needed."""
-        return self.weights_mib + (self.kv_mib or 0) + (self.compute_mib or 0) + self.process_mib
+        known = self.weights_mib + self.process_mib + self.adapters_mib
+        return known + (self.kv_mib or 0) + (self.compute_mib or 0) + (self.scoring_mib or 0)
 
 
 def cells(context: int) -> int:
@@ -75,13 +81,20 @@ def cells(context: int) -> int:
     return (context + TILE + CELLS - 1) // CELLS * CELLS
 
 
-def estimate(header: GgufHeader, context: int, slots: int, batch: int) -> Estimate:
-    """Memory for `slots` sequences of `context` tokens, in calls of up to `batch` rows."""
+def estimate(
+    header: GgufHeader, context: int, slots: int, batch: int, adapters: Iterable[int] = ()
+) -> Estimate:
+    """Memory for `slots` sequences of `context` tokens, in calls of up to `batch` rows.
+
+    `adapters` are the sizes in bytes of the LoRA adapters that requests may name.
+    """
+    largest = sorted(adapters, reverse=True)[:ADAPTERS]
+    held = min(sum(largest), ADAPTERS_BYTES) / MIB
     weights = sum(tensor.nbytes for tensor in header.tensors) / MIB
     process = (PROCESS_BYTES + header.vocabulary * TOKEN_BYTES) / MIB
     shape, why = _shape(header)
     if shape is None:
-        return Estimate(weights, None, None, process, why)
+        return Estimate(weights, None, None, process, None, held, why)
     if pooling_of(header) is not Pooling.NONE:
         # Texts are read whole and together, and llama.cpp has a result for each of their tokens.
         rows = max(batch, context)
@@ -92,7 +105,23 @@ def estimate(header: GgufHeader, context: int, slots: int, batch: int) -> Estima
         kept = cells(context)
         kv = slots * kept * shape.cache_row * _F16
         compute = _compute_bytes(shape, kept, max(slots, 1 + GUESSES), batch, generates=True)
-    return Estimate(weights, kv / MIB, compute / MIB, process)
+    scoring = scoring_mib(header, context) or 0.0
+    return Estimate(weights, kv / MIB, compute / MIB, process, scoring, held)
+
+
+def scoring_mib(header: GgufHeader, tokens: int) -> float | None:
+    """Memory of the context in which a prompt of so many tokens is scored; None if not known.
+
+    It has one sequence, and `TILE` rows with a result each in a call.
+    """
+    shape, _ = _shape(header)
+    if shape is None:
+        return None
+    if pooling_of(header) is not Pooling.NONE:
+        return 0.0
+    kept = (tokens + CELLS - 1) // CELLS * CELLS
+    kv = kept * shape.cache_row * _F16
+    return (kv + _compute_bytes(shape, kept, TILE, TILE, generates=True)) / MIB
 
 
 def draft_mib(header: GgufHeader, context: int) -> float:

@@ -72,7 +72,7 @@ class Worker:
         self._scheduler = Scheduler(replace(shape, fills=model.forgets_ends))
         self._adapters = adapters
         self._desk = Desk(model.vocabulary, intake.rendered)
-        self._echoes = Echoes(model)
+        self._echoes = Echoes(model, adapters.base)
         self._runs: dict[int, Run] = {}
         self._reports: list[Report] = []
         self._slots = shape.slots

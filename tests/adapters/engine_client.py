@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -20,6 +21,7 @@ from meshslm.core.events import (
     RunProduced,
 )
 from meshslm.ids import RunId
+from meshslm.limits import KIB
 from meshslm.ports import Engine
 from meshslm.wire.messages import ChatMessage, Chunk, Sampling, TaskRequest
 
@@ -126,3 +128,10 @@ async def serving(engine: Engine) -> AsyncIterator[EngineClient]:
         await client.until_ready()
         yield client
         nursery.cancel_scope.cancel()
+
+
+def private_bytes(pid: int) -> int:
+    """Memory of a process that its limit counts."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith("VmData:"))
+    return int(kib) * KIB

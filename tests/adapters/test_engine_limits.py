@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import trio
 
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
 from meshslm.core.events import EngineLost
+from meshslm.engine.spare import RESERVE_MIB
+from meshslm.errors import FaultCode
+from meshslm.limits import MIB
 from meshslm.models.gguf_writer import Encoded, Meta, TensorPlan, write_gguf
-from tests.adapters.engine_client import EngineClient
+from meshslm.wire.messages import TaskRequest
+from tests.adapters.engine_client import EngineClient, private_bytes, serving
 
 FORGED: Mapping[str, Meta] = {
     "llama.block_count": 513,
@@ -36,3 +43,22 @@ async def test_a_forged_file_is_refused_before_llama_cpp_sees_it(tmp_path: Path,
     assert isinstance(lost, EngineLost)
     assert lost.final
     assert "forged.gguf is not a usable model" in lost.reason
+
+
+@pytest.mark.model
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process's memory")
+async def test_a_prompt_that_there_is_no_memory_to_score_is_refused_alone(model_path: Path) -> None:
+    engine = EngineProcess(EngineSpec("m", model_path, context=512, slots=1))
+    echoed = TaskRequest("m", prompt="one two " * 100, max_tokens=2, echo=True, logprobs=0)
+    async with serving(engine) as client:
+        assert (await client.ask(replace(echoed, prompt="one two"))).ended
+        pid = engine.pid
+        assert pid is not None
+        most = private_bytes(pid) + (RESERVE_MIB + 8) * MIB
+        psutil.Process(pid).rlimit(psutil.RLIMIT_DATA, (most, most))
+        refused = (await client.ask(echoed)).failed
+        assert refused is not None
+        assert refused.code is FaultCode.OVERLOADED
+        assert "of a prompt needs" in refused.detail
+        assert (await client.ask(replace(echoed, echo=False, logprobs=None))).ended
+        assert engine.pid == pid

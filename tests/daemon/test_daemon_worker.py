@@ -18,6 +18,7 @@ from meshslm.daemon.hosting import Room
 from meshslm.errors import FaultCode
 from meshslm.limits import KIB
 from meshslm.profiles import Profile
+from tests.adapters.engine_client import private_bytes
 from tests.daemon.box import Box, Outcome
 
 pytestmark = pytest.mark.model
@@ -116,10 +117,3 @@ async def test_a_worker_that_runs_out_of_memory_says_so_and_costs_no_waiting_req
     assert sorted(o.failed is None for o in [*large, *waiting]) == [False, True, True, True]
     (refused,) = (o.failed for o in [*large, *waiting] if o.failed)
     assert refused.code is FaultCode.CONTEXT_OVERFLOW, "asked again, it gets its real answer"
-
-
-def private_bytes(pid: int) -> int:
-    """Memory of a process that its limit counts."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    (kib,) = (line.split()[1] for line in lines if line.startswith("VmData:"))
-    return int(kib) * KIB

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm.engine.estimate import cells, estimate
+from meshslm.engine.estimate import cells, estimate, scoring_mib
 from meshslm.engine.gguf import GgufHeader, LongArray, Tensor, Value, read_header
 from meshslm.engine.prefix_cache import TILE
+from meshslm.limits import ADAPTERS, ADAPTERS_BYTES, MIB
 from meshslm.models.synthetic import PUBLISHED, synthesise
 
 TOLERANCE = 0.05
@@ -93,6 +94,27 @@ def test_layers_may_differ_in_heads_and_heads_in_width() -> None:
     assert wide.kv_mib == pytest.approx(plain.kv_mib * 1.5)
 
 
+def test_adapters_and_the_scoring_of_prompts_are_part_of_it() -> None:
+    plain = estimate(header(), 2048, 4, 512)
+    assert plain.adapters_mib == 0
+    assert plain.scoring_mib is not None
+    # Keys and values of 2048 tokens, and 64 results as wide as the vocabulary.
+    assert plain.kv_mib is not None
+    least = plain.kv_mib / 4 * 2048 / cells(2048) + 64 * 49_152 * 4 / 2**20
+    assert least < plain.scoring_mib < 2 * least
+    both = estimate(header(), 2048, 4, 512, [3 * MIB, 5 * MIB])
+    assert both.adapters_mib == 8
+    assert both.least_mib == pytest.approx(plain.least_mib + 8)
+    many = estimate(header(), 2048, 4, 512, [MIB] * 100)
+    assert many.adapters_mib == ADAPTERS
+    large = estimate(header(), 2048, 4, 512, [ADAPTERS_BYTES] * 3)
+    assert large.adapters_mib * MIB == ADAPTERS_BYTES
+    strange = estimate(header(general__architecture="mamba"), 2048, 4, 512, [MIB])
+    assert (strange.scoring_mib, strange.adapters_mib) == (None, 1)
+    assert scoring_mib(header(), 100) == scoring_mib(header(), 256)
+    assert scoring_mib(header(llama__pooling_type=3), 100) == 0
+
+
 def test_an_encoder_keeps_nothing() -> None:
     changes: dict[str, Value] = {key.replace("llama", "bert"): v for key, v in LLAMA.items()}
     found = estimate(
@@ -126,7 +148,8 @@ def compare(path: Path, context: int, slots: int, batch: int) -> None:
     assert said.kv_mib is not None
     assert said.compute_mib is not None
     assert said.total_mib is not None
-    private = said.total_mib - said.weights_mib
+    assert said.scoring_mib is not None
+    private = said.total_mib - said.weights_mib - said.scoring_mib
     print(
         f"{context} x {slots}, batch {batch}, estimated/real MiB: "
         f"weights {said.weights_mib:.1f}/{real['model']:.1f} KV {said.kv_mib:.1f}/{real['KV']:.1f} "

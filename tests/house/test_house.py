@@ -48,6 +48,7 @@ MAY_TOUCH_FILES: dict[str, str] = {
     "meshslm/engine/cores.py": "reads the kernel's load figures, at a path that can be handed in",
     "meshslm/engine/gguf.py": "checks a model file before it is mapped, at a path handed in",
     "meshslm/engine/landlock.py": "opens the paths that a worker may read, which are handed in",
+    "meshslm/engine/spare.py": "reads how much memory the system and this process have left",
     "meshslm/engine/states.py": "keeps the states of sequences in a folder that is handed in",
     "meshslm/engine/sandbox.py": "tells the kernel whom to end first when memory runs out",
     "meshslm/engine/template_sandbox.py": "reads how much memory this process has mapped",

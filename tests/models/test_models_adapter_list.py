@@ -45,6 +45,7 @@ def test_adapters_by_their_model(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     place(store, "rhyme", "other")
     known = {m.name: m.used.sha256 for m in (polite, terse)}
     assert listed.of("base") == known
+    assert listed.sizes("base") == (4, 4)
     assert listed.of("polite") == {}
     assert listed.of("other").keys() == {"rhyme"}
     store.path(terse.used).unlink()
