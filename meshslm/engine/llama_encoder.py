@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from meshslm.engine.kinds import Pooling
-from meshslm.engine.llama import DecodeFailed, Rows, Vocabulary, load_weights
+from meshslm.engine.llama import DecodeFailed, Vocabulary, load_weights
+from meshslm.engine.llama_rows import Rows
 from meshslm.errors import OurFault
 
 

@@ -17,7 +17,8 @@ import llama_cpp as llama
 import numpy as np
 import numpy.typing as npt
 
-from meshslm.engine.llama import Adapter, DecodeFailed, Model, Rows, apply_adapter
+from meshslm.engine.llama import Adapter, DecodeFailed, Model, apply_adapter
+from meshslm.engine.llama_rows import Rows
 from meshslm.engine.prefix_cache import TILE
 
 
