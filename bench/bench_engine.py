@@ -126,11 +126,10 @@ async def firsts(sides: Mapping[str, Client | Server]) -> list[Row]:
     return rows
 
 
-async def barriers(program: str, place: Place) -> list[Row]:
+async def barriers(command: Sequence[str]) -> list[Row]:
     """The server as its OpenMP waits by itself, and as the engine lets its own wait."""
     say("llama-server with the engine's way to wait at barriers")
     ours = openmp.settings(USER_ENVIRONMENT)
-    command = await llama_server(program, place)
     rows = []
     async with (
         serving(command, USER_ENVIRONMENT) as own,
@@ -159,12 +158,12 @@ async def _measure(
     program = find_llama_server()
     if program is None:
         say("llama-server is not here (make llama-server): measuring without it")
+    command = [] if program is None else await llama_server(program, place)
     async with AsyncExitStack() as stack:
         spec = EngineSpec("bench", path, CONTEXT, slots, threads, guesses=False)
         client = await stack.enter_async_context(running(spec))
         server = None
-        if program is not None:
-            command = await llama_server(program, place)
+        if command:
             server = await stack.enter_async_context(serving(command, USER_ENVIRONMENT))
         bare = BareLoop(path, slots, threads, CONTEXT)
         rows = await throughput(client, bare, server, concurrent, effort)
@@ -172,8 +171,8 @@ async def _measure(
         if server is not None:
             sides[RIVAL] = server
         rows += await firsts(sides)
-    if program is not None:
-        rows += await barriers(program, Place(path, threads, 8, CONTEXT))
+    if command:
+        rows += await barriers(command)
     return rows
 
 
