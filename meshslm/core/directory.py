@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from meshslm import limits
-from meshslm.ids import Instant, NodeId
+from meshslm.core.views import PeerView
+from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.messages import Capability, DomainCard, EngineLoad
 
 
@@ -52,6 +53,23 @@ class Peer:
     loads: tuple[EngineLoad, ...] = ()
     capability: Capability | None = None
     capability_wanted: int = 0
+
+    def view(self, now: Instant) -> PeerView:
+        """What may be seen of it."""
+        capability = self.capability or Capability(boot=0, revision=0)
+        return PeerView(
+            self.node,
+            self.name,
+            str(self.state),
+            self.agent,
+            self.address or (self.addresses[0] if self.addresses else ""),
+            self.rtt_ms,
+            ms_between(self.heard, now) if self.heard else None,
+            capability.specialists,
+            capability.hardware,
+            self.loads,
+            self.addresses,
+        )
 
 
 @dataclass(slots=True)

@@ -367,7 +367,7 @@ class NodeCore:
             self._serving.loads(),
             member.addresses,
         )
-        return (own, *(_view(peer, now) for peer in self._directory.peers.values()))
+        return (own, *(peer.view(now) for peer in self._directory.peers.values()))
 
     def status(self, now: Instant) -> StatusView:
         """This node about itself."""
@@ -413,21 +413,3 @@ class NodeCore:
         self._models.check()
         self._serving.check()
         self._origin.check()
-
-
-def _view(peer: Peer, now: Instant) -> PeerView:
-    capability = peer.capability
-    nothing = Capability(boot=0, revision=0)
-    return PeerView(
-        peer.node,
-        peer.name,
-        str(peer.state),
-        peer.agent,
-        peer.address or (peer.addresses[0] if peer.addresses else ""),
-        peer.rtt_ms,
-        ms_between(peer.heard, now) if peer.heard else None,
-        (capability or nothing).specialists,
-        (capability or nothing).hardware,
-        peer.loads,
-        peer.addresses,
-    )
