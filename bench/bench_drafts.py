@@ -108,7 +108,7 @@ def measure(model: Path | None = None) -> list[Row]:
         quantise(model, coarse, "Q4_0", lambda _: None)
         noise(model, random)
         pairs = (
-            (f"A draft of 1/{COST} of the cost that is always right", twin, model),
+            (f"A draft of 1/{COST} of the cost that says the same", twin, model),
             ("The same model with four bits as its draft", model, coarse),
             ("A draft that is never right", model, random),
         )

@@ -29,14 +29,15 @@ def memory(
 
     `adapters` are the sizes in bytes of its stored adapters.
     """
-    from meshslm.engine.estimate import estimate
+    from meshslm.engine.estimate import draft_mib, estimate
     from meshslm.engine.gguf import read_header
 
     if model.state == "damaged":
         return None
     trained = model.manifest.context_length
     context = min(engine.context or trained, trained) if trained else engine.context
-    found = estimate(read_header(model.path), context, engine.slots, engine.batch, adapters)
+    header = read_header(model.path)
+    found = estimate(header, context, engine.slots, engine.batch, adapters)
     return {
         "context": context,
         "slots": engine.slots,
@@ -49,6 +50,7 @@ def memory(
         "adapters_mib": _rounded(found.adapters_mib),
         "total_mib": _rounded(found.total_mib),
         "unknown": found.unknown,
+        "draft_mib": _rounded(draft_mib(header, context)),
     }
 
 
@@ -84,6 +86,7 @@ def fields(model: StoredModel, needed: dict[str, Any] | None) -> list[tuple[str,
         ("pulled", about.pulled_at),
         ("file", model.path),
         ("memory", _memory_text(needed) if needed else "not known: its file is damaged"),
+        ("as a draft", f"{needed['draft_mib']:.0f} MiB" if needed else "-"),
     ]
 
 

@@ -141,6 +141,7 @@ def test_the_memory_of_the_default_model(run: Run, model_path: Path) -> None:
     assert run(*pull_name).code == 0
     shown = run("models", "show", "real", "--context", "2048", "--slots", "4", "--json").json
     assert shown["memory"]["kv_mib"] == 202.5
+    assert 0 < shown["memory"]["draft_mib"] < shown["memory"]["total_mib"] - 48
     assert shown["memory"]["unknown"] == ""
     assert "KV 202, buffers" in run("models", "show", "real", "--slots", "4").out
 
