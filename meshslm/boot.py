@@ -42,7 +42,7 @@ from meshslm.daemon.drafts import Drafts
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.hosting import Hosting, Room, Shape
 from meshslm.daemon.membership_keeper import MembershipKeeper
-from meshslm.daemon.private_mesh import check_open, credentials_of, enter
+from meshslm.daemon.private_mesh import check_open, credentials_of, enter, lapsed
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.recorder import Recorder
 from meshslm.daemon.remembering import Remembering
@@ -107,7 +107,7 @@ def run_daemon(
     with DirectoryLock(data):
         key = load_or_create(data)
         membership = MeshFolder(data)
-        if token is not None and membership.member() is None:
+        if token is not None and lapsed(membership):
             enter(settings, key, membership, token)
         boot = next_boot(data)
         node = _Node(settings, profiles, key, membership, environment, on_progress)

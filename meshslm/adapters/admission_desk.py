@@ -25,7 +25,7 @@ from meshslm.adapters.keyring import NodeKey, load_or_create, public_key
 from meshslm.adapters.mesh_folder import Entry, Member, MeshFolder
 from meshslm.adapters.signing import SigningKey, new_serial, verify
 from meshslm.adapters.tokens import Grant, from_text, make_token, opened
-from meshslm.core.certificates import ANY, Act, Code, NotAdmitted, certified, within
+from meshslm.core.certificates import ANY, Act, Code, NotAdmitted, certified, stated, within
 from meshslm.core.notices import NoticeBoard
 from meshslm.errors import OurFault
 from meshslm.ids import NodeId
@@ -82,12 +82,18 @@ class AdmissionDesk:
             return self._issue(signer, peer, grant, request.name, now)
 
     def renew(self, peer: NodeId, credential: Credential) -> Credential:
-        """The same certificate, for another life. Raises `NotAdmitted`, or `OurFault`."""
+        """The same certificate, for another life. Raises `NotAdmitted`, or `OurFault`.
+
+        That of the node which has the mesh's key is renewed after its end too: nobody else can.
+        """
         with self._lock:
             now = self._clock()
             signer = _Signer.of(self._folder, self._node, now)
-            keys = signer.board.keys(now)
-            old = certified(credential, peer, signer.mesh, keys, verify, now)
+            if signer.is_root and peer == self._node.node_id:
+                old = stated(credential.certificate, Certificate)
+            else:
+                keys = signer.board.keys(now)
+                old = certified(credential, peer, signer.mesh, keys, verify, now)
             signer.board.check(old)
             if Act.ADMIT in old.rights and not signer.is_root:
                 raise NotAdmitted(Code.NOT_ADMITTING, "only the mesh's key renews who may admit")
@@ -141,13 +147,10 @@ def enrol(desk: AdmissionDesk, guest: Path, name: str) -> None:
 
     Raises `OurFault`, and `NotAdmitted` where `desk` lets nobody in.
     """
-    folder = MeshFolder(guest)
-    if folder.member() is not None:
-        return
     rights = (Act.SUBMIT, Act.SERVE, Act.COORDINATE, Act.WRITE)
     token = desk.invite(Grant(b"", rights, (ANY,), (ANY,)), time.time() + ENROL_S, ())
     request = JoinRequest(PROTOCOL_LOW, PROTOCOL_HIGH, from_text(token).biscuit, name)
-    folder.keep_member(desk.redeem(load_or_create(guest).node_id, request), ())
+    MeshFolder(guest).keep_member(desk.redeem(load_or_create(guest).node_id, request), ())
 
 
 class _Signer:

@@ -25,7 +25,9 @@ from typing import Final, Self
 from msgspec.structs import replace
 
 from meshslm import limits
+from meshslm.adapters.admission_desk import AdmissionDesk, create_mesh, enrol
 from meshslm.adapters.keyring import load_or_create
+from meshslm.adapters.mesh_folder import MeshFolder
 from meshslm.errors import OurFault
 from meshslm.settings import Settings, render_toml
 
@@ -36,6 +38,9 @@ STOP_SECONDS: Final = 10.0
 TAIL_LINES: Final = 15
 TAIL_BYTES: Final = 16 * 1024
 LOOPBACK: Final = "127.0.0.1"
+MESH: Final = "demo"
+DEMO_LASTS_S: Final = 86_400
+"""Certificates that last less long are made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +241,24 @@ def plan_nodes(settings: Settings, home: Path, port: int | None) -> list[NodePla
         others = tuple(other for other in addresses if other != address)
         _write_settings(settings, plan, address, others)
         plans.append(plan)
+    _make_private(plans)
     return plans
+
+
+def _make_private(plans: list[NodePlan]) -> None:
+    """Put all of them into one mesh that nobody else is in; the first node keeps its key."""
+    folders = [MeshFolder(plan.folder) for plan in plans]
+    members = [folder.member() for folder in folders]
+    least = time.time() + DEMO_LASTS_S
+    if all(member is not None and member.certificate.not_after > least for member in members):
+        return
+    for folder in folders:
+        folder.forget()
+    key = load_or_create(plans[0].folder)
+    create_mesh(folders[0], key, MESH, time.time())
+    desk = AdmissionDesk(folders[0], key, time.time)
+    for plan in plans[1:]:
+        enrol(desk, plan.folder, plan.name)
 
 
 def _write_settings(
@@ -247,7 +269,7 @@ def _write_settings(
         node=replace(
             settings.node,
             name=plan.name,
-            mesh="demo",
+            mesh=MESH,
             data_dir=str(plan.folder),
             profiles=(plan.profile,),
         ),

@@ -48,6 +48,15 @@ JSON_KEYS: Final = {
     "config": "SETTING: value source",
     "demo": "prompt asked answer mesh_up_s first_text_s nodes",
     "doctor": "verdict checks",
+    "mesh create": "mesh name node serial rights domains namespaces not_after valid has_key",
+    "mesh invite": "token file token_serial addresses rights",
+    "mesh join": "as of `mesh create`",
+    "mesh leave": "left",
+    "mesh members": "LIST: name node state rights domains not_after serial token",
+    "mesh narrow": "token file",
+    "mesh revoke": "revoked about",
+    "mesh rotate": "key grace_s",
+    "mesh status": "as of `mesh create`",
     "models list": (
         "LIST: name source pinned original converted_from converted_by prepared prepared_by "
         "trials wanted architecture parameters context_length chat_template licence description "

@@ -35,8 +35,8 @@ from meshslm.core.certificates import (
     Code,
     NotAdmitted,
     certified,
-    covers,
     may,
+    served,
     stated,
 )
 from meshslm.core.config import CoreConfig
@@ -57,7 +57,7 @@ from meshslm.wire.admission import (
     Notices,
     Renewal,
 )
-from meshslm.wire.messages import Capability, Goodbye, Specialist, TaskRefused, TaskSubmit
+from meshslm.wire.messages import Capability, Goodbye, TaskRefused, TaskSubmit
 
 SWEEP = "admission"
 
@@ -103,6 +103,7 @@ class Admission:
         self._drop = drop
         self._greet = greet
         self._members: dict[NodeId, Member] = {}
+        self._revoked: set[NodeId] = set()
         self._strangers: dict[NodeId, Quarantine] = {}
         self._unix_s = 0.0
         self._read_at = Instant(0)
@@ -185,7 +186,7 @@ class Admission:
         certificate = self._certificate(node)
         if self._mesh is None or certificate is None:
             return capability
-        parts = [_served(certificate, specialist) for specialist in capability.specialists]
+        parts = [served(certificate, specialist) for specialist in capability.specialists]
         kept = tuple(part for part in parts if part is not None)
         roles = capability.roles
         if not may(certificate, Act.COORDINATE):
@@ -212,8 +213,13 @@ class Admission:
             return
         wall = self._wall(now)
         certificate = certified(credential, node, mesh.mesh, board.keys(wall), mesh.verify, wall)
-        board.check(certificate)
+        try:
+            board.check(certificate)
+        except NotAdmitted:
+            self._remember_revoked(node)
+            raise
         self._strangers.pop(node, None)
+        self._revoked.discard(node)
         before = self._certificate(node)
         assert credential is not None, "none has no certificate"
         self._members[node] = Member(credential, certificate)
@@ -221,6 +227,15 @@ class Admission:
             peer = self._directory.peers.get(node)
             if peer is not None:
                 peer.capability = None  # asked for anew, to be seen through the new certificate
+
+    def is_revoked(self, node: NodeId) -> bool:
+        """Whether a node was put out, as far as is remembered: it is not to be dialled again."""
+        return node in self._revoked
+
+    def _remember_revoked(self, node: NodeId) -> None:
+        if len(self._revoked) >= limits.PEERS:
+            self._revoked.clear()
+        self._revoked.add(node)
 
     def met(self, node: NodeId) -> None:
         """A member is alive: compare what is revoked."""
@@ -354,6 +369,8 @@ class Admission:
     def _expel(self, node: NodeId, code: Code, why: str, now: Instant) -> None:
         peer = self._directory.peers.get(node)
         self._members.pop(node, None)
+        if code is Code.REVOKED:
+            self._remember_revoked(node)
         if peer is not None and peer.connected:
             self._out.send(node, Lane.CONTROL, Goodbye(why, code=code))
             self._drop(peer, f"{code}: {why}", now)
@@ -363,16 +380,6 @@ class Admission:
         if self._mesh is not None:
             for peer in self._directory.alive():
                 assert peer.node in self._members, f"{peer.node} is alive without a certificate"
-
-
-def _served(certificate: Certificate, specialist: Specialist) -> Specialist | None:
-    """What of a specialist the certificate covers; None: nothing."""
-    if Act.SERVE not in certificate.rights:
-        return None
-    if covers(certificate.domains, "*"):
-        return specialist
-    cards = tuple(card for card in specialist.domains if covers(certificate.domains, card.domain))
-    return replace(specialist, domains=cards) if cards else None
 
 
 def forbidden(task: TaskSubmit) -> TaskRefused:

@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from meshslm.wire.admission import (
     Signed,
 )
 from meshslm.wire.codec import decode
+from meshslm.wire.messages import Specialist
 
 ANY = "*"
 """Every domain, or every namespace."""
@@ -111,6 +112,16 @@ def may(certificate: Certificate, act: Act, subject: str = "") -> bool:
 def covers(names: Iterable[str], name: str) -> bool:
     """Whether `names` has `name`, or any name."""
     return any(known in (ANY, name) for known in names)
+
+
+def served(certificate: Certificate, specialist: Specialist) -> Specialist | None:
+    """What of a specialist the certificate covers; None: nothing."""
+    if Act.SERVE not in certificate.rights:
+        return None
+    if covers(certificate.domains, ANY):
+        return specialist
+    cards = tuple(card for card in specialist.domains if covers(certificate.domains, card.domain))
+    return replace(specialist, domains=cards) if cards else None
 
 
 def within(inner: Iterable[str], outer: Iterable[str]) -> bool:

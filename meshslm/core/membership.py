@@ -169,7 +169,8 @@ class Membership:
             return
         peer.connected = False
         self._end_session(peer, PeerState.UNREACHABLE, reason, now)
-        again = not self.leaving and peer.state is not PeerState.LEFT
+        gone = peer.state is PeerState.LEFT or self._admission.is_revoked(node)
+        again = not self.leaving and not gone
         self._dialling.lost(node, peer.addresses, now, again=again)
 
     def hello_timer(self, node: NodeId, now: Instant) -> None:

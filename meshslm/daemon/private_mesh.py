@@ -33,7 +33,7 @@ def join_mesh(settings: Settings, token: JoinToken, at: tuple[str, ...]) -> Memb
     data = Path(settings.node.data_dir)
     with DirectoryLock(data):
         folder = MeshFolder(data)
-        if folder.member() is not None:
+        if not lapsed(folder):
             fault = OurFault(f"this node is in a private mesh already ({folder.path})")
             fault.add_note("'meshslm mesh leave' leaves it")
             raise fault
@@ -41,6 +41,12 @@ def join_mesh(settings: Settings, token: JoinToken, at: tuple[str, ...]) -> Memb
         member = folder.member()
         assert member is not None, "it was just written"
         return member
+
+
+def lapsed(folder: MeshFolder) -> bool:
+    """Whether this node is in no private mesh, or was and its certificate has run out."""
+    member = folder.member()
+    return member is None or (time.time() >= member.certificate.not_after and folder.root() is None)
 
 
 def enter(

@@ -184,6 +184,17 @@ def test_what_ran_out_or_was_revoked_is_not_renewed(office: Office, guest: NodeK
     assert refused.value.code is Code.EXPIRED
 
 
+def test_who_has_the_key_comes_back_after_a_long_time(office: Office, guest: NodeKey) -> None:
+    member = office.folder.member()
+    assert member is not None
+    credential = office.desk.redeem(guest.node_id, office.invite())
+    office.now += 2 * limits.CERTIFICATE_S
+    own = office.desk.renew(office.key.node_id, member.credential)
+    assert office.judge(office.key, own).rights == member.certificate.rights
+    with pytest.raises(NotAdmitted):
+        office.desk.renew(guest.node_id, credential)
+
+
 def deputy(office: Office, data: Path, *rights: str) -> Office:
     """A member that may admit, with these rights besides."""
     second = Office(data)

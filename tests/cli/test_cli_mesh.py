@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshslm.adapters.keyring import NodeKey
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, documented_keys
 
 NODE = NodeKey.generate().node_id
 
@@ -31,6 +31,7 @@ def test_a_mesh_is_made_once_and_shown(run: Run) -> None:
     assert made.code == 0
     assert made.json["rights"] == ["submit", "serve", "coordinate", "write", "rollout", "admit"]
     assert made.json["has_key"] is True
+    assert set(made.json) == documented_keys("mesh create")
     shown = run("mesh", "status", "--json")
     assert shown.code == 0
     assert shown.json == made.json
@@ -130,6 +131,7 @@ def test_a_member_does_not_join_again(home: Run) -> None:
 def test_revoking(home: Run) -> None:
     assert home("mesh", "revoke", NODE, "--json").json == {"revoked": NODE, "about": "node"}
     (own,) = home("mesh", "members", "--json").json
+    assert set(own) == documented_keys("mesh members")
     assert own["state"] == "valid"
     serial = home("mesh", "invite", "--json").json["token_serial"]
     assert home("mesh", "revoke", serial, "--json").json["about"] == "token"
@@ -151,6 +153,7 @@ def test_the_key_is_changed_and_the_mesh_stays_the_same(home: Run) -> None:
     before = home("mesh", "status", "--json").json
     rotated = home("mesh", "rotate", "--grace", "1h", "--json")
     assert rotated.code == 0
+    assert set(rotated.json) == documented_keys("mesh rotate")
     assert rotated.json["key"] != before["mesh"]
     assert home("mesh", "status", "--json").json == before
     assert secret(home)

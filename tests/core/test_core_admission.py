@@ -10,6 +10,7 @@ from meshslm import limits
 from meshslm.core.admission_events import CredentialReplaced, IssueCredential, NoticeFound
 from meshslm.core.events import (
     BytesReceived,
+    Dial,
     FailTask,
     PeerConnected,
     RouteChosen,
@@ -337,9 +338,11 @@ def test_a_revocation_reaches_all_and_drops_the_peer(
         assert mesh.peer_state(name, "c") == "unreachable"
     assert mesh.kept("b") == [word]
     assert mesh.said("c", "mesh.expelled")
+    dialled = [e.address for name in "ab" for e in mesh.effects(name, Dial)]
     mesh.pass_time(60_000)
     for name in "ab":
         assert mesh.peer_state(name, "c") == "unreachable", "it does not come back"
+    assert dialled == [e.address for name in "ab" for e in mesh.effects(name, Dial)]
     assert mesh.peer_state("a", "b") == "alive"
 
 
