@@ -263,6 +263,16 @@ SUBMIT_RETRY_MS: Final = 500
 STALL_PROBE_MS: Final = 2_000
 """A stream silent for so long is asked for its next item."""
 
+STREAM_PROBE_MS: Final = 400
+"""A stream that flowed, and stopped for so long, is asked for its next item."""
+
+STREAM_SILENT_MS: Final = 1_200
+"""A stream whose node answers nothing for so long, not even two such questions, goes on elsewhere
+if somebody can take it: so its client waits less than 2 s, what that one computes included."""
+
+STREAM_STALLED_MS: Final = 3_000
+"""The same where the node answers, but there is no item: it may be busy with others' prompts."""
+
 SILENCE_MS: Final = 10_000
 """A stream whose node has answered nothing at all for so long is given up."""
 

@@ -52,10 +52,13 @@ class Answer:
 
 @lru_cache(maxsize=4096)
 def answer(request: TaskRequest, choice: int) -> Answer:
-    """The answer to a choice of a request: always the same."""
+    """The answer to a choice of a request: always the same.
+
+    Where a part of it was delivered it has at least one token more.
+    """
     asked = (request.messages, request.prompt, request.sampling, choice)
     digest = blake2b(repr(asked).encode(), digest_size=32).digest()
-    natural = 8 + int.from_bytes(digest[:2], "big") % (LONGEST - 7)
+    natural = max(8 + int.from_bytes(digest[:2], "big") % (LONGEST - 7), resumed(request) + 1)
     count = min(natural, request.max_tokens or natural)
     block = b""
     tokens: list[int] = []
@@ -67,6 +70,11 @@ def answer(request: TaskRequest, choice: int) -> Answer:
         tokens.append(number)
         pieces.append(f"{_WORDS[number % len(_WORDS)]}{number} ")
     return Answer(tuple(tokens), tuple(pieces), "length" if count < natural else "stop")
+
+
+def resumed(request: TaskRequest) -> int:
+    """Tokens of the answer that were delivered already, by another engine."""
+    return len(request.delivered) // 4 or request.begun.count(" ")
 
 
 def expected_text(request: TaskRequest, choice: int = 0) -> str:
@@ -98,10 +106,10 @@ class _Run:
     prompt: int
     answers: tuple[Answer, ...]
     arrived: Instant
+    place: int
+    """Tokens that each choice has said."""
     admitted: Instant = Instant(0)
     first: Instant = Instant(0)
-    place: int = 0
-    """Tokens that each choice has said."""
     at: Instant = Instant(0)
     """When the next token is due."""
 
@@ -143,7 +151,8 @@ class ScriptedEngine:
             self._tell(fault, now)
             return
         answers = tuple(answer(request, choice) for choice in range(request.choices))
-        self._waiting.append(_Run(run, request, prompt_tokens(request), answers, now))
+        said = resumed(request)
+        self._waiting.append(_Run(run, request, prompt_tokens(request), answers, now, said))
         self._admit(now)
 
     def stop_run(self, run: RunId, now: Instant) -> None:
@@ -208,13 +217,15 @@ class ScriptedEngine:
             run = self._waiting.popleft()
             free -= len(run.answers)
             run.admitted = now
-            run.at = Instant(now + int(_SECOND * run.prompt / self.speed.prefill_tps))
+            rows = run.prompt + run.place
+            run.at = Instant(now + int(_SECOND * rows / self.speed.prefill_tps))
             self._running[run.id] = run
 
     def _say(self, run: _Run, events: list[Event]) -> None:
         """One token of each choice of a run."""
         now = run.at
-        if run.place == 0:
+        beginning = not run.first
+        if beginning:
             run.first = now
             if not self._measured:
                 self._measured = True
@@ -229,6 +240,7 @@ class ScriptedEngine:
                     (said.tokens[run.place],),
                     said.pieces[run.place],
                     finish=said.finish if last else "",
+                    prompt_tokens=run.prompt if beginning else 0,
                 )
                 events.append(RunProduced(run.id, chunk))
         run.place += 1

@@ -95,6 +95,7 @@ class TaskCountsInfo(msgspec.Struct, kw_only=True):
     cancelled: int
     active: int
     retried: int
+    continued: int
     served: int
     refused: int
 

@@ -50,6 +50,8 @@ class RouteInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     profile: str
     route: str
     attempts: int
+    continued: str = ""
+    """How it went on when its node went: in `tokens`, as that one would have, or in `text`."""
     ttft_ms: float | None = None
     queue_ms: float | None = None
     prefill_ms: float | None = None

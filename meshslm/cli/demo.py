@@ -121,12 +121,12 @@ def _held(home: Path) -> Iterator[None]:
 
 def _have_models(settings: Settings, steps: Steps) -> None:
     """Pull and prepare what the three profiles run on, once and for all three."""
-    from meshslm.cli.demo_nodes import PROFILES
+    from meshslm.cli.demo_nodes import ROLES
     from meshslm.cli.profiles import packaged_profiles
 
     library = library_of(settings)
     profiles = packaged_profiles()
-    for model in sorted({profiles[profile].model for _, profile in PROFILES}):
+    for model in sorted({profiles[profile].model for _, profile in ROLES}):
         with steps.step(f"model {model}") as step:
             ready = library.ensure(model, ModelReport(steps, step))
             step.note = f"{ready.quantisation}, {bytes_text(ready.manifest.used.size)}"

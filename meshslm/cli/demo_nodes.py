@@ -217,26 +217,31 @@ def free_ports(count: int, wanted: Sequence[int] = ()) -> list[int]:
     return ports
 
 
-PROFILES: Final = (("node-a", "code"), ("node-b", "writing"), ("node-c", "general"))
-"""Name and profile of each node. The question goes to the first, and is one for the second."""
+Roles = Sequence[tuple[str, str]]
+"""Name and profile of each node."""
+
+ROLES: Final[Roles] = (("node-a", "code"), ("node-b", "writing"), ("node-c", "general"))
+"""The question goes to the first, and is one for the second."""
 
 
-def plan_nodes(settings: Settings, home: Path, port: int | None) -> list[NodePlan]:
-    """Three nodes that know each other's addresses, each with a configuration file below `home`.
+def plan_nodes(
+    settings: Settings, home: Path, port: int | None, roles: Roles = ROLES
+) -> list[NodePlan]:
+    """Nodes that know each other's addresses, each with a configuration file below `home`.
 
-    Identities are made here, so that all three can start at once: an address holds the identity.
+    Identities are made here, so that all can start at once: an address holds the identity.
     What `settings` say of models, engines, logs and limits holds for all. Raises `OurFault`.
     """
-    wanted = range(limits.HTTP_PORT, limits.HTTP_PORT + 2 * len(PROFILES)) if port is None else ()
-    gateways = free_ports(len(PROFILES), wanted)
+    wanted = range(limits.HTTP_PORT, limits.HTTP_PORT + 2 * len(roles)) if port is None else ()
+    gateways = free_ports(len(roles), wanted)
     if port is not None:
-        gateways = [port + offset for offset in range(len(PROFILES))]
+        gateways = [port + offset for offset in range(len(roles))]
     addresses = []
-    for (name, _), link_port in zip(PROFILES, free_ports(len(PROFILES)), strict=True):
+    for (name, _), link_port in zip(roles, free_ports(len(roles)), strict=True):
         node_id = load_or_create(home / name).node_id
         addresses.append(f"/ip4/{LOOPBACK}/tcp/{link_port}/p2p/{node_id}")
     plans = []
-    for (name, profile), gateway_port, address in zip(PROFILES, gateways, addresses, strict=True):
+    for (name, profile), gateway_port, address in zip(roles, gateways, addresses, strict=True):
         plan = NodePlan(name, profile, home / name, gateway_port)
         others = tuple(other for other in addresses if other != address)
         _write_settings(settings, plan, address, others)

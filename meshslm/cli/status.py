@@ -85,7 +85,8 @@ def _fields(told: StatusReply) -> list[tuple[str, object]]:
             "tasks",
             (
                 f"{tasks.active} active; {tasks.arrived} arrived, {tasks.finished} finished, "
-                f"{tasks.failed} failed, {tasks.cancelled} cancelled, {tasks.retried} retries"
+                f"{tasks.failed} failed, {tasks.cancelled} cancelled, {tasks.retried} retries, "
+                f"{tasks.continued} of them in mid-answer"
             ),
         ),
         ("runs", f"{tasks.served} served, {tasks.refused} refused"),

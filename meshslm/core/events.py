@@ -329,6 +329,9 @@ class RouteChosen:
     digest: str
     reason: str
     attempt: int
+    continued: str = ""
+    """It goes on behind what the client has: in `tokens`, as the former node would have, or in
+    `text`, with another model's words. Empty at the beginning of an answer."""
 
 
 @dataclass(frozen=True, slots=True)

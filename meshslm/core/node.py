@@ -100,7 +100,9 @@ class NodeCore:
         self._serving = serving.Serving(
             config.node, config.queue_per_engine, self._out, self._models, self._deliver
         )
-        self._origin = origin.Origin(config.node, self._serving, self._out, self._route)
+        self._origin = origin.Origin(
+            config.node, self._serving, self._out, self._candidates, self._route
+        )
         self._admission = admission.Admission(
             config,
             self._directory,
@@ -315,13 +317,15 @@ class NodeCore:
     def _deliver(self, node: NodeId, reply: serving.Reply, now: Instant) -> None:
         self._origin.reply(node, reply, now)
 
-    def _route(self, request: TaskRequest, tried: list[NodeId], _now: Instant) -> Verdict | Refusal:
+    def _route(
+        self, request: TaskRequest, tried: list[NodeId], candidates: list[Candidate]
+    ) -> Verdict | Refusal:
         if self._cards_version != self._directory.cards_version:
             self._cards_version = self._directory.cards_version
             own = [c for s in self._membership.capability.specialists for c in s.domains]
             self._cards = distinct([*own, *self._directory.cards()])
         classifier = classifier_for(self._cards)
-        return choose(request, self._candidates(), tried, classifier, self._chance)
+        return choose(request, candidates, tried, classifier, self._chance)
 
     def _candidates(self) -> list[Candidate]:
         config = self._config
@@ -389,6 +393,7 @@ class NodeCore:
                 cancelled=counts.cancelled,
                 active=self._origin.active,
                 retried=counts.retried,
+                continued=counts.continued,
                 served=self._serving.served,
                 refused=self._serving.refused,
             ),

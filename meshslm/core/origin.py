@@ -8,34 +8,39 @@ Effects: `RouteChosen`, `EmitChunk`, `FinishTask`, `FailTask`, `Send`, timers.
 
 Rules:
 - Items are handed on in order, each once, and only those of the present attempt.
-- A retryable fault before the first item moves the task to another node within its deadline.
-  After it, the fault is the client's to see.
+- A retryable fault moves the task to another node within its deadline: before the first item as a
+  new attempt, after it behind what the client has (`core.continuation`) where that can be.
+- A stream that flowed and stopped is taken from its node as soon as another can go on with it, and
+  not before.
 - A stream nobody here follows is cancelled where it comes from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from meshslm import limits
+from meshslm.core.continuation import Pace, Successor, successor
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, Lane, RouteChosen
 from meshslm.core.outbox import Outbox
-from meshslm.core.route import Refusal, Verdict
+from meshslm.core.route import Candidate, Refusal, Verdict
 from meshslm.core.serving import Item, Reply, Serving
+from meshslm.core.task import Counts, Fault, Task, fault_of
 from meshslm.errors import RETRYABLE, FaultCode, PeerFault
 from meshslm.ids import Instant, NodeId, TaskId, after, ms_between
 from meshslm.wire.messages import (
+    Chunk,
     TaskAccepted,
     TaskCancel,
     TaskChunk,
     TaskDone,
     TaskEnded,
-    TaskFailed,
     TaskRefused,
     TaskRequest,
     TaskResend,
     TaskSubmit,
+    Timings,
+    Usage,
 )
 
 DEADLINE = "deadline"
@@ -46,58 +51,25 @@ RETRY = "retry"
 WAITING_IS_VAIN = (FaultCode.OVERLOADED, FaultCode.UNKNOWN_MODEL)
 """Faults of every node that was asked, which will not be gone a moment later."""
 
-Router = Callable[[TaskRequest, list[NodeId], Instant], Verdict | Refusal]
-
-
-@dataclass(slots=True)
-class Fault:
-    """The newest reason why a task has no answer yet."""
-
-    code: FaultCode
-    detail: str
-    retry_after_ms: int = 0
-    param: str = ""
-
-
-@dataclass(slots=True)
-class Task:
-    """One question of a local client."""
-
-    task: TaskId
-    request: TaskRequest
-    deadline: Instant
-    attempt: int = 0
-    node: NodeId | None = None
-    submit: TaskSubmit | None = None
-    heard: Instant = Instant(0)
-    accepted: bool = False
-    next_seq: int = 0
-    known_items: int = 0
-    """Items that the stream is known to have."""
-    held: dict[int, Item] = field(default_factory=dict)
-    tried: list[NodeId] = field(default_factory=list)
-    rounds: int = 0
-    fault: Fault | None = None
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of the tasks so far."""
-
-    arrived: int = 0
-    finished: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    retried: int = 0
+Router = Callable[[TaskRequest, list[NodeId], list[Candidate]], Verdict | Refusal]
+"""The best of some candidates for a request, on none of some nodes."""
 
 
 class Origin:
     """All tasks of this node's clients."""
 
-    def __init__(self, node: NodeId, serving: Serving, out: Outbox, route: Router) -> None:
+    def __init__(
+        self,
+        node: NodeId,
+        serving: Serving,
+        out: Outbox,
+        candidates: Callable[[], list[Candidate]],
+        route: Router,
+    ) -> None:
         self._node = node
         self._serving = serving
         self._out = out
+        self._candidates = candidates
         self._route = route
         self._tasks: dict[TaskId, Task] = {}
         self.counts = Counts()
@@ -148,13 +120,18 @@ class Origin:
         self._end_failed(task, Fault(FaultCode.DEADLINE, spent))
 
     def watch(self, task_id: TaskId, now: Instant) -> None:
-        """Look after a task that waits for a remote node."""
+        """Look after a task that waits for its node."""
         task = self._tasks[task_id]
-        if task.node is None or task.node == self._node or task.submit is None:
+        if task.node is None or task.submit is None:
             return
         silent = ms_between(task.heard, now)
         if not task.accepted and silent >= limits.ACCEPT_MS:
             self._move_on(task, Fault(FaultCode.PEER_LOST, "the node does not answer"), now)
+            return
+        if task.begun and self._leave_stalled(task, silent, now):
+            return
+        if task.node == self._node:
+            self._start_watch(task)
             return
         if silent >= limits.SILENCE_MS:
             self._abandon(task, now)
@@ -162,7 +139,7 @@ class Origin:
             return
         if not task.accepted:
             self._out.send(task.node, Lane.INTERACTIVE, task.submit)
-        elif silent >= limits.STALL_PROBE_MS / 2:
+        elif ms_between(task.flowed, now) >= task.probe_ms / 2:
             self._ask_again(task)
         self._start_watch(task)
 
@@ -187,7 +164,7 @@ class Origin:
         task.heard = now
         if isinstance(reply, TaskRefused):
             if task.next_seq == 0 or reply.code == FaultCode.PEER_LOST:
-                self._move_on(task, _fault(reply), now)
+                self._move_on(task, fault_of(reply), now)
             return
         if not task.accepted:
             task.accepted = True
@@ -209,24 +186,40 @@ class Origin:
     # --- steps ----------------------------------------------------------------------------------
     def _try(self, task: Task, now: Instant) -> None:
         """Begin an attempt on the best node that was not tried in this round."""
-        verdict = self._route(task.request, task.tried, now)
-        if isinstance(verdict, Refusal):
-            self._none_left(task, verdict)
-            return
+        request, way = task.request, ""
+        if task.begun:
+            next_one = self._successor(task)
+            if isinstance(next_one, Refusal):
+                self._none_left(task, next_one)
+                return
+            verdict, way = next_one.verdict, next_one.way
+            request = task.delivered.rest(request, next_one.way)
+            task.delivered.goes_on(next_one.way)
+            self.counts.continued += 1
+        else:
+            found = self._route(request, task.tried, self._candidates())
+            if isinstance(found, Refusal):
+                self._none_left(task, found)
+                return
+            verdict = found
+        self._begin(task, verdict, request, way, now)
+
+    def _begin(
+        self, task: Task, verdict: Verdict, request: TaskRequest, way: str, now: Instant
+    ) -> None:
         candidate = verdict.candidate
+        specialist = candidate.specialist
         task.attempt += 1
         if task.attempt > 1:
             self.counts.retried += 1
-        task.node = candidate.node
+        task.former, task.node = candidate, candidate.node
         task.accepted = False
         task.next_seq = task.known_items = 0
         task.held = {}
-        task.heard = now
-        specialist = candidate.specialist
+        task.heard = task.flowed = now
+        task.pace = Pace()
         remaining = max(1, int(ms_between(now, task.deadline)))
-        task.submit = TaskSubmit(
-            task.task, task.attempt, specialist.profile, task.request, remaining
-        )
+        task.submit = TaskSubmit(task.task, task.attempt, specialist.profile, request, remaining)
         self._out.put(
             RouteChosen(
                 task.task,
@@ -237,6 +230,7 @@ class Origin:
                 specialist.digest,
                 verdict.reason,
                 task.attempt,
+                way,
             )
         )
         if candidate.local:
@@ -244,6 +238,31 @@ class Origin:
         else:
             self._out.send(candidate.node, Lane.INTERACTIVE, task.submit)
             self._start_watch(task)
+
+    def _successor(self, task: Task, *, without: tuple[NodeId, ...] = ()) -> Successor | Refusal:
+        """Who can go on with what the client has of the answer."""
+        assert task.former is not None
+        tried = [*task.tried, *without]
+        return successor(
+            task.delivered,
+            task.former,
+            self._candidates(),
+            lambda fit: self._route(task.request, tried, fit),
+        )
+
+    def _leave_stalled(self, task: Task, silent: float, now: Instant) -> bool:
+        """Take a stream that stopped from its node, if another can go on with it."""
+        assert task.node is not None
+        idle = ms_between(task.flowed, now)
+        hung = task.node != self._node and task.pace.silent(min(silent, idle))
+        if not task.next_seq or not (hung or task.pace.stalled(idle)) or not task.delivered.ways:
+            return False
+        if isinstance(self._successor(task, without=(task.node,)), Refusal):
+            return False
+        self._abandon(task, now)
+        what = "the node fell silent" if hung else "the stream stopped"
+        self._move_on(task, Fault(FaultCode.PEER_LOST, f"{what} for {idle:.0f} ms"), now)
+        return True
 
     def _none_left(self, task: Task, refusal: Refusal) -> None:
         """Nobody is left in this round: wait for those that may recover, or give up."""
@@ -259,8 +278,7 @@ class Origin:
             self._out.start_timer(RETRY, task.task, wait)
 
     def _move_on(self, task: Task, fault: Fault, now: Instant) -> None:
-        """The attempt is over without an answer: another node, or the end."""
-        begun = task.next_seq > 0
+        """The attempt is over without an end of the answer: another node, or the end."""
         if task.node is not None:
             task.tried.append(task.node)
         task.node = None
@@ -268,7 +286,13 @@ class Origin:
         task.held = {}
         for kind in (WATCH, GAP):
             self._out.stop_timer(kind, task.task)
-        if begun or fault.code not in RETRYABLE or task.attempt >= limits.ATTEMPTS:
+        if task.delivered.finish:
+            self._finish(task, task.delivered.usage(), Timings())
+        elif (
+            (task.begun and not task.delivered.ways)
+            or fault.code not in RETRYABLE
+            or task.attempt >= limits.ATTEMPTS
+        ):
             self._end_failed(task, fault)
         else:
             self._out.tell("task.moved", fault.detail, task=task.task)
@@ -283,22 +307,35 @@ class Origin:
                     raise PeerFault(
                         f"chunk of choice {current.chunk.choice}, which nobody asked for"
                     )
-                task.next_seq += 1
-                self._out.put(EmitChunk(task.task, current.chunk))
+                self._emit(task, current.chunk, now)
                 current = task.held.pop(task.next_seq, None) if task.held else None
                 continue
             if node != self._node:
                 self._out.send(node, Lane.INTERACTIVE, TaskDone(task.task, task.attempt))
             if isinstance(current, TaskEnded):
-                self.counts.finished += 1
-                self._out.put(FinishTask(task.task, current.usage, current.timings))
-                self._forget(task)
+                self._finish(task, current.usage, current.timings)
             else:
-                self._move_on(task, _fault(current), now)
+                self._move_on(task, fault_of(current), now)
             return
         if task.known_items and task.known_items <= task.next_seq:
             task.known_items = 0
             self._out.stop_timer(GAP, task.task)
+
+    def _emit(self, task: Task, chunk: Chunk, now: Instant) -> None:
+        first, task.next_seq = not task.next_seq, task.next_seq + 1
+        if first:
+            self._start_watch(task)  # it is watched more closely from now on
+        else:
+            task.pace.item(ms_between(task.flowed, now))
+        task.flowed = now
+        task.begun = True
+        task.delivered.add(chunk)
+        self._out.put(EmitChunk(task.task, chunk))
+
+    def _finish(self, task: Task, usage: Usage, timings: Timings) -> None:
+        self.counts.finished += 1
+        self._out.put(FinishTask(task.task, usage, timings))
+        self._forget(task)
 
     def _stale(self, node: NodeId, reply: Reply) -> None:
         """Somebody still works on what nobody here waits for."""
@@ -329,7 +366,7 @@ class Origin:
             self._out.send(task.node, Lane.INTERACTIVE, ask)
 
     def _start_watch(self, task: Task) -> None:
-        wait = limits.STALL_PROBE_MS if task.accepted else limits.SUBMIT_RETRY_MS
+        wait = task.probe_ms if task.accepted else limits.SUBMIT_RETRY_MS
         self._out.start_timer(WATCH, task.task, wait)
 
     def _end_failed(self, task: Task, fault: Fault) -> None:
@@ -354,12 +391,3 @@ class Origin:
                 assert self._out.timer_runs(RETRY, task.task), "a task that nobody looks after"
             elif task.node != self._node:
                 assert self._out.timer_runs(WATCH, task.task), "a remote task unwatched"
-
-
-def _fault(told: TaskRefused | TaskFailed) -> Fault:
-    """A fault from the wire; a code from a later version counts as a bug over there."""
-    param = told.param if isinstance(told, TaskFailed) else ""
-    try:
-        return Fault(FaultCode(told.code), told.detail, told.retry_after_ms, param)
-    except ValueError:
-        return Fault(FaultCode.INTERNAL, f"{told.code}: {told.detail}", told.retry_after_ms)

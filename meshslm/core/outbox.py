@@ -10,6 +10,8 @@ Rules:
 
 from __future__ import annotations
 
+from math import ceil
+
 from meshslm.core.events import Effect, Lane, Send, StartTimer, StopTimer, Tell, TimerKey
 from meshslm.ids import NodeId, TaskId
 from meshslm.wire.codec import encode
@@ -50,11 +52,11 @@ class Outbox:
         self._effects.append(Tell(topic, detail, peer, task))
 
     def start_timer(self, kind: str, subject: str, after_ms: float) -> None:
-        """Fire once after `after_ms`; replaces the timer of the same name."""
+        """Fire once after `after_ms` at least; replaces the timer of the same name."""
         self._generation += 1
         key = TimerKey(kind, subject)
         self._timers[key] = self._generation
-        self._effects.append(StartTimer(key, self._generation, max(0, int(after_ms))))
+        self._effects.append(StartTimer(key, self._generation, max(0, ceil(after_ms))))
 
     def stop_timer(self, kind: str, subject: str) -> None:
         """Forget a timer, if it runs."""

@@ -40,6 +40,8 @@ class TaskCounts:
     active: int
     retried: int
     """Attempts after a first one."""
+    continued: int
+    """Attempts that went on behind tokens which the client had."""
     served: int
     """Runs begun on this node, for whomever."""
     refused: int

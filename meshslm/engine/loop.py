@@ -316,7 +316,8 @@ class Worker:
             token = run.draw(sample.choice, row, best)
             chunk = run.take(sample.choice, token, row, self._model.vocabulary)
             if not run.first_token:
-                chunk = replace(chunk, queue_ms=(run.admitted - run.arrived) * 1000)
+                waited_ms = (run.admitted - run.arrived) * 1000
+                chunk = replace(chunk, queue_ms=waited_ms, prompt_tokens=len(run.prompt))
             self._reports.append(Produced(run.id, chunk))
             if chunk.finish or guess[place : place + 1] != [token]:
                 return place

@@ -307,19 +307,25 @@ class Intake:
             for choice in choices:
                 if choice.output.thinking:
                     choice.forced = list(self._end_of_thoughts)
-        if request.delivered:
-            self._resume(run, request.delivered)
+        delivered = self._delivered(request)
+        if delivered:
+            self._resume(run, delivered)
         return run
 
-    def _resume(self, run: Run, packed: bytes) -> None:
-        """Bring a run to where it was after the tokens that its client has."""
-        if len(packed) % 4:
+    def _delivered(self, request: TaskRequest) -> list[int]:
+        """Tokens of the answer that the client has; another model's words in our tokens."""
+        if request.begun:
+            return self._vocabulary.tokens(request.begun, special=False)
+        if len(request.delivered) % 4:
             raise RequestFault(
                 FaultCode.BAD_REQUEST,
-                f"{len(packed)} bytes of delivered tokens, which have 4 each",
+                f"{len(request.delivered)} bytes of delivered tokens, which have 4 each",
                 param="delivered",
             )
-        delivered = [token for (token,) in struct.iter_unpack("<I", packed)]
+        return [token for (token,) in struct.iter_unpack("<I", request.delivered)]
+
+    def _resume(self, run: Run, delivered: list[int]) -> None:
+        """Bring a run to where it was after the tokens that its client has."""
         if len(run.choices) != 1 or len(delivered) >= run.most:
             raise RequestFault(
                 FaultCode.BAD_REQUEST,

@@ -71,6 +71,7 @@ class Told:
             profile=self.route.profile,
             route=self.route.reason,
             attempts=self._attempts,
+            continued=self.route.continued,
             ttft_ms=None if self.ttft_ms is None else round(self.ttft_ms, 3),
             queue_ms=round(timings.queue_ms, 3),
             prefill_ms=round(timings.prefill_ms, 3),
@@ -87,6 +88,8 @@ class Told:
             headers["x-meshslm-profile"] = printable(self.route.profile)
             headers["x-meshslm-route"] = printable(self.route.reason)
             headers["x-meshslm-attempts"] = str(self._attempts)
+            if self.route.continued:
+                headers["x-meshslm-continued"] = self.route.continued
         if self.ttft_ms is not None:
             headers["x-meshslm-ttft-ms"] = f"{self.ttft_ms:.1f}"
         if self.queue_ms is not None:

@@ -138,6 +138,8 @@ class _Views:
         yield _gauge("runs_served", "Runs begun here, for any node.", [], [((), counts.served)])
         yield _gauge("runs_refused", "Runs refused here.", [], [((), counts.refused)])
         yield _gauge("tasks_retried", "Attempts after a first.", [], [((), counts.retried)])
+        told = "Answers gone on with elsewhere."
+        yield _gauge("tasks_continued", told, [], [((), counts.continued)])
 
 
 Samples = list[tuple[tuple[str, ...], float]]

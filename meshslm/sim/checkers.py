@@ -11,8 +11,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from meshslm.core.continuation import TOKEN_BYTES
 from meshslm.core.events import EmitChunk, FinishTask, RouteChosen
 from meshslm.core.views import PeerView
 from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId, TaskId
@@ -50,6 +51,14 @@ class Violations:
 
 
 # --- tasks --------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an answer, from its token `start` on, and the attempt that made it."""
+
+    start: int
+    route: RouteChosen
+
+
 @dataclass(slots=True)
 class TaskRecord:
     """One task as its client saw it."""
@@ -69,6 +78,8 @@ class TaskRecord:
     outcome: str = ""
     """`answered`, `failed`, `cancelled` by its client, or `orphaned`: its own node died."""
     code: str = ""
+    parts: list[Part] = field(default_factory=list)
+    """Who said it, one behind the other."""
     tokens: list[list[int]] = field(default_factory=list)
     texts: list[list[str]] = field(default_factory=list)
     finishes: list[str] = field(default_factory=list)
@@ -85,7 +96,8 @@ class Answer:
     """What a node must say to a request: the scripted engine leaves nothing to chance."""
 
     tokens: tuple[int, ...]
-    text: str
+    pieces: tuple[str, ...]
+    """The text of each token."""
     finish: str
 
 
@@ -94,7 +106,10 @@ Expected = Callable[[SimNode, str, TaskRequest, int], Answer]
 
 
 class TaskChecker:
-    """Every task ends exactly once, with every token of one attempt, in order."""
+    """Every task ends exactly once, with every token of its attempts, in order.
+
+    What one attempt began another may go on with, from the token on that the client waits for.
+    """
 
     def __init__(
         self, violations: Violations, find: Callable[[NodeId], SimNode], expected: Expected
@@ -152,8 +167,12 @@ class TaskChecker:
             self._wrong(record.task, now, f"lost: no end after {waited:.1f} s", "task lost")
 
     def _routed(self, record: TaskRecord, route: RouteChosen, now: Instant) -> None:
-        if record.first_chunk is not None:
-            self._wrong(record.task, now, "moved to another node after its first token")
+        begun = record.first_chunk is not None
+        if begun != bool(route.continued):
+            how = route.continued or "nothing"
+            self._wrong(record.task, now, f"goes on in {how}, and {begun=}")
+        start = len(record.tokens[0])
+        record.parts = [*(part for part in record.parts if part.start < start), Part(start, route)]
         if route.attempt <= record.attempts:
             self._wrong(record.task, now, f"attempt {route.attempt} after {record.attempts}")
         record.attempts = route.attempt
@@ -189,13 +208,27 @@ class TaskChecker:
             told = effect.usage.completion_tokens
             self._wrong(record.task, now, f"usage says {told} tokens, {count} came", "tokens")
 
+    def _due(self, record: TaskRecord, choice: int) -> Answer:
+        """What the nodes that answered must have said, one behind the other."""
+        tokens: tuple[int, ...] = ()
+        pieces: tuple[str, ...] = ()
+        finish = ""
+        for part in record.parts:
+            request = replace(record.request, delivered=bytes(TOKEN_BYTES * part.start))
+            server = self._find(part.route.node)
+            said = self._expected(server, part.route.profile, request, choice)
+            tokens = (*tokens[: part.start], *said.tokens[part.start :])
+            pieces = (*pieces[: part.start], *said.pieces[part.start :])
+            finish = said.finish
+        return Answer(tokens, pieces, finish)
+
     def _compare(self, record: TaskRecord, choice: int, answer: Answer, now: Instant) -> None:
         tokens = tuple(record.tokens[choice])
         if tokens != answer.tokens:
             where = first_difference(tokens, answer.tokens)
             detail = f"{len(tokens)} tokens of {len(answer.tokens)}, different from {where} on"
             self._wrong(record.task, now, f"choice {choice}: {detail}", "tokens")
-        elif "".join(record.texts[choice]) != answer.text:
+        elif "".join(record.texts[choice]) != "".join(answer.pieces):
             self._wrong(record.task, now, f"choice {choice}: the text differs", "tokens")
         elif record.finishes[choice] != answer.finish:
             said = record.finishes[choice] or "nothing"

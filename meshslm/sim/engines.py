@@ -77,7 +77,7 @@ class Engines:
     def expected(self, node: SimNode, profile: str, request: TaskRequest, choice: int) -> Answer:
         """What a node must say, by a profile, to a request, in one choice."""
         said = answer(_filled(node, profile, request), choice)
-        return Answer(said.tokens, said.text, said.finish)
+        return Answer(said.tokens, said.pieces, said.finish)
 
     # --- processes ------------------------------------------------------------------------------
     def booted(self, node: SimNode) -> None:

@@ -216,6 +216,8 @@ class TaskRequest:
     delivered: Annotated[bytes, Tag(24, most=4 * limits.DELIVERED_TOKENS)] = b""
     """Tokens of the answer that the client has already, 32 bits each, little-endian: the answer
     goes on behind them, and usage counts them."""
+    begun: Annotated[str, Tag(25, most=limits.PROMPT_BYTES)] = ""
+    """The same as text, where the tokens are another model's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +275,8 @@ class Chunk:
     """In the first chunk of a run: how long it had waited before it began."""
     stopped: Annotated[str, Tag(12, most=limits.STOP_BYTES)] = ""
     """Beside the finish `stop`: the stop string that was met, if one was."""
+    prompt_tokens: Annotated[int, Tag(13, most=COUNT)] = 0
+    """In the first chunk of a run: tokens of its prompt, for whoever never hears its end."""
 
 
 @dataclass(frozen=True, slots=True)

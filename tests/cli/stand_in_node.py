@@ -143,7 +143,15 @@ STATUS: StatusReply = StatusReply(
     peers_alive=1,
     leaving=False,
     tasks=TaskCountsInfo(
-        arrived=9, finished=6, failed=1, cancelled=1, active=1, retried=2, served=4, refused=0
+        arrived=9,
+        finished=6,
+        failed=1,
+        cancelled=1,
+        active=1,
+        retried=2,
+        continued=1,
+        served=4,
+        refused=0,
     ),
     loads=[LOAD],
 )

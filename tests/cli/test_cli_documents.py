@@ -69,7 +69,7 @@ def test_metrics_are_those_that_there_are() -> None:
         addresses=(),
         peers_alive=0,
         leaving=False,
-        tasks=TaskCounts(0, 0, 0, 0, 0, 0, 0, 0),
+        tasks=TaskCounts(0, 0, 0, 0, 0, 0, 0, 0, 0),
         loads=(load,),
     )
     text = Meters(version="1", status=lambda: status, peers=tuple).text().decode()

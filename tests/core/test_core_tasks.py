@@ -353,13 +353,12 @@ def test_death_before_the_first_item_moves_the_task(trio_of: Mesh) -> None:
     assert trio_of.boxes[NodeId("a")].core.status(trio_of.now).tasks.retried == 1
 
 
-def test_death_after_the_first_item_is_told_to_the_client(trio_of: Mesh) -> None:
-    ask(trio_of, "a", "coder")
-    first = trio_of.effects("a", RouteChosen)[0].node
-    produce(trio_of, first, "half")
-    trio_of.break_link("a", first)
-    assert fault(trio_of).code is FaultCode.PEER_LOST
-    assert len(trio_of.effects("a", RouteChosen)) == 1
+def test_death_in_the_middle_is_told_to_the_client_where_nobody_can_go_on(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    produce(pair, "b", "half")
+    pair.break_link("a", "b")
+    assert fault(pair).code is FaultCode.PEER_LOST
+    assert len(pair.effects("a", RouteChosen)) == 1
 
 
 def test_a_refusal_moves_the_task(trio_of: Mesh) -> None:

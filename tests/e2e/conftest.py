@@ -19,7 +19,7 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from meshslm.cli.demo_nodes import RunningNode, RunningNodes, plan_nodes
+from meshslm.cli.demo_nodes import ROLES, Roles, RunningNode, RunningNodes, plan_nodes
 from meshslm.cli.reach import readiness
 from meshslm.client import Client
 from meshslm.settings import Settings, default_directories, effective
@@ -161,9 +161,9 @@ class Mesh:
             }
 
 
-def begin_mesh(nodes: RunningNodes, folder: Path, models_dir: Path) -> Mesh:
+def begin_mesh(nodes: RunningNodes, folder: Path, models_dir: Path, roles: Roles = ROLES) -> Mesh:
     """Start three nodes, and return when all know each other."""
-    nodes.start(plan_nodes(small_settings(models_dir), folder, None))
+    nodes.start(plan_nodes(small_settings(models_dir), folder, None, roles))
     mesh = Mesh(nodes)
     for node in nodes.nodes:
         nodes.wait_until("ready", partial(is_ready, node.plan.url), START_SECONDS)

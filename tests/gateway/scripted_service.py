@@ -224,7 +224,7 @@ class ScriptedService:
             addresses=(SELF.address,),
             peers_alive=1,
             leaving=False,
-            tasks=TaskCounts(9, 5, 1, 2, 1, 4, 6, 3),
+            tasks=TaskCounts(9, 5, 1, 2, 1, 4, 1, 6, 3),
             loads=SELF.loads,
         )
 

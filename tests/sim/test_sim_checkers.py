@@ -28,7 +28,7 @@ TASK = TaskId("t" * 32)
 NODE = SimNode(0, NodeId("here"), Chance.from_int(1), Line(0.01))
 SERVER = SimNode(1, NodeId("there"), Chance.from_int(2), Line(0.01))
 NOW = Instant(1000)
-ANSWER = Answer((1, 2, 3), "abc", "stop")
+ANSWER = Answer((1, 2, 3), ("a", "b", "c"), "stop")
 
 
 def route(attempt: int = 1) -> RouteChosen:
@@ -57,6 +57,19 @@ def judge(effects: list[ClientEffect], at: SimNode = NODE) -> dict[str, int]:
         checker.effect(at, effect, NOW)
     checker.at_end(NOW)
     return violations.counts
+
+
+def test_what_one_began_another_goes_on_with() -> None:
+    moved = replace(route(2), continued="tokens")
+    begun: list[ClientEffect] = [route(), chunk(1, "a"), moved]
+    assert judge([*begun, *GOOD[2:]]) == {}
+    assert judge([*begun, chunk(3, "c", "stop"), finish(2)]) == {"tokens": 1}  # one is lost
+    assert judge([*begun, chunk(1, "a"), *GOOD[2:4], finish(4)]) == {"tokens": 1}  # one is doubled
+
+
+def test_an_answer_that_begins_anew_behind_its_first_token() -> None:
+    assert judge([route(), chunk(1, "a"), route(2), *GOOD[1:]])["task"] == 1
+    assert judge([replace(route(), continued="tokens"), *GOOD[1:]])["task"] == 1
 
 
 def test_a_good_answer_is_good() -> None:

@@ -1,0 +1,83 @@
+"""A task that entered at this node: the client's question, and how far its answer is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshslm import limits
+from meshslm.core.continuation import Delivered, Pace
+from meshslm.core.route import Candidate
+from meshslm.core.serving import Item
+from meshslm.errors import FaultCode
+from meshslm.ids import Instant, NodeId, TaskId
+from meshslm.wire.messages import TaskFailed, TaskRefused, TaskRequest, TaskSubmit
+
+
+@dataclass(slots=True)
+class Fault:
+    """The newest reason why a task has no answer yet."""
+
+    code: FaultCode
+    detail: str
+    retry_after_ms: int = 0
+    param: str = ""
+
+
+@dataclass(slots=True)
+class Task:
+    """One question of a local client."""
+
+    task: TaskId
+    request: TaskRequest
+    deadline: Instant
+    attempt: int = 0
+    node: NodeId | None = None
+    former: Candidate | None = None
+    """Whom the present or last attempt went to."""
+    submit: TaskSubmit | None = None
+    heard: Instant = Instant(0)
+    flowed: Instant = Instant(0)
+    """When the last item came."""
+    accepted: bool = False
+    next_seq: int = 0
+    known_items: int = 0
+    """Items that the stream is known to have."""
+    held: dict[int, Item] = field(default_factory=dict)
+    tried: list[NodeId] = field(default_factory=list)
+    rounds: int = 0
+    fault: Fault | None = None
+    begun: bool = False
+    """The client has something already."""
+    pace: Pace = field(default_factory=Pace)
+    delivered: Delivered = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.delivered = Delivered(self.request)
+
+    @property
+    def probe_ms(self) -> int:
+        """How long its stream may be silent until it is asked for more."""
+        flows = self.next_seq and self.delivered.ways
+        return limits.STREAM_PROBE_MS if flows else limits.STALL_PROBE_MS
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the tasks so far."""
+
+    arrived: int = 0
+    finished: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    retried: int = 0
+    continued: int = 0
+    """Went on elsewhere after their first token."""
+
+
+def fault_of(told: TaskRefused | TaskFailed) -> Fault:
+    """A fault from the wire; a code from a later version counts as a bug over there."""
+    param = told.param if isinstance(told, TaskFailed) else ""
+    try:
+        return Fault(FaultCode(told.code), told.detail, told.retry_after_ms, param)
+    except ValueError:
+        return Fault(FaultCode.INTERNAL, f"{told.code}: {told.detail}", told.retry_after_ms)
