@@ -77,6 +77,10 @@ bench-engine: setup ## measure the engine alone, and llama.cpp's server if it is
 llama-server: ## compile llama.cpp's own server, for bench-engine; about 10 minutes, once
 	@"$(PYTHON)" -m scripts.llama_server
 
+.PHONY: bench-mesh
+bench-mesh: setup ## measure how soon a simulated mesh notices, and what it costs
+	@$(BIN)/python -m bench mesh sim
+
 # --- paperwork ----------------------------------------------------------------------------------
 .PHONY: changelog
 changelog: setup ## show what the next release would say

@@ -17,6 +17,7 @@ from bench import (
     bench_forms,
     bench_hop,
     bench_lifecycle,
+    bench_mesh,
     bench_neighbour,
     bench_operations,
     bench_run,
@@ -106,6 +107,12 @@ SECTIONS: dict[str, Section] = {
         "Three daemons as three processes, caches warm.",
         0.5,
         bench_run.measure,
+    ),
+    "mesh": Section(
+        "The mesh",
+        "Production cores in the simulator, without requests. Times are virtual.",
+        1,
+        bench_mesh.measure,
     ),
     "sim": Section(
         "The simulator",
