@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.routing import Route
@@ -41,7 +42,7 @@ def test_routes() -> None:
 def test_headers_and_fields() -> None:
     text = section("What comes back")
     told = Told(0.0)
-    told.chosen(route())
+    told.chosen(replace(route(), continued="tokens"))
     told.first_token(0.5, 4.0)
     headers = {*told.headers(), "x-request-id"}
     assert set(re.findall(r"^\| `(x-[a-z-]+)`", text, re.MULTILINE)) == headers
