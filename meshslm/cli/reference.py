@@ -36,7 +36,7 @@ With `--json` a command prints one JSON document on stdout. Its shape is kept wi
 version: keys may be added, none is renamed or removed. Durations end in `_ms` or `_s`; what was not
 measured is `null`. Where a command fails, stdout is empty and the reason is on stderr, as without
 `--json`; `doctor`, `sim run`, `sim swarm`,
-`sim compare` and `sim replay` print their document also when a check fails, and end with 1.
+`sim compare`, `sim plot` and `sim replay` print their document also when a check fails, and end with 1.
 
 """
 
@@ -86,6 +86,7 @@ JSON_KEYS: Final = {
     ),
     "profiles show": "as an item of `profiles list`",
     "sim compare": "a b seeds failed_a failed_b figures",
+    "sim plot": "ok path moments",
     "sim replay": (
         "ok recorded_by replayed_by reason texts events seconds effects missing after_gap crash "
         "parting"

@@ -9,6 +9,7 @@ import click
 from meshslm.cli.failures import DONE, FAILED
 from meshslm.cli.screen import console, json_option, print_json
 from meshslm.cli.sim_many import compare, swarm
+from meshslm.cli.sim_plot import plot
 from meshslm.cli.sim_replay import replay
 from meshslm.cli.steps import Steps
 
@@ -22,7 +23,7 @@ def sim() -> None:
     """
 
 
-for command in (swarm, compare, replay):
+for command in (swarm, compare, plot, replay):
     sim.add_command(command)
 
 

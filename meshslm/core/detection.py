@@ -95,7 +95,7 @@ class Detection:
         self._watches.pop(node, None)
         self._doubted.pop(node, None)
         for errand in self._errands.pop(node, ()):
-            self._out.send(errand.asker, Lane.CONTROL, Probed(node, errand.nonce))
+            self._report(errand, node)
 
     def listen(self, peer: Peer, interval_ms: int, now: Instant) -> None:
         """Look at a peer whose presence is late; one comes each `interval_ms` at least."""
@@ -113,9 +113,7 @@ class Detection:
     def on_pong(self, peer: Peer, pong: Pong, now: Instant) -> None:
         """The peer is there: to us, and to whoever asked us to try."""
         for errand in self._errands.pop(peer.node, ()):
-            self._out.send(
-                errand.asker, Lane.CONTROL, Probed(peer.node, errand.nonce, reached=True)
-            )
+            self._report(errand, peer.node, reached=True)
         self._health.better()
         watch = self._doubted.get(peer.node)
         if watch is not None:
@@ -253,11 +251,16 @@ class Detection:
                     self._look_at(watch, now)
                 return
 
+    def _report(self, errand: Errand, about: NodeId, *, reached: bool = False) -> None:
+        """Tell who asked, unless its own link has gone meanwhile."""
+        if errand.asker in self._watches:
+            self._out.send(errand.asker, Lane.CONTROL, Probed(about, errand.nonce, reached=reached))
+
     def _give_up_errands(self, now: Instant) -> None:
         for node, errands in list(self._errands.items()):
             old = [e for e in errands if ms_between(e.since, now) >= limits.PROBE_WAIT_MS]
             for errand in old:
-                self._out.send(errand.asker, Lane.CONTROL, Probed(node, errand.nonce))
+                self._report(errand, node)
             if len(old) == len(errands):
                 del self._errands[node]
             elif old:

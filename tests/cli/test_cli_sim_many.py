@@ -133,3 +133,17 @@ def test_a_folder_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
     shown = run(*words, "--keep", str(file))
     assert shown.code == 1
     assert "cannot write" in shown.err
+
+
+def test_a_run_is_drawn(run: Run, tmp_path: Path) -> None:
+    scenario, page = tmp_path / "small.toml", tmp_path / "run.html"
+    scenario.write_text(SMALL)
+    words = ("sim", "plot", str(page), "--scenario", str(scenario))
+    told = run(*words, "--json")
+    assert told.code == 0
+    assert set(told.json) == documented_keys("sim plot")
+    assert page.read_text().startswith("<!doctype html>")
+    assert "moments" in run(*words).out
+    assert run("sim", "plot", str(tmp_path / "run.gif")).code == 2
+    nowhere = run("sim", "plot", str(tmp_path / "no" / "run.html"), *words[3:])
+    assert (nowhere.code, "cannot write" in nowhere.err) == (1, True)

@@ -167,7 +167,7 @@ def test_client_dependencies_are_light() -> None:
 
 
 def test_what_is_imported_is_declared(sources: list[Source]) -> None:
-    known = declared(None) | declared("node") | declared("engine")
+    known = declared(None) | declared("node") | declared("engine") | declared("plot")
     owners = packages_distributions()
     undeclared = {
         f"{source.path}: {name}"
