@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from meshslm import __version__
+from meshslm.adapters.signing import verify
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import Effect, Event
@@ -31,7 +32,7 @@ from meshslm.daemon.recording import (
 from meshslm.ids import MICROSECONDS_PER_MS, Instant
 from meshslm.sim.node import Core
 
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {}
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {"verify": verify}
 """What a configuration may hold that is code, by name."""
 
 OnStep = Callable[[int, Step, Event, list[Effect]], None]

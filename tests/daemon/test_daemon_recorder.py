@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from meshslm import limits
 from meshslm.adapters.memory_link import MemoryNetwork
+from meshslm.adapters.signing import verify
 from meshslm.chance import Chance
+from meshslm.core.certificates import Credentials
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import (
     BytesReceived,
@@ -33,6 +35,7 @@ from meshslm.daemon.redaction import without_texts
 from meshslm.errors import FaultCode, OurFault, PeerFault
 from meshslm.ids import Instant, NodeId, RunId, TaskId
 from meshslm.sim.replay import replay
+from meshslm.wire.admission import Credential, Signed
 from meshslm.wire.codec import UnknownKind, decode, encode
 from meshslm.wire.messages import (
     ChatMessage,
@@ -252,6 +255,24 @@ def test_a_line_without_end_is_refused() -> None:
     data = gzip.compress(b"x" * (limits.RECORDING_LINE_BYTES + 1))
     with pytest.raises(OurFault, match="a line of more"):
         replay(data)
+
+
+def test_a_member_of_a_private_mesh_is_made_again() -> None:
+    signed = Signed(b"certificate", b"signature")
+    credentials = Credentials(b"mesh", Credential(signed), verify)
+    config = CoreConfig(NodeId("a"), "a", credentials=credentials)
+    data = Recorder(config, b"seed", most_bytes=limits.MIB, texts=False).dump("")
+    made: list[CoreConfig] = []
+
+    class Member(Babbler):
+        def __init__(self, config: CoreConfig, chance: Chance) -> None:
+            made.append(config)
+
+    assert replay(data, make_core=Member).ok
+    assert made == [config]
+    stranger = gzip.decompress(data).replace(b'"verify":"verify"', b'"verify":"open"')
+    with pytest.raises(OurFault, match="open"):
+        replay(gzip.compress(stranger))
 
 
 def test_kinds_are_told_in_short() -> None:
