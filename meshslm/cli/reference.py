@@ -35,8 +35,8 @@ Shell completion: `eval "$(_MESHSLM_COMPLETE=bash_source meshslm)"` in `~/.bashr
 With `--json` a command prints one JSON document on stdout. Its shape is kept within a major
 version: keys may be added, none is renamed or removed. Durations end in `_ms` or `_s`; what was not
 measured is `null`. Where a command fails, stdout is empty and the reason is on stderr, as without
-`--json`; `doctor`, `sim run`, `sim swarm`,
-`sim compare`, `sim plot` and `sim replay` print their document also when a check fails, and end with 1.
+`--json`; `doctor`, `sim run`, `sim swarm`, `sim compare`, `sim plot` and `sim replay` print their
+document also when a check fails, and end with 1.
 
 """
 
