@@ -116,6 +116,10 @@ often too, so one that hangs is being looked at within a second in 98 of 100 cas
 PROBE_AGAIN_MS: Final = 100
 """Between two pings to a peer that is being looked at: 25 before it is given up."""
 
+PINGS_AT_ONCE: Final = 32
+"""Peers pinged so often; where more are being looked at each is pinged more rarely, yet still often
+enough to have missed `PINGS_UNANSWERED` when it is to be given up."""
+
 PROBE_WAIT_MS: Final = 300
 """Silence after a first ping before others are asked to try: three times a LAN's worst answer.
 More where the measured round trip says so."""
@@ -152,7 +156,9 @@ NEWS: Final = 16
 """Pieces of news in one message, about 60 bytes each; we send at most half as many."""
 
 NEWS_REPEATS: Final = 3
-"""Times that a piece of news is handed on, for each doubling of the mesh."""
+"""Times that a piece of news is handed on, and once more for each doubling of the mesh: less than
+SWIM's multiple, as urgent news was sent to `FANOUT` others at once already, and each node finds the
+silent among its links by itself."""
 
 NEWS_KEPT: Final = 256
 """Pieces of news waiting to be handed on; what was sent most often makes room."""

@@ -285,13 +285,13 @@ class Detection:
         patience = self._patience(peer)
         if ms_between(watch.since, now) >= patience:
             self._through_others(watch, patience, now)
-        if not self._given_up(watch, now) and ms_between(watch.pinged, now) >= min(
-            patience, limits.PROBE_AGAIN_MS * self._health.stretch
-        ):
+        if not self._given_up(watch, now) and ms_between(watch.pinged, now) >= self._spacing():
             self._ping_again(watch, now)
 
     def _trust(self, watch: Watch) -> None:
         """The peer was heard."""
+        if watch.suspicion is not None:
+            self._rumours.drop(watch.peer.node)
         watch.since, watch.suspicion = None, None
         del self._doubted[watch.peer.node]
 
@@ -333,7 +333,6 @@ class Detection:
             members = len(self._watches) + 1
             if silence < watch.suspicion.wait_ms(members, self._health.stretch):
                 return False
-            self._rumours.add(News(peer.node, DEAD, peer.boot, watch.counter, self._node))
             self._lost(peer, f"silent for {silence / 1000:.1f} s", now)
             return True
         if silence < limits.LINK_SILENCE_MS * self._health.stretch:
@@ -354,6 +353,14 @@ class Detection:
         self._nonce += 1
         peer.ping_nonce, peer.ping_sent = self._nonce, now
         self._out.send(peer.node, Lane.CONTROL, Ping(self._nonce, self._ride()))
+
+    def _spacing(self) -> float:
+        """Milliseconds between two pings to one of those that are being looked at.
+
+        Where half of a mesh is cut off many are, and pings to all of them would be a flood.
+        """
+        crowd = -(-len(self._doubted) // limits.PINGS_AT_ONCE)
+        return min(limits.PROBE_AGAIN_MS * crowd, limits.PROBE_WAIT_MS)
 
     def _patience(self, peer: Peer) -> float:
         """How long an answer of this peer may take before others are asked."""

@@ -1,11 +1,11 @@
 """News waiting to be handed on: each piece a bounded number of times, the least told first.
 
 Source: SWIM (Das, Gupta, Motivala 2002): what rides on messages that go out anyway reaches all of
-n nodes when each hands it on a small multiple of log n times.
+n nodes when each hands it on about log n times.
 
 Rules:
 - Of one node there is one piece: the last that was added.
-- Nothing is handed on more than `NEWS_REPEATS` times for each doubling of the mesh.
+- Nothing is handed on more than `NEWS_REPEATS` times, and once more for each doubling of the mesh.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PER_MESSAGE = limits.NEWS // 2
 
 def repeats(members: int) -> int:
     """How often a piece of news is handed on by each node of a mesh of so many."""
-    return limits.NEWS_REPEATS * max(1, ceil(log2(members + 1)))
+    return limits.NEWS_REPEATS + ceil(log2(members + 1))
 
 
 class Rumours:
@@ -41,6 +41,10 @@ class Rumours:
         if news.node not in waiting and len(waiting) >= limits.NEWS_KEPT:
             del waiting[max(waiting, key=lambda node: waiting[node][0])]
         waiting[news.node] = (0, news)
+
+    def drop(self, node: NodeId) -> None:
+        """What was to be said of a node no longer matters here."""
+        self._waiting.pop(node, None)
 
     def take(self, members: int) -> tuple[News, ...]:
         """What rides on the next message in a mesh of `members`."""

@@ -60,7 +60,7 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         ("after 2.5 seconds of silence where three", limits.SUSPICION_MS == 2500),
         ("after 4 seconds where nobody has", limits.SUSPICION_MOST_MS == 4000),
         ("only its link, after 6 seconds", limits.LINK_SILENCE_MS == 6000),
-        ("three for each doubling of the mesh", limits.NEWS_REPEATS == 3),
+        ("three, and one more for each doubling", limits.NEWS_REPEATS == 3),
         ("silent for two seconds is probed", limits.STALL_PROBE_MS == 2000),
         ("freed after 30 seconds", limits.LINGER_MS == 30_000),
         (f"the protocol id `{PROTOCOL_ID}`", True),
