@@ -197,12 +197,10 @@ class TaskChecker:
         if route is None:
             self._wrong(record.task, now, "finished before anybody was chosen")
             return
-        server = self._find(route.node)
-        if server.hostile:
+        if any(self._find(part.route.node).hostile for part in record.parts):
             return
         for choice in range(record.request.choices):
-            answer = self._expected(server, route.profile, record.request, choice)
-            self._compare(record, choice, answer, now)
+            self._compare(record, choice, self._due(record, choice), now)
         count = sum(len(tokens) for tokens in record.tokens)
         if effect.usage.completion_tokens != count:
             told = effect.usage.completion_tokens
