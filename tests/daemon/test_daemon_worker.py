@@ -49,13 +49,13 @@ async def until(fact: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSTOP])
-async def test_a_dead_worker_costs_nobody_a_request_that_had_not_begun(
+async def test_a_dead_worker_costs_nobody_a_request(
     model_path: Path, number: signal.Signals
 ) -> None:
-    """Two have begun and get what they have; those that wait are answered by the next worker."""
+    """Two have begun: the next worker goes on with them, and answers those that wait."""
     async with node(model_path, slots=2) as box, trio.open_nursery() as nursery:
         for _ in range(2):
-            nursery.start_soon(box.ask, "p", LONG, 800)
+            nursery.start_soon(box.ask, "p", LONG, 160)
         await until(lambda: len(begun(box)) == 2)
         for _ in range(4):
             nursery.start_soon(box.ask, "p", "Hello", 4)
@@ -64,14 +64,11 @@ async def test_a_dead_worker_costs_nobody_a_request_that_had_not_begun(
         assert pid is not None
         os.kill(pid, number)
         await until(lambda: all(outcome.over for outcome in box.asked))
-    broken = [outcome for outcome in box.asked if outcome.failed]
-    assert len(broken) == 2
-    for outcome in broken:
-        assert outcome.failed is not None
-        assert outcome.failed.code is FaultCode.WORKER_LOST
-        assert outcome.text, "handed back with what it has"
+    assert not [outcome.failed for outcome in box.asked if outcome.failed]
     assert all(outcome.text for outcome in box.asked)
-    assert box.service.status().tasks.retried >= 4
+    tasks = box.service.status().tasks
+    assert tasks.retried >= 6
+    assert tasks.continued == 2
 
 
 def begun(box: Box[EngineProcess]) -> list[Outcome]:
@@ -96,7 +93,7 @@ async def test_a_worker_that_runs_out_of_memory_says_so_and_costs_no_waiting_req
     """Its limit is drawn close around what it has, so that the next large thing does not fit."""
     async with node(model_path, slots=2) as box, trio.open_nursery() as nursery:
         for _ in range(2):
-            nursery.start_soon(box.ask, "p", LONG, 800)
+            nursery.start_soon(box.ask, "p", LONG, 160)
         await until(lambda: len(begun(box)) == 2)
         pid = box.engines["m"].pid
         assert pid is not None
@@ -109,11 +106,7 @@ async def test_a_worker_that_runs_out_of_memory_says_so_and_costs_no_waiting_req
         assert box.engines["m"].pid not in (None, pid), "there is another worker"
     assert "it ran out of memory" in caplog.text
     first, large, waiting = box.asked[:2], box.asked[2:3], box.asked[3:]
-    for outcome in first:
-        assert outcome.failed is not None
-        assert outcome.failed.code is FaultCode.WORKER_LOST
-        assert "it ran out of memory" in outcome.failed.detail
-        assert outcome.text, "handed back with what it has"
+    assert all(outcome.failed is None and outcome.text for outcome in first), "they went on"
     assert sorted(o.failed is None for o in [*large, *waiting]) == [False, True, True, True]
     (refused,) = (o.failed for o in [*large, *waiting] if o.failed)
     assert refused.code is FaultCode.CONTEXT_OVERFLOW, "asked again, it gets its real answer"
