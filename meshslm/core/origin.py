@@ -271,6 +271,8 @@ class Origin:
             self._end_failed(task, fault or Fault(refusal.code, refusal.detail, 1000, "model"))
         elif fault.code in WAITING_IS_VAIN or task.attempt >= limits.ATTEMPTS:
             self._end_failed(task, fault)
+        elif task.begun and fault.code is FaultCode.NOT_READY:
+            self._end_failed(task, fault)  # it was sent away: its node is not to have it again
         else:
             task.tried = []
             wait = limits.RETRY_WAIT_MS * 2**task.rounds

@@ -175,6 +175,14 @@ def test_a_crashed_engine_goes_on_with_its_own_streams_when_it_is_back(mesh: Mes
     assert told(mesh) == "".join(TALE)
 
 
+def test_a_stream_that_was_sent_away_does_not_come_back(mesh: Mesh) -> None:
+    mesh.add("a", specialist("coder", "code"))
+    ask(mesh)
+    say(mesh, "a", 0, 4)
+    mesh.give("a", RunFailed(RunId(1), FaultCode.NOT_READY, "unloaded by order"))
+    assert failure(mesh).code is FaultCode.NOT_READY
+
+
 # --- stalls -------------------------------------------------------------------------------------
 def flow(mesh: Mesh, node: str, count: int) -> None:
     """A stream of 25 tokens a second."""
