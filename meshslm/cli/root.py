@@ -28,7 +28,10 @@ COMMANDS = {
     "mesh": LazyCommand(
         "meshslm.cli.mesh:mesh", "Make a private mesh, let nodes in, and put them out."
     ),
-    "models": LazyCommand("meshslm.cli.models:models", "Fetch, list and check models; load and unload those of a running node."),
+    "models": LazyCommand(
+        "meshslm.cli.models:models",
+        "Fetch, list and check models; load and unload those of a running node.",
+    ),
     "profiles": LazyCommand("meshslm.cli.profiles:profiles", "List and check specialist profiles."),
     "config": LazyCommand("meshslm.cli.config:config", "Show the settings in effect."),
     "doctor": LazyCommand("meshslm.cli.doctor:doctor", "Check this machine and say what to do."),
