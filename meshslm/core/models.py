@@ -73,7 +73,8 @@ class Models:
             return f"the engine of {name} failed: {model.reason}"
         if model.leaving:
             return f"{name} is being unloaded by order"
-        return "" if model.stage in RESIDENT else self._too_large(model)
+        # Even of one that is loaded: a pinned one that waits may be about to take its place.
+        return self._too_large(model)
 
     def unready(self) -> tuple[str, ...]:
         """What still has to happen before this node is as its settings want it."""
@@ -247,7 +248,8 @@ class Models:
         before, model.held = model.held, True
         why = self._too_large(model)
         for other in self._models.values():
-            if other is not model and (other.pinned or other.stage is Stage.WAITING):
+            waits = other.stage is Stage.WAITING or self._busy(other.name)[1]
+            if other is not model and (other.pinned or waits):
                 lack = self._too_large(other)
                 why = why or (lack and f"{other.name} could not be loaded beside it: {lack}")
         if why:
