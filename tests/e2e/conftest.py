@@ -24,6 +24,10 @@ from meshslm.cli.reach import readiness
 from meshslm.client import Client
 from meshslm.settings import Settings, default_directories, effective
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a shell's background, and what we start would ignore Ctrl-C too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 START_SECONDS = 120.0
 """Three daemons at once on two busy cores."""
 STOP_SECONDS = 20.0
