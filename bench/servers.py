@@ -181,7 +181,8 @@ def _process(
 async def serving(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[Server]:
     """A server as a subprocess, once it answers; the command gets a port."""
     port = str(_free_port())
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+    # A connection that rested longer may be closed by the server just as it is used again.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
     with _process([*command, "--port", port], environment) as process:
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", timeout=600, limits=limits

@@ -207,7 +207,7 @@ class Worker:
 
     def _report(self) -> None:
         idle = self._scheduler.idle
-        reports = self._reports + self._speeds.news(time.monotonic(), self._warm(), idle=idle)
+        reports = self._reports + self._speeds.news(time.monotonic(), self._warm, idle=idle)
         if reports:
             self._pipe.send(reports)
             self._reports = []
