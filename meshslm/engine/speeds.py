@@ -61,9 +61,7 @@ class Speeds:
             wait_s += outlook.rows / self.prefill_tps
         return 1000.0 * wait_s
 
-    def news(
-        self, now: float, look: Callable[[], tuple[int, ...]], *, idle: bool
-    ) -> list[Report]:
+    def news(self, now: float, look: Callable[[], tuple[int, ...]], *, idle: bool) -> list[Report]:
         """What to tell the daemon where it changed: once a second, and when there is no work.
 
         `look` says which runs are warm; it is not asked between.
