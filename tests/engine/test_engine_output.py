@@ -212,13 +212,15 @@ def test_the_cut_does_not_matter(reading: Reading, text: str, cuts: list[int]) -
 
 
 objects = st.dictionaries(
-    st.text(max_size=5),
+    st.text(st.characters(codec="utf-8"), max_size=5),
     st.recursive(
-        st.none() | st.integers() | st.text(max_size=8), lambda s: st.lists(s, max_size=3)
+        st.none() | st.integers() | st.text(st.characters(codec="utf-8"), max_size=8),
+        lambda s: st.lists(s, max_size=3),
     ),
     max_size=3,
 )
-answers = st.text(st.characters(exclude_characters="<{"), max_size=20).map(str.strip)
+TEXT = st.characters(codec="utf-8", exclude_characters="<{")
+answers = st.text(TEXT, max_size=20).map(str.strip)
 
 
 @given(
