@@ -3,7 +3,7 @@
 Membership writes it, routing reads it. It is plain data with the few questions that both ask.
 
 Rules:
-- Only a peer whose hello was heard in this session counts as alive.
+- Only a peer whose hello was heard on its present link counts as alive.
 - What is newest by (boot, number) wins; what is older is ignored.
 """
 

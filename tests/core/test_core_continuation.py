@@ -84,16 +84,6 @@ def failure(mesh: Mesh) -> FailTask:
 
 
 @pytest.fixture
-def twins(mesh: Mesh) -> Mesh:
-    """A asks; B and C have the same file under the same profile."""
-    mesh.add("b", specialist("coder", "code"))
-    mesh.add("c", specialist("coder", "code"))
-    mesh.add("a", bootstrap=("b", "c"))
-    mesh.pass_time(1500)
-    return mesh
-
-
-@pytest.fixture
 def cousins(mesh: Mesh) -> Mesh:
     """A asks; B and C have the domain in common and nothing else."""
     mesh.add("b", specialist("coder", "code"))

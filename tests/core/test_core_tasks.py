@@ -90,25 +90,6 @@ def fault(mesh: Mesh, name: str = "a", task: str = "t1") -> FailTask:
     return end
 
 
-@pytest.fixture
-def pair(mesh: Mesh) -> Mesh:
-    """A asks; B hosts code."""
-    mesh.add("b", specialist("coder", "code"))
-    mesh.add("a", bootstrap=("b",))
-    mesh.pass_time(1500)
-    return mesh
-
-
-@pytest.fixture
-def trio_of(mesh: Mesh) -> Mesh:
-    """A asks; B and C both host code."""
-    mesh.add("b", specialist("coder", "code"))
-    mesh.add("c", specialist("coder", "code"))
-    mesh.add("a", bootstrap=("b", "c"))
-    mesh.pass_time(1500)
-    return mesh
-
-
 # --- the straight way ---------------------------------------------------------------------------
 def test_a_local_specialist_answers(mesh: Mesh) -> None:
     mesh.add("a", specialist("coder", "code"))
@@ -191,12 +172,12 @@ def test_the_last_turn_of_the_user_decides(mesh: Mesh) -> None:
     assert mesh.effects("a", RouteChosen)[0].node == "b"
 
 
-def test_the_less_busy_of_two_is_chosen(trio_of: Mesh) -> None:
+def test_the_less_busy_of_two_is_chosen(twins: Mesh) -> None:
     for number in range(SLOTS + 1):
-        ask(trio_of, "a", "coder@b", task=f"busy{number}")
-    trio_of.pass_time(1500)
-    ask(trio_of, "a", "coder")
-    assert trio_of.effects("a", RouteChosen)[-1].node == "c"
+        ask(twins, "a", "coder@b", task=f"busy{number}")
+    twins.pass_time(1500)
+    ask(twins, "a", "coder")
+    assert twins.effects("a", RouteChosen)[-1].node == "c"
 
 
 # --- queue and refusal --------------------------------------------------------------------------
@@ -340,17 +321,17 @@ def test_chunks_of_a_choice_nobody_asked_for_end_the_link(pair: Mesh) -> None:
 
 
 # --- moving on ----------------------------------------------------------------------------------
-def test_death_before_the_first_item_moves_the_task(trio_of: Mesh) -> None:
-    ask(trio_of, "a", "coder")
-    first = trio_of.effects("a", RouteChosen)[0].node
-    trio_of.break_link("a", first)
-    second = trio_of.effects("a", RouteChosen)[1]
+def test_death_before_the_first_item_moves_the_task(twins: Mesh) -> None:
+    ask(twins, "a", "coder")
+    first = twins.effects("a", RouteChosen)[0].node
+    twins.break_link("a", first)
+    second = twins.effects("a", RouteChosen)[1]
     assert second.node == ({"b", "c"} - {first}).pop()
     assert second.attempt == 2
-    produce(trio_of, second.node, "ok")
-    end(trio_of, second.node)
-    assert text(trio_of) == "ok"
-    assert trio_of.boxes[NodeId("a")].core.status(trio_of.now).tasks.retried == 1
+    produce(twins, second.node, "ok")
+    end(twins, second.node)
+    assert text(twins) == "ok"
+    assert twins.boxes[NodeId("a")].core.status(twins.now).tasks.retried == 1
 
 
 def test_death_in_the_middle_is_told_to_the_client_where_nobody_can_go_on(pair: Mesh) -> None:
@@ -361,22 +342,22 @@ def test_death_in_the_middle_is_told_to_the_client_where_nobody_can_go_on(pair: 
     assert len(pair.effects("a", RouteChosen)) == 1
 
 
-def test_a_refusal_moves_the_task(trio_of: Mesh) -> None:
-    trio_of.give("b", EngineLost("tiny", "crash", final=True))
-    ask(trio_of, "a", "coder@b", task="only-b")
-    ask(trio_of, "a", "coder")
-    produce(trio_of, "c", "ok")
-    end(trio_of, "c")
-    assert text(trio_of) == "ok"
+def test_a_refusal_moves_the_task(twins: Mesh) -> None:
+    twins.give("b", EngineLost("tiny", "crash", final=True))
+    ask(twins, "a", "coder@b", task="only-b")
+    ask(twins, "a", "coder")
+    produce(twins, "c", "ok")
+    end(twins, "c")
+    assert text(twins) == "ok"
 
 
-def test_a_fault_that_every_node_would_find_is_not_retried(trio_of: Mesh) -> None:
-    ask(trio_of, "a", "coder")
-    node = trio_of.effects("a", RouteChosen)[0].node
+def test_a_fault_that_every_node_would_find_is_not_retried(twins: Mesh) -> None:
+    ask(twins, "a", "coder")
+    node = twins.effects("a", RouteChosen)[0].node
     detail = "9000 tokens, not 2048"
-    trio_of.give(node, RunFailed(RunId(1), FaultCode.CONTEXT_OVERFLOW, detail, "max_tokens"))
-    assert fault(trio_of).code is FaultCode.CONTEXT_OVERFLOW
-    assert (fault(trio_of).detail, fault(trio_of).param) == (detail, "max_tokens")
+    twins.give(node, RunFailed(RunId(1), FaultCode.CONTEXT_OVERFLOW, detail, "max_tokens"))
+    assert fault(twins).code is FaultCode.CONTEXT_OVERFLOW
+    assert (fault(twins).detail, fault(twins).param) == (detail, "max_tokens")
 
 
 def test_a_fault_that_is_too_long_for_a_message_is_cut(pair: Mesh) -> None:
@@ -399,11 +380,11 @@ def test_a_crashed_engine_that_comes_back_answers_after_all(mesh: Mesh) -> None:
     assert text(mesh) == "ok"
 
 
-def test_a_node_that_never_answers_is_given_up(trio_of: Mesh) -> None:
-    trio_of.filter = lambda _f, to, m: [] if isinstance(m, TaskSubmit) and to == "b" else None
-    ask(trio_of, "a", "coder@b")
-    trio_of.pass_time(limits.DEADLINE_MS)
-    assert fault(trio_of).code is FaultCode.PEER_LOST
+def test_a_node_that_never_answers_is_given_up(twins: Mesh) -> None:
+    twins.filter = lambda _f, to, m: [] if isinstance(m, TaskSubmit) and to == "b" else None
+    ask(twins, "a", "coder@b")
+    twins.pass_time(limits.DEADLINE_MS)
+    assert fault(twins).code is FaultCode.PEER_LOST
 
 
 def test_a_stalled_stream_is_probed_and_goes_on(pair: Mesh) -> None:
@@ -446,16 +427,16 @@ def test_an_origin_that_dies_stops_its_runs(pair: Mesh) -> None:
     assert len(pair.effects("b", StopRun)) == 1
 
 
-def test_shutting_down_ends_local_tasks_and_hands_back_those_of_peers(trio_of: Mesh) -> None:
-    ask(trio_of, "a", "coder")
-    first = trio_of.effects("a", RouteChosen)[0].node
-    ask(trio_of, first, "coder", task="own")
-    trio_of.give(first, ShutdownRequested())
-    assert fault(trio_of, first, "own").code is FaultCode.NOT_READY
-    assert trio_of.effects("a", RouteChosen)[-1].node != first
-    assert ends(trio_of) == []
-    ask(trio_of, first, "coder", task="after")
-    assert fault(trio_of, first, "after").code is FaultCode.NOT_READY
+def test_shutting_down_ends_local_tasks_and_hands_back_those_of_peers(twins: Mesh) -> None:
+    ask(twins, "a", "coder")
+    first = twins.effects("a", RouteChosen)[0].node
+    ask(twins, first, "coder", task="own")
+    twins.give(first, ShutdownRequested())
+    assert fault(twins, first, "own").code is FaultCode.NOT_READY
+    assert twins.effects("a", RouteChosen)[-1].node != first
+    assert ends(twins) == []
+    ask(twins, first, "coder", task="after")
+    assert fault(twins, first, "after").code is FaultCode.NOT_READY
 
 
 def test_finished_runs_are_forgotten_in_time(pair: Mesh) -> None:
