@@ -102,8 +102,13 @@ DIAL_STAGGER_MS: Final = 250
 
 DIAL_LASTING_MS: Final = 5_000
 DIAL_SOON_MS: Final = 100
-"""A link lost that had lasted so long is dialled again within so little; one that is lost again and
-again waits as one that failed."""
+"""A link that was lost is dialled again at once, unless one to the same peer was lost so shortly
+before; a peer that is found elsewhere is dialled there within so little."""
+
+LINK_GRACE_MS: Final = 3_000
+"""Time that a peer whose link broke has to be linked again before its tasks are given up: three
+rounds of dials. An answer that another node can go on with does not wait so long for its next item
+(`STREAM_SILENT_MS`)."""
 
 PEER_FORGET_MS: Final = 600_000
 """A peer that could not be reached for so long is dialled no more, unless configured."""
@@ -293,6 +298,18 @@ LINGER_MS: Final = 30_000
 
 ACCEPT_MS: Final = 3_000
 """A submitted task that its node has not taken by then goes to another: six submissions lost."""
+
+COOL_MS: Final = 1_000
+COOL_MOST_MS: Final = 60_000
+"""First and longest time that an engine which failed is left alone; doubles. A restarted worker is
+ready in under 2 s; and a lasting fault delays one request a minute at most."""
+
+COOL_TRIAL_MS: Final = 10_000
+"""A trial without outcome by then counts as none: its client may have left, and after
+`SILENCE_MS` its node is given up anyway."""
+
+COOLING_ENGINES: Final = 1_024
+"""Engines that failed of late, remembered at one origin."""
 
 RETRY_WAIT_MS: Final = 400
 """First wait before asking nodes again that all failed; doubles. A restarted worker is ready in

@@ -16,11 +16,22 @@ from typing import Any
 
 from meshslm import __version__
 from meshslm.chance import Chance
-from meshslm.core import admission, detection, dialling, membership, models, origin, serving
+from meshslm.core import (
+    absence,
+    admission,
+    detection,
+    dialling,
+    membership,
+    models,
+    origin,
+    serving,
+)
 from meshslm.core.certificates import Act
 from meshslm.core.classify import classifier_for, distinct
 from meshslm.core.conduct import TASK_MESSAGES, Conduct
 from meshslm.core.config import CoreConfig
+from meshslm.core.cooling import Cooling
+from meshslm.core.counting import task_counts
 from meshslm.core.directory import Directory, Peer, PeerState
 from meshslm.core.events import (
     AddressesChanged,
@@ -51,7 +62,7 @@ from meshslm.core.events import (
 from meshslm.core.outbox import Outbox
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
 from meshslm.core.route import Candidate, Refusal, Verdict, choose
-from meshslm.core.views import PeerView, StatusView, TaskCounts
+from meshslm.core.views import PeerView, StatusView
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
 from meshslm.wire.admission import JoinRequest
@@ -122,8 +133,8 @@ class NodeCore:
             self._detection,
             self._out,
             chance.fork("membership"),
+            absence.Absence(self._out, self._peer_gone, self._origin.peer_back),
             loads=self._serving.loads,
-            gone=self._peer_gone,
         )
         self._handlers = self._event_handlers()
         self._timers = self._timer_handlers()
@@ -164,6 +175,7 @@ class NodeCore:
             admission.SWEEP: lambda _, now: self._admission.sweep(now),
             membership.TICK: lambda _, now: self._on_tick(now),
             membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
+            absence.TIMER: lambda s, now: self._membership.absence.timer(NodeId(s), now),
             dialling.TIMER: self._dialling.timer,
             detection.TIMER: lambda _, now: self._detection.timer(now),
             models.TIMER: lambda _, now: self._models.timer(now),
@@ -216,18 +228,20 @@ class NodeCore:
             self._dialling.failed(event.address, now, reason=refusal)
             self._out.put(Disconnect(event.peer, refusal))
         else:
-            self._membership.connected(event.peer, event.address, now)
+            self._membership.connected(event.peer, event.address, event.came_from, now)
 
     def _on_disconnected(self, event: PeerDisconnected, now: Instant) -> None:
         if event.fault:
             self._conduct.strike(event.peer, event.reason, now)
-        self._membership.disconnected(event.peer, event.reason, now)
+        self._membership.disconnected(event.peer, event.reason, now, fault=event.fault)
 
     def _on_dial_failed(self, event: DialFailed, now: Instant) -> None:
         linked = event.peer == self._config.node or (
             event.peer in self._directory.peers and self._directory.peers[event.peer].connected
         )
         self._dialling.failed(event.address, now, event.peer if linked else None, event.reason)
+        if event.refused:
+            self._membership.absence.refused(event.address, now)
 
     def _on_timer(self, event: TimerFired, now: Instant) -> None:
         if self._out.timer_is_current(event.key, event.generation):
@@ -375,34 +389,28 @@ class NodeCore:
 
     def status(self, now: Instant) -> StatusView:
         """This node about itself."""
-        config, counts = self._config, self._origin.counts
         return StatusView(
-            node=config.node,
-            name=config.name,
-            mesh=config.mesh,
+            node=self._config.node,
+            name=self._config.name,
+            mesh=self._config.mesh,
             version=__version__,
             boot=self._membership.boot,
             uptime_ms=ms_between(self._started, now),
             addresses=self._membership.addresses,
             peers_alive=len(self._directory.alive()),
             leaving=self._membership.leaving,
-            tasks=TaskCounts(
-                arrived=counts.arrived,
-                finished=counts.finished,
-                failed=counts.failed,
-                cancelled=counts.cancelled,
-                active=self._origin.active,
-                retried=counts.retried,
-                continued=counts.continued,
-                served=self._serving.served,
-                refused=self._serving.refused,
-            ),
+            tasks=task_counts(self._origin, self._serving),
             loads=self._serving.loads(),
             models=self._models.views(),
             memory_budget_mib=self._models.budget_mib,
             bootstrap=self._dialling.configured(now),
             banned=self._conduct.banned(now),
         )
+
+    @property
+    def cooling(self) -> Cooling:
+        """Which engines are left alone for a while."""
+        return self._origin.cooling
 
     def unready(self) -> tuple[str, ...]:
         """What keeps this node's own models from being as its settings want them."""

@@ -20,8 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshslm import limits
+from meshslm.core.calls import Calls
 from meshslm.core.continuation import Pace, Successor, successor
-from meshslm.core.events import EmitChunk, FailTask, FinishTask, Lane, RouteChosen
+from meshslm.core.cooling import Cooling
+from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.outbox import Outbox
 from meshslm.core.route import Candidate, Refusal, Verdict
 from meshslm.core.serving import Item, Reply, Serving
@@ -31,13 +33,10 @@ from meshslm.ids import Instant, NodeId, TaskId, after, ms_between
 from meshslm.wire.messages import (
     Chunk,
     TaskAccepted,
-    TaskCancel,
     TaskChunk,
-    TaskDone,
     TaskEnded,
     TaskRefused,
     TaskRequest,
-    TaskResend,
     TaskSubmit,
     Timings,
     Usage,
@@ -67,11 +66,12 @@ class Origin:
         route: Router,
     ) -> None:
         self._node = node
-        self._serving = serving
+        self._calls = Calls(node, serving, out)
         self._out = out
         self._candidates = candidates
         self._route = route
         self._tasks: dict[TaskId, Task] = {}
+        self.cooling = Cooling()
         self.counts = Counts()
         self.leaving = False
 
@@ -138,7 +138,7 @@ class Origin:
             self._move_on(task, Fault(FaultCode.PEER_LOST, "the node fell silent"), now)
             return
         if not task.accepted:
-            self._out.send(task.node, Lane.INTERACTIVE, task.submit)
+            self._calls.submit(task.node, task.submit, now)
         elif ms_between(task.flowed, now) >= task.probe_ms / 2:
             self._ask_again(task)
         self._start_watch(task)
@@ -159,7 +159,7 @@ class Origin:
         """A serving node says something about a task."""
         task = self._tasks.get(reply.task)
         if task is None or node != task.node or reply.attempt != task.attempt:
-            self._stale(node, reply)
+            self._calls.stale(node, reply, now)
             return
         task.heard = now
         if isinstance(reply, TaskRefused):
@@ -183,12 +183,21 @@ class Origin:
         for task in [t for t in self._tasks.values() if t.node == peer]:
             self._move_on(task, Fault(FaultCode.PEER_LOST, f"the node is gone: {reason}"), now)
 
+    def peer_back(self, peer: NodeId, now: Instant) -> None:
+        """A serving node has a new link: ask it for what was lost with the old one."""
+        for task in [t for t in self._tasks.values() if t.node == peer]:
+            task.heard = now
+            if task.accepted:
+                self._ask_again(task)
+            elif task.submit is not None:
+                self._out.send(peer, Lane.INTERACTIVE, task.submit)
+
     # --- steps ----------------------------------------------------------------------------------
     def _try(self, task: Task, now: Instant) -> None:
         """Begin an attempt on the best node that was not tried in this round."""
         request, way = task.request, ""
         if task.begun:
-            next_one = self._successor(task)
+            next_one = self._successor(task, now)
             if isinstance(next_one, Refusal):
                 self._none_left(task, next_one)
                 return
@@ -197,7 +206,7 @@ class Origin:
             task.delivered.goes_on(next_one.way)
             self.counts.continued += 1
         else:
-            found = self._route(request, task.tried, self._candidates())
+            found = self._pick(task, task.tried, self._candidates(), now)
             if isinstance(found, Refusal):
                 self._none_left(task, found)
                 return
@@ -233,13 +242,24 @@ class Origin:
                 way,
             )
         )
-        if candidate.local:
-            self._serving.submit(self._node, task.submit, now)
-        else:
-            self._out.send(candidate.node, Lane.INTERACTIVE, task.submit)
+        self.cooling.chosen(candidate.node, specialist.model, now)
+        self._calls.submit(candidate.node, task.submit, now)
+        if not candidate.local:
             self._start_watch(task)
 
-    def _successor(self, task: Task, *, without: tuple[NodeId, ...] = ()) -> Successor | Refusal:
+    def _pick(
+        self, task: Task, tried: list[NodeId], candidates: list[Candidate], now: Instant
+    ) -> Verdict | Refusal:
+        """The best of some candidates: of those that do not cool, if any of these will do."""
+        warm = self.cooling.warm(candidates, now)
+        found = self._route(task.request, tried, warm) if warm else None
+        if isinstance(found, Verdict):
+            return found
+        return self._route(task.request, tried, candidates)
+
+    def _successor(
+        self, task: Task, now: Instant, *, without: tuple[NodeId, ...] = ()
+    ) -> Successor | Refusal:
         """Who can go on with what the client has of the answer."""
         assert task.former is not None
         tried = [*task.tried, *without]
@@ -247,7 +267,7 @@ class Origin:
             task.delivered,
             task.former,
             self._candidates(),
-            lambda fit: self._route(task.request, tried, fit),
+            lambda fit: self._pick(task, tried, fit, now),
         )
 
     def _leave_stalled(self, task: Task, silent: float, now: Instant) -> bool:
@@ -257,7 +277,7 @@ class Origin:
         hung = task.node != self._node and task.pace.silent(min(silent, idle))
         if not task.next_seq or not (hung or task.pace.stalled(idle)) or not task.delivered.ways:
             return False
-        if isinstance(self._successor(task, without=(task.node,)), Refusal):
+        if isinstance(self._successor(task, now, without=(task.node,)), Refusal):
             return False
         self._abandon(task, now)
         what = "the node fell silent" if hung else "the stream stopped"
@@ -281,8 +301,9 @@ class Origin:
 
     def _move_on(self, task: Task, fault: Fault, now: Instant) -> None:
         """The attempt is over without an end of the answer: another node, or the end."""
-        if task.node is not None:
+        if task.node is not None and task.former is not None:
             task.tried.append(task.node)
+            self.cooling.failed(task.node, task.former.specialist.model, fault.code, now)
         task.node = None
         task.fault = fault
         task.held = {}
@@ -312,8 +333,7 @@ class Origin:
                 self._emit(task, current.chunk, now)
                 current = task.held.pop(task.next_seq, None) if task.held else None
                 continue
-            if node != self._node:
-                self._out.send(node, Lane.INTERACTIVE, TaskDone(task.task, task.attempt))
+            self._calls.done(node, task.task, task.attempt)
             if isinstance(current, TaskEnded):
                 self._finish(task, current.usage, current.timings)
             else:
@@ -326,6 +346,8 @@ class Origin:
     def _emit(self, task: Task, chunk: Chunk, now: Instant) -> None:
         first, task.next_seq = not task.next_seq, task.next_seq + 1
         if first:
+            assert task.former is not None
+            self.cooling.worked(task.former.node, task.former.specialist.model)
             self._start_watch(task)  # it is watched more closely from now on
         else:
             task.pace.item(ms_between(task.flowed, now))
@@ -339,22 +361,10 @@ class Origin:
         self._out.put(FinishTask(task.task, usage, timings))
         self._forget(task)
 
-    def _stale(self, node: NodeId, reply: Reply) -> None:
-        """Somebody still works on what nobody here waits for."""
-        if node == self._node:
-            return
-        if isinstance(reply, TaskAccepted | TaskChunk):
-            self._out.send(node, Lane.INTERACTIVE, TaskCancel(reply.task, reply.attempt))
-        elif not isinstance(reply, TaskRefused):
-            self._out.send(node, Lane.INTERACTIVE, TaskDone(reply.task, reply.attempt))
-
     def _abandon(self, task: Task, now: Instant) -> None:
         """Tell the serving node that the answer is not wanted."""
-        cancel = TaskCancel(task.task, task.attempt)
-        if task.node == self._node:
-            self._serving.cancel(self._node, cancel, now)
-        elif task.node is not None:
-            self._out.send(task.node, Lane.INTERACTIVE, cancel)
+        if task.node is not None:
+            self._calls.cancel(task.node, task.task, task.attempt, now)
 
     def _missing(self, task: Task, items: int) -> None:
         """The stream has more items than arrived: give reordering a moment, then ask."""
@@ -363,9 +373,8 @@ class Origin:
             self._out.start_timer(GAP, task.task, limits.GAP_MS)
 
     def _ask_again(self, task: Task) -> None:
-        if task.node is not None and task.node != self._node:
-            ask = TaskResend(task.task, task.attempt, task.next_seq)
-            self._out.send(task.node, Lane.INTERACTIVE, ask)
+        if task.node is not None:
+            self._calls.ask_again(task.node, task.task, task.attempt, task.next_seq)
 
     def _start_watch(self, task: Task) -> None:
         wait = task.probe_ms if task.accepted else limits.SUBMIT_RETRY_MS
@@ -384,6 +393,7 @@ class Origin:
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
+        self.cooling.check()
         assert len(self._tasks) <= limits.TASKS_PER_NODE
         for task in self._tasks.values():
             assert self._out.timer_runs(DEADLINE, task.task), "a task without a deadline"
