@@ -190,7 +190,7 @@ class Origin:
             if task.accepted:
                 self._ask_again(task)
             elif task.submit is not None:
-                self._out.send(peer, Lane.INTERACTIVE, task.submit)
+                self._calls.submit(peer, task.submit, now)
 
     # --- steps ----------------------------------------------------------------------------------
     def _try(self, task: Task, now: Instant) -> None:
