@@ -409,6 +409,15 @@ KNOWN_RUNS: Final = 16_384
 # --- answers of a given form ---------------------------------------------------------------------
 TOOLS: Final = 128
 """Tools of one request: OpenAI's limit."""
+TRACKED_ENGINES: Final = 4_096
+"""Engines whose answers are measured at one origin: 300 bytes each, a mesh of a thousand nodes."""
+
+TRACKED_KINDS: Final = 1_024
+"""Selectors and domains whose answers' lengths are remembered at one origin."""
+
+CONVERSATIONS: Final = 4_096
+"""Conversations whose last node is remembered at one origin: 200 bytes each."""
+
 
 TOOL_CALLS: Final = 64
 """Calls in one turn."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshslm import limits
 from meshslm.core.certificates import Credentials
+from meshslm.core.strategies import AUTO
 from meshslm.ids import NodeId
 
 
@@ -25,3 +26,5 @@ class CoreConfig:
     credentials: Credentials | None = None
     """Of a private mesh; None: the mesh is open."""
     queue_per_engine: int = limits.QUEUE_PER_ENGINE
+    strategy: str = AUTO
+    """By which requests are routed that name none; see `core.strategies`."""

@@ -53,6 +53,8 @@ class Peer:
     loads: tuple[EngineLoad, ...] = ()
     capability: Capability | None = None
     capability_wanted: int = 0
+    told: Instant = Instant(0)
+    """When its loads came."""
 
     def view(self, now: Instant) -> PeerView:
         """What may be seen of it."""

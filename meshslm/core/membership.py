@@ -242,7 +242,7 @@ class Membership:
         if presence.boot != peer.boot or presence.seq <= peer.seq:
             return
         peer.seq = presence.seq
-        peer.loads = presence.loads
+        peer.loads, peer.told = presence.loads, peer.heard
         peer.next_ms = max(limits.PRESENCE_MS, presence.next_ms)
         if peer.capability is None or peer.capability.revision < presence.capability:
             self._out.send(peer.node, Lane.CONTROL, CapabilityWanted())

@@ -16,9 +16,17 @@ from typing import Any
 
 from meshslm import __version__
 from meshslm.chance import Chance
-from meshslm.core import admission, detection, dialling, membership, models, origin, serving
+from meshslm.core import (
+    admission,
+    detection,
+    dialling,
+    membership,
+    models,
+    origin,
+    serving,
+)
+from meshslm.core.candidates import Candidate, Decision
 from meshslm.core.certificates import Act
-from meshslm.core.classify import classifier_for, distinct
 from meshslm.core.conduct import TASK_MESSAGES, Conduct
 from meshslm.core.config import CoreConfig
 from meshslm.core.cooling import Cooling
@@ -52,7 +60,7 @@ from meshslm.core.events import (
 )
 from meshslm.core.outbox import Outbox
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
-from meshslm.core.route import Candidate, Refusal, Verdict, choose
+from meshslm.core.router import Own, Router
 from meshslm.core.views import PeerView, StatusView
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
@@ -62,7 +70,6 @@ from meshslm.wire.detection import Gossip, Ping, Pong, Probe, Probed
 from meshslm.wire.messages import (
     Capability,
     CapabilityWanted,
-    DomainCard,
     EngineLoad,
     Goodbye,
     Hello,
@@ -94,16 +101,16 @@ class NodeCore:
         self._out = Outbox()
         self._directory = Directory()
         self._conduct = Conduct(self._out)
-        self._chance = chance.fork("route")
-        self._cards: tuple[DomainCard, ...] = ()
-        self._cards_version = -1
+        self._router = Router(
+            self._directory, chance.fork("route"), self._own, strategy=config.strategy
+        )
         self._dialling = dialling.Dialling(config.node, self._out, chance.fork("dialling"))
         self._models = models.Models(self._out, self._usage)
         self._serving = serving.Serving(
             config.node, config.queue_per_engine, self._out, self._models, self._deliver
         )
         self._origin = origin.Origin(
-            config.node, self._serving, self._out, self._candidates, self._route
+            config.node, self._serving, self._out, self._candidates, self._router.route
         )
         self._admission = admission.Admission(
             config,
@@ -145,7 +152,7 @@ class NodeCore:
             AddressFound: lambda e, now: self._dialling.want(e.address, now),
             ShutdownRequested: self._on_shutdown,
             TaskArrived: lambda e, now: self._origin.arrive(e.task, e.request, now),
-            TaskDropped: lambda e, now: self._origin.drop(e.task, now),
+            TaskDropped: self._on_dropped,
             HostingChanged: self._on_hosting,
             ModelOrdered: self._on_ordered,
             EngineLoading: lambda e, _: self._models.loading(e.model, e.fraction),
@@ -204,7 +211,10 @@ class NodeCore:
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Everything that follows from `event`, in the order in which it is to be done."""
         self._handlers[type(event)](event, now)
-        return self._out.take()
+        effects = self._out.take()
+        self._router.learn(effects)
+        return effects
+        self._router.now = now
 
     # --- events that concern several machines ---------------------------------------------------
     def _on_started(self, event: Started, now: Instant) -> None:
@@ -238,6 +248,10 @@ class NodeCore:
     def _on_tick(self, now: Instant) -> None:
         self._serving.sweep(now)
         self._membership.tick(now)
+
+    def _on_dropped(self, event: TaskDropped, now: Instant) -> None:
+        self._router.dropped(event.task)
+        self._origin.drop(event.task, now)
 
     def _on_hosting(self, event: HostingChanged, now: Instant) -> None:
         self._serving.host(event.specialists)
@@ -319,33 +333,16 @@ class NodeCore:
     def _deliver(self, node: NodeId, reply: serving.Reply, now: Instant) -> None:
         self._origin.reply(node, reply, now)
 
-    def _route(
-        self, request: TaskRequest, tried: list[NodeId], candidates: list[Candidate]
-    ) -> Verdict | Refusal:
-        if self._cards_version != self._directory.cards_version:
-            self._cards_version = self._directory.cards_version
-            own = [c for s in self._membership.capability.specialists for c in s.domains]
-            self._cards = distinct([*own, *self._directory.cards()])
-        classifier = classifier_for(self._cards)
-        return choose(request, candidates, tried, classifier, self._chance)
+    def _own(self) -> Own:
+        config = self._config
+        return Own(config.node, config.name, self._membership.capability, self._serving.loads())
 
     def _candidates(self) -> list[Candidate]:
-        config = self._config
-        loads = {load.model: load for load in self._serving.loads()}
-        found = [
-            Candidate(config.node, config.name, s, loads.get(s.model), rtt_ms=0.0, local=True)
-            for s in self._membership.capability.specialists
-        ]
-        others = self._directory.alive() if self._admission.may(config.node, Act.SUBMIT) else []
-        for peer in others:
-            if peer.capability is None:
-                continue
-            loads = {load.model: load for load in peer.loads}
-            found.extend(
-                Candidate(peer.node, peer.name, s, loads.get(s.model), peer.rtt_ms)
-                for s in peer.capability.specialists
-            )
-        return found
+        return self._router.candidates(others=self._admission.may(self._config.node, Act.SUBMIT))
+
+    def explain(self, request: TaskRequest, now: Instant) -> Decision:
+        """Who would be asked now, and why; nothing is run."""
+        return self._router.explain(request, self._candidates(), now)
 
     # --- what can be seen -----------------------------------------------------------------------
     def specialists(self) -> tuple[Specialist, ...]:
@@ -414,3 +411,4 @@ class NodeCore:
         self._models.check()
         self._serving.check()
         self._origin.check()
+        self._router.check()

@@ -1,78 +1,113 @@
-"""Who should answer: filters, then the cheapest of those that are left.
+"""Who should answer: filters, then scorers, then the best by the strategy that was asked for.
 
 Pure functions over a list of candidates. The selector of a request narrows it (a model, a profile,
-a domain, a node); `auto` finds the domain from the text. Among equals the one that will be done
-first wins, by an estimate in milliseconds.
+a domain, a node); `auto` finds the domain from the text. `core.route_filters` drops whom one must
+not or would rather not ask, `core.route_costs` says what each of the others would cost, and
+`core.strategies` ranks them.
 
 Rules:
 - What was asked for by name is never swapped for something else.
 - Nobody is asked for an operation that it does not announce: a chat model gives no vectors, and an
   embedding model no answers; nor for an adapter that it does not have.
+- Of those that cost about the same one is drawn: numbers are stale by a moment, and if all who see
+  the same ones went to the same node, it would be full before anybody knew (power of two choices).
 - Every verdict carries its reason in words a person can read, in ASCII, for a response header.
 - A refusal says what there is to choose from.
+- What is explained is what is done: both come of `decide`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, Protocol
 
 from meshslm.chance import Chance
-from meshslm.core.classify import Classifier
-from meshslm.errors import FaultCode
+from meshslm.core import refusals
+from meshslm.core.candidates import (
+    Assessment,
+    Candidate,
+    Decision,
+    Refusal,
+    Terms,
+    Verdict,
+)
+from meshslm.core.classify import Score
+from meshslm.core.route_costs import terms_of
+from meshslm.core.route_facts import (
+    GENERATE,
+    NOTHING_MEASURED,
+    Facts,
+    Measured,
+    Stay,
+    facts_of,
+    tier_of,
+)
+from meshslm.core.route_filters import (
+    AUTO,
+    DOMAIN,
+    HARD,
+    able_enough,
+    at_node,
+    context,
+    has_domain,
+    named,
+    reachable,
+)
+from meshslm.core.strategies import STRATEGIES, Key
 from meshslm.ids import NodeId
-from meshslm.wire.messages import EngineLoad, Specialist, TaskRequest
+from meshslm.wire.messages import TaskRequest
 
-AUTO = "auto"
-DOMAIN = "domain:"
-GENERATE = "generate"
-GENERAL = "general"
+__all__ = [
+    "AUTO",
+    "DOMAIN",
+    "GENERAL",
+    "GENERATE",
+    "Candidate",
+    "Decision",
+    "Known",
+    "Refusal",
+    "Verdict",
+    "choose",
+    "cost_ms",
+    "decide",
+    "request_text",
+]
+
+GENERAL: Final = "general"
 """Domain of the specialist that takes what no other recognises."""
 
-UNSURE_BELOW = 0.06
+UNSURE_BELOW: Final = 0.06
 """Scores below this say nothing: measured on the packaged cards, texts in languages and subjects
 that no card mentions stay under it."""
 
-ASSUMED_PREFILL_TPS = 200.0
-ASSUMED_DECODE_TPS = 50.0
-"""Speeds of an engine that measured nothing yet: half of a small model on two cores."""
-
-ASSUMED_RTT_MS = 50.0
-ASSUMED_ANSWER_TOKENS = 256
-BYTES_PER_TOKEN = 4.0
-NOT_READY_MS = 5_000.0
-"""Cost of an engine that is not ready: a load from disk takes about as long."""
-
-NAMES_SHOWN = 20
+EVEN: Final = 1.10
+EVEN_MS: Final = 5.0
+"""Costs within a tenth, or so little, of the least count as equal: estimates are no better."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A specialist on a node."""
+class Classifies(Protocol):
+    """Says what a text is about."""
 
-    node: NodeId
-    node_name: str
-    specialist: Specialist
-    load: EngineLoad | None
-    rtt_ms: float | None
-    local: bool = False
+    def classify(self, text: str) -> list[Score]:
+        """Every domain with its score, best first."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whom to ask, and why."""
+class Known:
+    """What an origin knows beside request and candidates."""
 
-    candidate: Candidate
-    reason: str
+    strategy: str = AUTO
+    """For requests that name none."""
+    measured: Measured = NOTHING_MEASURED
+    stay: Stay | None = None
+    complexity: float | None = None
+    expected_tokens: dict[str, float] | None = None
+    """Lengths of answers so far, by selector or domain."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why nobody can be asked. `exhausted`: there were candidates, but all had been tried."""
-
-    code: FaultCode
-    detail: str
-    exhausted: bool = False
+NOTHING_KNOWN: Final = Known()
 
 
 def request_text(request: TaskRequest) -> str:
@@ -83,169 +118,207 @@ def request_text(request: TaskRequest) -> str:
     return request.prompt
 
 
-def _prompt_length(request: TaskRequest) -> int:
-    """Characters that are to be read, roughly."""
-    texts = (*(message.content for message in request.messages), request.prompt, *request.inputs)
-    return sum(map(len, texts))
-
-
 def cost_ms(candidate: Candidate, request: TaskRequest) -> float:
-    """Expected milliseconds until the answer is complete."""
-    load = candidate.load
-    prompt = _prompt_length(request)
-    answer = min(request.max_tokens or ASSUMED_ANSWER_TOKENS, ASSUMED_ANSWER_TOKENS)
-    if request.operation != GENERATE:
-        answer = 0
-    prefill_tps = (load.prefill_tps if load else 0.0) or ASSUMED_PREFILL_TPS
-    decode_tps = (load.decode_tps if load else 0.0) or ASSUMED_DECODE_TPS
-    decode = answer / decode_tps * 1000.0
-    cost = prompt / BYTES_PER_TOKEN / prefill_tps * 1000.0 + decode
-    if not candidate.local:
-        cost += ASSUMED_RTT_MS if candidate.rtt_ms is None else candidate.rtt_ms
-    if load is None or not load.ready:
-        return cost + NOT_READY_MS
-    if load.free_slots == 0:
-        slots = max(1, candidate.specialist.slots)
-        cost += (load.queued + 1) / slots * (decode or cost)
-    return cost
+    """Expected milliseconds until the answer is complete, for whoever has measured nothing."""
+    return terms_of(facts_of(request, strategy=AUTO), candidate).total
 
 
 def choose(
     request: TaskRequest,
     candidates: Sequence[Candidate],
     tried: Sequence[NodeId],
-    classifier: Classifier,
+    classifier: Classifies,
     chance: Chance,
+    known: Known = NOTHING_KNOWN,
 ) -> Verdict | Refusal:
     """The best candidate that was not tried yet, or why there is none."""
-    selector, _, node = request.selector.partition("@")
-    pool = [c for c in candidates if not node or node in (c.node_name, c.node)]
-    if node and not pool:
-        return _unknown(f"no node {node!r} hosts a model here", candidates)
-    if selector == AUTO:
-        return _choose_auto(request, pool, tried, classifier, chance)
-    if selector.startswith(DOMAIN):
-        domain = selector.removeprefix(DOMAIN)
-        matching = [c for c in pool if _has_domain(c, domain)]
-        reason = f"domain {domain} asked for"
-    else:
-        matching = [c for c in pool if selector in (c.specialist.profile, c.specialist.model)]
-        reason = f"{selector} asked for by name"
-    if not matching:
-        return _unknown(f"nobody hosts {request.selector!r}", candidates)
-    able = _able(request, matching)
-    if not able:
-        return _unable(request, candidates)
-    fitting = _with_adapter(request, able)
-    if not fitting:
-        return _no_adapter(request, candidates)
-    return _cheapest(request, fitting, tried, reason, chance)
+    return _Choice(request, candidates, tried, classifier, chance, known).outcome
 
 
-def _choose_auto(
+def decide(
     request: TaskRequest,
-    pool: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     tried: Sequence[NodeId],
-    classifier: Classifier,
+    classifier: Classifies,
     chance: Chance,
-) -> Verdict | Refusal:
-    if not pool:
-        return _unknown("no node hosts a model yet", pool)
-    able = _able(request, pool)
-    if not able:
-        return _unable(request, pool)
-    able = _with_adapter(request, able)
-    if not able:
-        return _no_adapter(request, pool)
-    if request.operation != GENERATE:
-        chat = [c for c in able if GENERATE in c.specialist.operations]
-        return _cheapest(request, chat or able, tried, f"auto: {request.operation}", chance)
-    pool = able
-    scores = classifier.classify(request_text(request))
-    if not scores or scores[0].score < UNSURE_BELOW:
-        wanted = [(GENERAL, "auto: no domain recognised")]
-    else:
-        wanted = [(s.domain, f"auto: domain {s.domain} {s.score:.2f}") for s in scores[:1]]
-        wanted.append((GENERAL, f"auto: generalist, since {scores[0].domain} has nobody left"))
-    for domain, reason in wanted:
-        matching = [c for c in pool if _has_domain(c, domain) and c.node not in tried]
-        if matching:
-            return _cheapest(request, matching, tried, reason, chance)
-    return _cheapest(request, pool, tried, f"{wanted[0][1]}, anybody", chance)
+    known: Known = NOTHING_KNOWN,
+) -> Decision:
+    """The same, with everything that it came of."""
+    return _Choice(request, candidates, tried, classifier, chance, known).decision()
 
 
-def _cheapest(
-    request: TaskRequest,
-    matching: Sequence[Candidate],
-    tried: Sequence[NodeId],
-    reason: str,
-    chance: Chance,
-) -> Verdict | Refusal:
-    left = [c for c in matching if c.node not in tried]
-    if not left:
-        return Refusal(
-            FaultCode.NOT_READY,
-            f"all {len(matching)} nodes for {request.selector!r} were tried",
-            exhausted=True,
-        )
-    costs = [cost_ms(candidate, request) for candidate in left]
-    least = min(costs)
-    best = [c for c, cost in zip(left, costs, strict=True) if cost == least]
-    chosen = best[0] if len(best) == 1 else chance.pick(best)
-    words = f"{reason}; {least:.0f} ms expected, best of {len(left)}"
-    return Verdict(chosen, words.encode("ascii", "replace").decode())
+class _Choice:
+    """One choice, made when it is constructed."""
 
-
-def _able(request: TaskRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
-    return [c for c in candidates if request.operation in c.specialist.operations]
-
-
-def _with_adapter(request: TaskRequest, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that have the adapter that a request names, if it names one."""
-    name = request.adapter
-    if not name or request.operation != GENERATE:
-        return list(candidates)
-    return [c for c in candidates if name in c.specialist.adapters]
-
-
-def _no_adapter(request: TaskRequest, candidates: Sequence[Candidate]) -> Refusal:
-    """There are models, but none of them with this adapter."""
-    found = {(name, c.specialist.model) for c in candidates for name in c.specialist.adapters}
-    what = f"adapter {request.adapter!r}"[:500]
-    bases = ", ".join(sorted(base for name, base in found if name == request.adapter)[:NAMES_SHOWN])
-    if bases:
-        detail = f"{what} is for {bases}, and {request.selector!r} is not one of them"
-        return Refusal(FaultCode.BAD_REQUEST, detail[:1000])
-    names = [f"{name} (for {base})" for name, base in sorted(found)]
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    known = f"known are {', '.join(names[:NAMES_SHOWN])}{more}" if names else "nobody has any"
-    return Refusal(FaultCode.UNKNOWN_MODEL, f"no node here has an {what}; {known}"[:1000])
-
-
-def _unable(request: TaskRequest, candidates: Sequence[Candidate]) -> Refusal:
-    """There are models, but not for this operation."""
-    names = sorted({c.specialist.profile for c in _able(request, candidates)})[:NAMES_SHOWN]
-    what = f"{request.selector!r} cannot do {request.operation!r}"[:500]
-    if names:
-        return Refusal(FaultCode.BAD_REQUEST, f"{what}; who can: {', '.join(names)}"[:1000])
-    return Refusal(FaultCode.UNKNOWN_MODEL, f"{what}, and no other model here can"[:1000])
-
-
-def _has_domain(candidate: Candidate, domain: str) -> bool:
-    return any(card.domain == domain for card in candidate.specialist.domains)
-
-
-def _unknown(problem: str, candidates: Sequence[Candidate]) -> Refusal:
-    names = dict.fromkeys(
-        name
-        for c in candidates
-        for name in (
-            c.specialist.model,
-            c.specialist.profile,
-            *(DOMAIN + card.domain for card in c.specialist.domains),
-        )
+    __slots__ = (
+        "_candidates",
+        "_chance",
+        "_facts",
+        "_known",
+        "_request",
+        "_scored",
+        "_scores",
+        "_taken_back",
+        "_tried",
+        "_why",
+        "outcome",
     )
-    shown = ", ".join(sorted(names)[:NAMES_SHOWN])
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    known = f"known are {AUTO}, {shown}{more}" if names else "nobody hosts anything yet"
-    return Refusal(FaultCode.UNKNOWN_MODEL, f"{problem}; {known}"[:1000])
+
+    def __init__(
+        self,
+        request: TaskRequest,
+        candidates: Sequence[Candidate],
+        tried: Sequence[NodeId],
+        classifier: Classifies,
+        chance: Chance,
+        known: Known,
+    ) -> None:
+        self._request = request
+        self._candidates = candidates
+        self._tried = tried
+        self._chance = chance
+        self._known = known
+        self._scores: list[Score] = []
+        self._scored: list[tuple[Key, Candidate, Terms]] = []
+        self._why: list[tuple[str, Sequence[Candidate]]] = []
+        """Steps that dropped somebody: why, and who was left."""
+        self._taken_back = ""
+        self._facts = self._facts_for(request.selector.partition("@")[0])
+        self.outcome = self._choose(classifier)
+
+    def _facts_for(self, kind: str) -> Facts:
+        known = self._known
+        expected = known.expected_tokens or {}
+        return facts_of(
+            self._request,
+            strategy=self._request.routing.strategy or known.strategy,
+            measured=known.measured,
+            stay=known.stay,
+            expected_tokens=expected.get(kind, 0.0),
+            tier=tier_of(known.complexity),
+        )
+
+    # --- who may be asked -----------------------------------------------------------------------
+    def _choose(self, classifier: Classifies) -> Verdict | Refusal:
+        request = self._request
+        selector, _, node = request.selector.partition("@")
+        pool = self._keep("not that node", [c for c in self._candidates if at_node(node, c)])
+        if node and not pool:
+            problem = f"no node {node!r} hosts a model here"
+            return refusals.unknown(problem, self._candidates)
+        matching = self._keep("not what was asked for", [c for c in pool if named(selector, c)])
+        if not matching:
+            problem = f"nobody hosts {request.selector!r}"
+            if selector == AUTO:
+                problem = "no node hosts a model yet"
+            return refusals.unknown(problem, self._candidates)
+        for name, hard in HARD:
+            before, matching = matching, [c for c in matching if not hard(self._facts, c)]
+            self._why.append((name, matching))
+            if not matching:
+                return refusals.of_filter(name, request, self._candidates, before, self._facts)
+        if selector == AUTO:
+            return self._auto(matching, classifier)
+        if selector.startswith(DOMAIN):
+            return self._best(matching, f"domain {selector.removeprefix(DOMAIN)} asked for")
+        return self._best(matching, f"{selector} asked for by name")
+
+    def _auto(self, pool: Sequence[Candidate], classifier: Classifies) -> Verdict | Refusal:
+        request = self._request
+        if request.operation != GENERATE:
+            chat = [c for c in pool if GENERATE in c.specialist.operations]
+            return self._best(chat or pool, f"auto: {request.operation}")
+        self._scores = classifier.classify(request_text(request))
+        wanted = self._wanted_domains()
+        for domain, reason in wanted:
+            here = [c for c in pool if c.upstream or has_domain(c, domain)]
+            if any(reachable(self._tried, c) for c in here):
+                self._keep(f"not for {domain}", here)
+                self._facts = self._facts_for(DOMAIN + domain)
+                return self._best(here, reason, domain)
+        return self._best(pool, f"{wanted[0][1]}, anybody", wanted[0][0])
+
+    def _wanted_domains(self) -> list[tuple[str, str]]:
+        scores, stay = self._scores, self._known.stay
+        if not scores or scores[0].score < UNSURE_BELOW:
+            general = [(GENERAL, "auto: no domain recognised")]
+            if stay is not None and stay.domain:
+                return [(stay.domain, f"auto: the conversation is about {stay.domain}"), *general]
+            return general
+        first = scores[0]
+        return [
+            (first.domain, f"auto: domain {first.domain} {first.score:.2f}"),
+            (GENERAL, f"auto: generalist, since {first.domain} has nobody left"),
+        ]
+
+    def _keep(self, why: str, left: list[Candidate]) -> list[Candidate]:
+        self._why.append((why, left))
+        return left
+
+    # --- who is asked ---------------------------------------------------------------------------
+    def _best(
+        self, matching: Sequence[Candidate], reason: str, domain: str = ""
+    ) -> Verdict | Refusal:
+        left = self._keep("tried already", [c for c in matching if reachable(self._tried, c)])
+        if not left:
+            return refusals.exhausted(self._request, len(matching))
+        left = self._softly("context", [c for c in left if not context(self._facts, c)], left)
+        left = self._softly("tier", able_enough(self._facts, left), left)
+        rank, facts = STRATEGIES[self._facts.strategy], self._facts
+        scored = []
+        for candidate in left:
+            terms = terms_of(facts, candidate)
+            scored.append((rank(facts, candidate, terms), candidate, terms))
+        in_time = [s for s in scored if s[2].busy <= self._request.deadline_ms]
+        if in_time and len(in_time) < len(scored):
+            self._keep("too late", [s[1] for s in in_time])
+            scored = in_time
+        self._scored = scored
+        _, candidate, terms = self._draw(scored)
+        how = "" if facts.strategy == AUTO else f"{facts.strategy}, "
+        words = f"{reason}; {how}{terms.total:.0f} ms expected, best of {len(scored)}"
+        words += self._taken_back
+        ascii_words = words.encode("ascii", "replace").decode()
+        return Verdict(candidate, ascii_words, terms.first, domain)
+
+    def _softly(
+        self, why: str, kept: list[Candidate], before: Sequence[Candidate]
+    ) -> list[Candidate]:
+        if not kept:
+            self._taken_back += f"; nobody left by {why}, so that does not count"
+            return list(before)
+        return self._keep(why, kept)
+
+    def _draw(self, scored: list[tuple[Key, Candidate, Terms]]) -> tuple[Key, Candidate, Terms]:
+        if len(scored) == 1:
+            return scored[0]
+        least = min(scored, key=lambda entry: entry[0])[0]
+        even = [entry for entry in scored if entry[0][:-1] == least[:-1]]
+        most = least[-1]
+        if self._facts.strategy == AUTO:
+            most = max(most * EVEN, most + EVEN_MS)
+        even = [entry for entry in even if entry[0][-1] <= most]
+        if len(even) == 1:
+            return even[0]
+        return min(self._chance.some(even, 2), key=lambda entry: entry[0])
+
+    # --- telling --------------------------------------------------------------------------------
+    def decision(self) -> Decision:
+        """The choice with its reasons."""
+        ranked = sorted(self._scored, key=lambda entry: entry[0])
+        found = [
+            Assessment(candidate, "", terms, place)
+            for place, (_, candidate, terms) in enumerate(ranked, 1)
+        ]
+        for candidate in self._candidates:
+            why = next((why for why, left in self._why if candidate not in left), "")
+            if why:
+                found.append(Assessment(candidate, why, None, 0))
+        return Decision(
+            self.outcome,
+            self._facts.strategy,
+            tuple(found),
+            tuple((score.domain, score.score) for score in self._scores),
+            self._known.complexity,
+            str(self._facts.tier),
+        )

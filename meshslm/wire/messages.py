@@ -20,6 +20,7 @@ from meshslm.ids import NodeId, TaskId
 from meshslm.wire.admission import AdmissionMessage, Credential
 from meshslm.wire.detection import DetectionMessage
 from meshslm.wire.schema import Tag
+from meshslm.wire.routing import ROUTED_ANYHOW, Routing
 
 ADDRESS_BYTES = 256
 ID_BYTES = 128
@@ -66,6 +67,8 @@ class Specialist:
 
 
 @dataclass(frozen=True, slots=True)
+    size_mib: Annotated[int, Tag(12, most=COUNT)] = 0
+    """Of its model's file; 0 where nobody knows."""
 class Hardware:
     """What a node runs on."""
 
@@ -76,6 +79,13 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True)
+    on_battery: Annotated[bool, Tag(5)] = False
+    battery: Annotated[float, Tag(6, most=1.0)] = 1.0
+    """How full it is."""
+    temperature_c: Annotated[float, Tag(7, most=1000.0)] = 0.0
+    """Of the processor; 0 where the system does not tell."""
+    metered: Annotated[bool, Tag(8)] = False
+    """Its link is paid for by volume."""
 class EngineLoad:
     """How busy one engine is now; engines are named by base model."""
 
@@ -93,6 +103,10 @@ class EngineLoad:
 
 
 @dataclass(frozen=True, slots=True)
+    run_ms: Annotated[float, Tag(9, most=RATE)] = 0.0
+    """How long its runs take of late, on average; 0 while none has ended."""
+    load_ms: Annotated[float, Tag(10, most=RATE)] = 0.0
+    """How long its last load took; 0 while there was none."""
 class PeerAddress:
     """Where a peer was heard to listen."""
 
@@ -221,6 +235,7 @@ class TaskRequest:
 
 
 @dataclass(frozen=True, slots=True)
+    routing: Annotated[Routing, Tag(27)] = ROUTED_ANYHOW
 class TopLogprob:
     """One of the likeliest tokens at a position."""
 
@@ -387,6 +402,8 @@ class TaskSubmit:
 
 
 @dataclass(frozen=True, slots=True)
+    patience_ms: Annotated[int, Tag(6, most=limits.DEADLINE_MS)] = 0
+    """Refuse it where it would wait for longer; 0: it may wait."""
 class TaskResend:
     """Send the stream again from item `seq`: it is missing, or nothing came for a while."""
 

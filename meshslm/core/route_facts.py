@@ -1,0 +1,178 @@
+"""What a choice knows beside its candidates: the request in numbers, and what this origin measured.
+
+Computed once for a choice, so that what is done for each candidate stays small.
+
+Rules:
+- A prompt's tokens are estimated from its characters: no tokenizer is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+from meshslm.core.candidates import Candidate
+from meshslm.core.prefix import PROMPT_CHARACTERS, marks
+from meshslm.wire.messages import TaskRequest
+
+GENERATE = "generate"
+CHARACTERS_PER_TOKEN: Final = 4.0
+"""Of English prose in the vocabularies of small models, about; other scripts have fewer."""
+ASSUMED_ANSWER_TOKENS: Final = 256
+"""Length of an answer of a kind that was never seen here."""
+
+EDGE_BELOW: Final = 0.3
+CLOUD_FROM: Final = 0.7
+
+
+class Tier(StrEnum):
+    """How able an answerer has to be."""
+
+    EDGE = "edge"
+    """Any specialist."""
+    HYBRID = "hybrid"
+    """A larger model, where several are there."""
+    CLOUD = "cloud"
+    """An upstream, where there is one."""
+
+
+def tier_of(complexity: float | None) -> Tier:
+    """The tier for an estimate in 0..1; without one, any specialist will do."""
+    if complexity is None or complexity < EDGE_BELOW:
+        return Tier.EDGE
+    return Tier.CLOUD if complexity >= CLOUD_FROM else Tier.HYBRID
+
+
+class Measured(Protocol):
+    """What this origin has measured of candidates; see `core.track_record`."""
+
+    def pending(self, candidate: Candidate) -> int:
+        """Tasks sent there from here that its load does not count yet."""
+        ...
+
+    def decode_tps(self, candidate: Candidate, told: float) -> float:
+        """Tokens a second of one stream: what it told, replaced as far as it was measured."""
+        ...
+
+    def late_ms(self, candidate: Candidate) -> float:
+        """How much later than promised its first tokens come."""
+        ...
+
+    def failing(self, candidate: Candidate) -> float:
+        """Share of its attempts that fail, in [0, 1)."""
+        ...
+
+    def response_ms(self, candidate: Candidate) -> float:
+        """Time that its answers took; 0 where there were none."""
+        ...
+
+    def turn(self, candidate: Candidate) -> int:
+        """When it was last chosen here, as a count of choices; 0: never."""
+        ...
+
+
+class Unmeasured:
+    """An origin that has seen nothing yet."""
+
+    def pending(self, _candidate: Candidate) -> int:
+        """See `Measured`."""
+        return 0
+
+    def decode_tps(self, _candidate: Candidate, told: float) -> float:
+        """See `Measured`."""
+        return told
+
+    def late_ms(self, _candidate: Candidate) -> float:
+        """See `Measured`."""
+        return 0.0
+
+    def failing(self, _candidate: Candidate) -> float:
+        """See `Measured`."""
+        return 0.0
+
+    def response_ms(self, _candidate: Candidate) -> float:
+        """See `Measured`."""
+        return 0.0
+
+    def turn(self, _candidate: Candidate) -> int:
+        """See `Measured`."""
+        return 0
+
+
+NOTHING_MEASURED: Final = Unmeasured()
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Where a conversation was answered last."""
+
+    node: str
+    profile: str
+    characters: int
+    """Of the request's beginning, which are warm there."""
+    domain: str = ""
+    """What it was about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A request, in numbers."""
+
+    request: TaskRequest
+    prompt_tokens: float
+    answer_tokens: float
+    marks: tuple[bytes, ...]
+    ends: tuple[int, ...]
+    """Characters of the request up to the end of the part that each mark stands for."""
+    measured: Measured
+    stay: Stay | None
+    tier: Tier
+    strategy: str
+
+
+def facts_of(
+    request: TaskRequest,
+    *,
+    strategy: str,
+    measured: Measured = NOTHING_MEASURED,
+    stay: Stay | None = None,
+    expected_tokens: float = 0.0,
+    tier: Tier = Tier.EDGE,
+) -> Facts:
+    """The facts of a request; `expected_tokens` of its answer, 0 where nobody knows."""
+    parts, rest = parts_of(request)
+    ends = []
+    length = 0
+    for part in parts:
+        length += part
+        ends.append(length)
+    return Facts(
+        request,
+        (length + rest) / CHARACTERS_PER_TOKEN,
+        answer_tokens(request, expected_tokens),
+        marks(request) if request.operation == GENERATE else (),
+        tuple(ends),
+        measured,
+        stay,
+        tier,
+        strategy,
+    )
+
+
+def answer_tokens(request: TaskRequest, expected: float) -> float:
+    """Tokens that an answer will have; 0 of operations that write no text."""
+    if request.operation != GENERATE:
+        return 0.0
+    likely = expected or ASSUMED_ANSWER_TOKENS
+    each = min(request.max_tokens, likely) if request.max_tokens else likely
+    return float(each)
+
+
+def parts_of(request: TaskRequest) -> tuple[list[int], int]:
+    """Characters of the parts that have a mark each, and of what has none."""
+    if request.messages:
+        return [len(turn.content) for turn in request.messages], sum(map(len, request.inputs))
+    whole = len(request.prompt)
+    rest = whole % PROMPT_CHARACTERS + sum(map(len, request.inputs))
+    return [PROMPT_CHARACTERS] * (whole // PROMPT_CHARACTERS), rest

@@ -1,0 +1,113 @@
+"""Filters of a choice: each says of one candidate why it cannot be asked, or nothing.
+
+Rules:
+- Each is a pure function of the facts and one candidate.
+- The hard ones hold whatever comes of it: what was asked for is never swapped for something else.
+- The soft ones drop whom one would rather not ask; where they leave nobody, they are taken back,
+  the last first. So an only match is asked, and never lost without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from meshslm.core.candidates import Candidate
+from meshslm.core.route_facts import GENERATE, Facts, Tier
+from meshslm.ids import NodeId
+
+AUTO: Final = "auto"
+DOMAIN: Final = "domain:"
+
+LARGER: Final = 0.5
+"""Of the largest model's size, from which on one counts as large too (a guess)."""
+
+Filter = Callable[[Facts, Candidate], str]
+
+
+def has_domain(candidate: Candidate, domain: str) -> bool:
+    """Whether a candidate declares a domain."""
+    for card in candidate.specialist.domains:  # noqa: SIM110 - a generator takes three times as long
+        if card.domain == domain:
+            return True
+    return False
+
+
+def at_node(node: str, candidate: Candidate) -> bool:
+    """Whether it is the node that a selector names behind `@`; none: any."""
+    return not node or node in (candidate.node_name, candidate.node)
+
+
+def named(name: str, candidate: Candidate) -> bool:
+    """Whether a selector without its `@node` names this candidate."""
+    if name.startswith(DOMAIN):
+        return has_domain(candidate, name.removeprefix(DOMAIN))
+    specialist = candidate.specialist
+    return name == AUTO or name in (specialist.profile, specialist.model)
+
+
+def operation(facts: Facts, candidate: Candidate) -> str:
+    """It must announce what it is asked to do."""
+    wanted = facts.request.operation
+    return "" if wanted in candidate.specialist.operations else f"it cannot {wanted}"
+
+
+def adapter(facts: Facts, candidate: Candidate) -> str:
+    """It must have the LoRA adapter that the request names, if it names one."""
+    name = facts.request.adapter
+    if not name or facts.request.operation != GENERATE or name in candidate.specialist.adapters:
+        return ""
+    return f"it has no adapter {name!r}"
+
+
+def private(facts: Facts, candidate: Candidate) -> str:
+    """What is private stays in the mesh."""
+    if candidate.upstream and facts.request.routing.private:
+        return "the prompt is private, and this is outside the mesh"
+    return ""
+
+
+def cloud(facts: Facts, candidate: Candidate) -> str:
+    """An upstream is asked where it is named, or the request is hard enough for its tier."""
+    if not candidate.upstream or facts.tier is Tier.CLOUD:
+        return ""
+    name = facts.request.selector.partition("@")[0]
+    if name in (candidate.specialist.profile, candidate.specialist.model):
+        return ""
+    return "an upstream is for hard requests, or to be named"
+
+
+def context(facts: Facts, candidate: Candidate) -> str:
+    """Prompt and answer should fit its context, as far as can be told without its tokenizer."""
+    room = candidate.specialist.context
+    need = facts.prompt_tokens + facts.request.max_tokens
+    if not room or need <= room:
+        return ""
+    return f"about {need:.0f} tokens do not fit its context of {room}"
+
+
+HARD: Final[tuple[tuple[str, Filter], ...]] = (
+    ("operation", operation),
+    ("adapter", adapter),
+    ("private", private),
+    ("upstream", cloud),
+)
+"""In the order in which a refusal names them."""
+
+
+def reachable(tried: Sequence[NodeId], candidate: Candidate) -> bool:
+    """Whether it was not tried yet."""
+    return candidate.tried_as not in tried
+
+
+def able_enough(facts: Facts, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those of the request's tier; all where the tier has nobody here."""
+    if facts.tier is Tier.EDGE:
+        return list(candidates)
+    if facts.tier is Tier.CLOUD:
+        upstream = [c for c in candidates if c.upstream]
+        if upstream:
+            return upstream
+    sizes = [c.specialist.size_mib for c in candidates]
+    least = LARGER * max(sizes, default=0)
+    return [c for c, size in zip(candidates, sizes, strict=True) if size >= least]

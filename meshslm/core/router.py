@@ -1,0 +1,199 @@
+"""Routing at one origin: who is there, what is known of them, and the choice for each request.
+
+It joins what membership tells, what this node hosts, and what this origin has measured; the choice
+itself is `core.route`, pure.
+
+Rules:
+- What does not change between two requests is not computed for each: a peer's candidates are made
+  when its capability, load or distance changes.
+- It learns from the effects that clients get, in the order in which they get them.
+- Explaining runs nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from meshslm.chance import Chance
+from meshslm.core.candidates import Candidate, Decision, Refusal, Verdict
+from meshslm.core.classify import Classifier, classifier_for, distinct
+from meshslm.core.conversations import Conversations
+from meshslm.core.directory import Directory, Peer
+from meshslm.core.events import Effect, EmitChunk, FailTask, FinishTask, RouteChosen
+from meshslm.core.route import DOMAIN, Known, choose, decide
+from meshslm.core.strategies import AUTO
+from meshslm.core.track_record import TrackRecord
+from meshslm.ids import Instant, NodeId, TaskId
+from meshslm.wire.messages import (
+    Capability,
+    DomainCard,
+    EngineLoad,
+    Specialist,
+    TaskRequest,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """This node, as its own origin sees it."""
+
+    node: NodeId
+    name: str
+    capability: Capability
+    loads: tuple[EngineLoad, ...]
+    upstream: tuple[Specialist, ...] = ()
+    """Endpoints outside the mesh that this node may use, for its own clients."""
+
+
+@dataclass(slots=True)
+class _Listed:
+    """A peer's candidates, and what they were made of."""
+
+    capability: Capability
+    loads: tuple[EngineLoad, ...]
+    rtt_ms: float | None
+    candidates: tuple[Candidate, ...]
+
+
+class Router:
+    """The choices of one origin."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        chance: Chance,
+        own: Callable[[], Own],
+        *,
+        strategy: str = AUTO,
+    ) -> None:
+        self._directory = directory
+        self._chance = chance
+        self._own = own
+        self._strategy = strategy
+        self._listed: dict[NodeId, _Listed] = {}
+        self._cards: tuple[DomainCard, ...] = ()
+        self._cards_version = -1
+        self._record = TrackRecord()
+        self._conversations = Conversations()
+        self._verdicts: dict[tuple[NodeId, str], tuple[TaskRequest, Verdict]] = {}
+        """Of the present event: what a `RouteChosen` among its effects came of."""
+        self.now = Instant(0)
+        self._learners: dict[type, Callable[..., None]] = {
+            RouteChosen: self._on_chosen,
+            EmitChunk: lambda e: self._record.item(e, self.now),
+            FinishTask: lambda e: self._record.ended(e.task, self.now),
+            FailTask: lambda e: self._record.failed(e, self.now),
+        }
+
+    # --- who is there ---------------------------------------------------------------------------
+    def candidates(self, *, others: bool) -> list[Candidate]:
+        """Every specialist that can be asked: this node's, and `others`."""
+        own = self._own()
+        loads = {load.model: load for load in own.loads}
+        hardware = own.capability.hardware
+        found = [
+            Candidate(own.node, own.name, s, loads.get(s.model), 0.0, local=True, hardware=hardware)
+            for s in own.capability.specialists
+        ]
+        found.extend(
+            Candidate(own.node, own.name, s, loads.get(s.model), 0.0, local=True, upstream=True)
+            for s in own.upstream
+        )
+        if others:
+            for peer in self._directory.alive():
+                if peer.capability is not None:
+                    found.extend(self._of(peer, peer.capability))
+        return found
+
+    def _of(self, peer: Peer, capability: Capability) -> tuple[Candidate, ...]:
+        known = self._listed.get(peer.node)
+        if (
+            known is not None
+            and known.loads is peer.loads
+            and known.capability is capability
+            and known.rtt_ms == peer.rtt_ms
+        ):
+            return known.candidates
+        loads = {load.model: load for load in peer.loads}
+        made = tuple(
+            Candidate(
+                peer.node,
+                peer.name,
+                specialist,
+                loads.get(specialist.model),
+                peer.rtt_ms,
+                hardware=capability.hardware,
+                told=peer.told,
+            )
+            for specialist in capability.specialists
+        )
+        if len(self._listed) > 2 * len(self._directory.peers) + 16:
+            self._listed.clear()  # most of them are gone
+        self._listed[peer.node] = _Listed(capability, peer.loads, peer.rtt_ms, made)
+        return made
+
+    # --- choosing -------------------------------------------------------------------------------
+    def route(
+        self, request: TaskRequest, tried: list[NodeId], candidates: list[Candidate]
+    ) -> Verdict | Refusal:
+        """The best of some candidates."""
+        classifier, known = self._classifier(), self._known(request)
+        found = choose(request, candidates, tried, classifier, self._chance, known)
+        if isinstance(found, Verdict):
+            chosen = found.candidate
+            self._verdicts[chosen.node, chosen.specialist.profile] = (request, found)
+        return found
+
+    def explain(self, request: TaskRequest, candidates: list[Candidate], now: Instant) -> Decision:
+        """What `route` would do now, and why; who is drawn among equals may be another."""
+        self.now = now
+        chance = self._chance.fork("explained")
+        known = self._known(request)
+        return decide(request, candidates, [], self._classifier(), chance, known)
+
+    def _known(self, request: TaskRequest) -> Known:
+        return Known(
+            self._strategy,
+            self._record.at(self.now),
+            self._conversations.of(request),
+            None,
+            self._record.lengths,
+        )
+
+    def _classifier(self) -> Classifier:
+        if self._cards_version != self._directory.cards_version:
+            self._cards_version = self._directory.cards_version
+            own = [c for s in self._own().capability.specialists for c in s.domains]
+            self._cards = distinct([*own, *self._directory.cards()])
+        return classifier_for(self._cards)
+
+    # --- learning -------------------------------------------------------------------------------
+    def learn(self, effects: Iterable[Effect]) -> None:
+        """What clients are told, at `now`."""
+        learners = self._learners
+        for effect in effects:
+            learner = learners.get(type(effect))
+            if learner is not None:
+                learner(effect)
+        if self._verdicts:
+            self._verdicts.clear()
+
+    def dropped(self, task: TaskId) -> None:
+        """A client went away."""
+        self._record.dropped(task)
+
+    def _on_chosen(self, route: RouteChosen) -> None:
+        request, verdict = self._verdicts.get((route.node, route.profile), (None, None))
+        kinds: tuple[str, ...] = ()
+        if request is not None and verdict is not None and not route.continued:
+            kinds = (request.selector.partition("@")[0],)
+            if verdict.domain:
+                kinds = (*kinds, DOMAIN + verdict.domain)
+            self._conversations.answered(request, route.node, route.profile, verdict.domain)
+        self._record.chosen(route, verdict, kinds, self.now)
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        self._record.check()
+        self._conversations.check()
