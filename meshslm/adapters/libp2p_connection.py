@@ -128,12 +128,15 @@ class Connection:
         channel: NoiseChannel,
         *,
         address: str,
+        came_from: str = "",
         timings: LinkTimings,
         on_stream: Callable[[Connection, MuxedStream], Awaitable[None]],
     ) -> None:
         self.peer: NodeId = channel.peer
         self.address = address
         """Where the peer was dialled; empty where it dialled us."""
+        self.came_from = came_from
+        """Where it dialled us from."""
         self.reason = ""
         """Why the connection ended; empty while it has not."""
         self.fault = False
@@ -209,6 +212,14 @@ class Connection:
         """End the connection now: the peer broke the protocol."""
         self.fault = self.fault or not self.reason
         self.abort(f"dropped: {reason}")
+
+    @property
+    def own_host(self) -> str:
+        """The address of this machine that the connection goes by; empty where it is over."""
+        try:
+            return str(self._socket.socket.getsockname()[0]).partition("%")[0]
+        except OSError:
+            return ""
 
     def abort(self, reason: str) -> None:
         """End the connection now, whatever the peer does."""

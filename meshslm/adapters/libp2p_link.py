@@ -24,12 +24,13 @@ import trio
 
 from meshslm import limits
 from meshslm.adapters import libp2p_library as library
+from meshslm.adapters.address_news import AddressNews, own_hosts
 from meshslm.adapters.keyring import NodeKey
 from meshslm.adapters.libp2p_connection import Connection, LinkTimings, MuxedStream
 from meshslm.adapters.libp2p_noise import HandshakeError, Handshaker, NoiseChannel
 from meshslm.adapters.libp2p_peer import PeerLink
 from meshslm.adapters.libp2p_reception import Reception
-from meshslm.adapters.multiaddrs import Address, AddressError, parse, reachable
+from meshslm.adapters.multiaddrs import Address, AddressError, parse, reachable, seen_at
 from meshslm.adapters.tcp import ConnectFailed, connect, listen
 from meshslm.core.events import (
     AddressesChanged,
@@ -49,9 +50,10 @@ log = logging.getLogger("meshslm.link")
 class _DialError(MeshslmError):
     """Dialling came to nothing; the message is for a person. `peer` is who answered."""
 
-    def __init__(self, reason: str, peer: NodeId | None = None) -> None:
+    def __init__(self, reason: str, peer: NodeId | None = None, *, refused: bool = False) -> None:
         super().__init__(reason)
         self.peer = peer
+        self.refused = refused
 
 
 class Libp2pLink:
@@ -136,16 +138,31 @@ class Libp2pLink:
     async def _watch_addresses(self, listeners: list[trio.socket.SocketType]) -> None:
         """Tell of addresses that come and go; only behind a wildcard they do."""
         assert self._post is not None
-        while True:
-            await trio.sleep(self._timings.addresses)
-            addresses = tuple(self._dialable(listeners))
-            if addresses != self._addresses:
-                self._addresses = addresses
-                await self._post(AddressesChanged(addresses))
+        news = AddressNews()
+        try:
+            while True:
+                await news.wait(self._timings.addresses)
+                self._end_stranded(own_hosts())
+                addresses = tuple(self._dialable(listeners))
+                if addresses != self._addresses:
+                    self._addresses = addresses
+                    await self._post(AddressesChanged(addresses))
+        finally:
+            news.close()
+
+    def _end_stranded(self, hosts: set[str]) -> None:
+        """End links by an address that this machine no longer has: nothing comes by them."""
+        for link in list(self._links.values()):
+            host = link.connection.own_host
+            if host and host not in hosts:
+                link.connection.abort(f"this machine no longer has the address {host}")
 
     async def _serve_accepted(self, socket: trio.SocketStream, channel: NoiseChannel) -> None:
         if channel.peer != self.node_id:
-            await self._serve_unclaimed(self._connection(socket, channel, address=""))
+            name = socket.socket.getpeername()
+            await self._serve_unclaimed(
+                self._connection(socket, channel, address="", came_from=seen_at(*name[:2]))
+            )
 
     async def _serve_unclaimed(self, connection: Connection) -> None:
         """Serve an inbound connection, which must become the peer's link before long."""
@@ -161,10 +178,20 @@ class Libp2pLink:
             nursery.cancel_scope.cancel()
 
     def _connection(
-        self, socket: trio.SocketStream, channel: NoiseChannel, *, address: str
+        self,
+        socket: trio.SocketStream,
+        channel: NoiseChannel,
+        *,
+        address: str,
+        came_from: str = "",
     ) -> Connection:
         return Connection(
-            socket, channel, address=address, timings=self._timings, on_stream=self._answer
+            socket,
+            channel,
+            address=address,
+            came_from=came_from,
+            timings=self._timings,
+            on_stream=self._answer,
         )
 
     # --- dialling --------------------------------------------------------------------------------
@@ -173,7 +200,7 @@ class Libp2pLink:
         try:
             await self._connect(text)
         except _DialError as error:
-            await self._post(DialFailed(text, str(error), error.peer))
+            await self._post(DialFailed(text, str(error), error.peer, error.refused))
         except Exception:
             log.exception("a connection to %s was dropped: a bug in serving it", text)
             await self._post(DialFailed(text, "a bug; the log has the trace"))
@@ -214,7 +241,9 @@ class Libp2pLink:
                     raise _DialError("that is this node itself")
                 opened, socket = socket, None
                 return opened, channel
-        except (HandshakeError, ConnectFailed) as error:
+        except ConnectFailed as error:
+            raise _DialError(str(error), refused=error.refused) from error
+        except HandshakeError as error:
             raise _DialError(str(error)) from error
         finally:
             if socket is not None:
@@ -322,7 +351,8 @@ class Libp2pLink:
         try:
             if earlier is not None:
                 await earlier.ended.wait()
-            await self._post(PeerConnected(peer, link.connection.address))
+            connection = link.connection
+            await self._post(PeerConnected(peer, connection.address, connection.came_from))
             await link.serve(self._post)
             # Before the event, so that whoever hears it can dial at once.
             if self._links.get(peer) is link:

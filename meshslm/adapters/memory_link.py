@@ -27,6 +27,8 @@ from meshslm.ids import NodeId
 from meshslm.ports import Post
 from meshslm.wire.framing import BACKGROUND_SHARE
 
+REFUSED = "connection refused"
+
 CLOSE_S = 2.0
 """Time for the control lane when a link is closed, as the port says."""
 
@@ -57,7 +59,7 @@ class MemoryNetwork:
                 return (
                     link if wanted in ("", link.node_id) else f"another node answers, not {wanted}"
                 )
-        return "connection refused"
+        return REFUSED
 
 
 class _Pipe:
@@ -205,7 +207,7 @@ class MemoryLink:
         await trio.lowlevel.checkpoint()  # a real dial takes time, in which the peer may dial too
         found = self._network.find(address)
         if isinstance(found, str):
-            await self._post(DialFailed(address, found))
+            await self._post(DialFailed(address, found, refused=found == REFUSED))
         elif found is self:
             await self._post(DialFailed(address, "that is this node itself"))
         elif found.node_id in self._ends:
@@ -229,7 +231,8 @@ class MemoryLink:
         try:
             if earlier is not None:
                 await earlier.ended.wait()
-            await self._post(PeerConnected(end.peer, end.address))
+            came_from = "" if end.address else f"/memory/{end.peer}"
+            await self._post(PeerConnected(end.peer, end.address, came_from))
             await end.serve(self._post)
             # Before the event, so that whoever hears it can dial at once.
             if self._ends.get(end.peer) is end:

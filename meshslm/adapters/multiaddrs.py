@@ -98,6 +98,12 @@ def _checked_host(kind: str, host: str) -> str:
     return str(address)
 
 
+def seen_at(host: str, port: int) -> str:
+    """The multiaddress of the other end of a connection."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    return f"/ip{address.version}/{address}/tcp/{port}"
+
+
 def reachable(bound: Address) -> list[Address]:
     """What others can dial for a socket bound to `bound`.
 

@@ -23,6 +23,11 @@ BACKLOG = 128
 class ConnectFailed(MeshslmError):
     """Nobody answers at an address; the message is for a person."""
 
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
+        """The machine is there, and nothing listens at that port."""
+
 
 async def listen(addresses: Iterable[Address]) -> list[trio.socket.SocketType]:
     """Sockets that listen at all of `addresses`; `OurFault` where one cannot."""
@@ -70,7 +75,7 @@ async def connect(address: Address) -> trio.SocketStream:
         targets = await address.targets()
     except OSError as error:
         raise ConnectFailed(f"the name {address.host} is not known: {error.strerror}") from error
-    reason = "no address"
+    reason, refusals = "no address", 0
     for family, target in targets:
         socket = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
         try:
@@ -78,9 +83,10 @@ async def connect(address: Address) -> trio.SocketStream:
         except OSError as error:
             socket.close()
             reason = (error.strerror or str(error)).lower()
+            refusals += error.errno == errno.ECONNREFUSED
         except BaseException:
             socket.close()
             raise
         else:
             return trio.SocketStream(socket)
-    raise ConnectFailed(reason)
+    raise ConnectFailed(reason, refused=0 < refusals == len(targets))

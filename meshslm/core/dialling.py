@@ -10,8 +10,8 @@ Effects: `Dial`, timers.
 Rules:
 - Waits between rounds double from `DIAL_BACKOFF_MS` to `DIAL_BACKOFF_MOST_MS`, with half of each
   drawn at random, so that two nodes that lost each other do not keep meeting in the middle.
-- A link that had lasted and is lost is worth a round almost at once: the peer's address may have
-  changed, and tasks wait.
+- A link that had lasted and is lost is worth a round at once: tasks wait, and a refusal shows that
+  the peer has died. One that is lost again and again waits as one that failed.
 - At most `DIALS` dials are under way.
 - An address from the configuration is tried for ever; any other is given up after
   `PEER_FORGET_MS` without success. One from the configuration that does not answer is told of,
@@ -72,6 +72,8 @@ class Target:
     attempts: int = 0
     """Rounds in a row that came to nothing, and links that were not accepted."""
     linked: bool = False
+    lost: Instant | None = None
+    """When its last link was lost."""
     peer: NodeId | None = None
     """Who answered there."""
     trying: list[str] = field(default_factory=list)
@@ -184,14 +186,27 @@ class Dialling:
             if target.peer == peer:
                 target.attempts = 0
 
-    def lost(self, peer: NodeId, addresses: tuple[str, ...], now: Instant, *, again: bool) -> None:
-        """The link to `peer` is gone; `again` unless it said that it leaves."""
+    def lost(
+        self,
+        peer: NodeId,
+        addresses: tuple[str, ...],
+        now: Instant,
+        *,
+        again: bool,
+        missed: bool = False,
+    ) -> None:
+        """The link to `peer` is gone; `again` unless it said that it leaves.
+
+        `missed` where nobody meant it: then it is dialled at once.
+        """
         for target in [t for t in self._targets.values() if t.linked and t.peer == peer]:
-            lasted = ms_between(target.since, now) >= limits.DIAL_LASTING_MS
+            rare = target.lost is None or ms_between(target.lost, now) >= limits.DIAL_LASTING_MS
             target.linked = False
-            target.since = now
-            if again or target.configured:
-                self._wait(target, now, soon=again and lasted)
+            target.since = target.lost = now
+            if missed and rare:
+                self._begin(target, now)
+            elif again or target.configured:
+                self._wait(target, now)
             else:
                 self._forget(target)
         if again and peer not in self._targets and addresses:

@@ -40,6 +40,8 @@ class Peer:
     name: str = ""
     agent: str = ""
     address: str = ""
+    came_from: str = ""
+    """Where it dialled us from."""
     addresses: tuple[str, ...] = ()
     boot: int = 0
     seq: int = -1

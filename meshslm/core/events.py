@@ -49,6 +49,8 @@ class PeerConnected:
     peer: NodeId
     address: str
     """Multiaddress the peer was dialled at; empty where the peer dialled us."""
+    came_from: str = ""
+    """Where it dialled us from, as a multiaddress; empty where it was dialled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class DialFailed:
     reason: str
     peer: NodeId | None = None
     """Who listens there, where that was proven: a peer that is linked already, by another dial."""
+    refused: bool = False
+    """The machine is there, and nothing listens at that port."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from meshslm import limits
 from meshslm.chance import Chance
+from meshslm.core.absence import Absence
 from meshslm.core.admission import Admission
 from meshslm.core.certificates import NotAdmitted
 from meshslm.core.config import CoreConfig
@@ -60,9 +61,9 @@ class Membership:
         detection: Detection,
         out: Outbox,
         chance: Chance,
+        absence: Absence,
         *,
         loads: Callable[[], tuple[EngineLoad, ...]],
-        gone: Callable[[NodeId, str, Instant], None],
     ) -> None:
         self._config = config
         self._directory = directory
@@ -71,8 +72,8 @@ class Membership:
         self._detection = detection
         self._out = out
         self._chance = chance
+        self.absence = absence
         self._loads = loads
-        self._gone = gone
         self._seq = 0
         self._ticks = 0
         self._interval_ms = limits.PRESENCE_MS
@@ -145,7 +146,7 @@ class Membership:
         self._news -= 1
 
     # --- links ----------------------------------------------------------------------------------
-    def connected(self, node: NodeId, address: str, now: Instant) -> None:
+    def connected(self, node: NodeId, address: str, came_from: str, now: Instant) -> None:
         """A link is up: say hello."""
         self._dialling.linked(node, address, now)
         peer = self._directory.peers.get(node)
@@ -155,23 +156,25 @@ class Membership:
                 return
             peer = self._directory.peers[node] = Peer(node)
         peer.connected = True
-        peer.incoming = not address
+        peer.incoming, peer.came_from = not address, came_from
         peer.state = PeerState.CONNECTING
         peer.address = address or peer.address
         peer.heard = now
         peer.greeting_since = now
         self._say_hello(peer, now)
 
-    def disconnected(self, node: NodeId, reason: str, now: Instant) -> None:
-        """A link is gone."""
+    def disconnected(self, node: NodeId, reason: str, now: Instant, *, fault: bool = False) -> None:
+        """A link is gone. Unless that was meant, or the peer's fault, it may soon be back."""
         peer = self._directory.peers.get(node)
         if peer is None or not peer.connected:
             return
         peer.connected = False
-        self._end_session(peer, PeerState.UNREACHABLE, reason, now)
+        lost = not (fault or self.leaving)
+        self._end_session(peer, PeerState.UNREACHABLE, reason, now, lost=lost)
         gone = peer.state is PeerState.LEFT or self._admission.is_revoked(node)
         again = not self.leaving and not gone
-        self._dialling.lost(node, peer.addresses, now, again=again)
+        missed = again and node in self.absence
+        self._dialling.lost(node, peer.addresses, now, again=again, missed=missed)
 
     def hello_timer(self, node: NodeId, now: Instant) -> None:
         """A hello was not answered yet."""
@@ -209,7 +212,7 @@ class Membership:
                 self._say_hello(peer, now)
             return
         if hello.boot != peer.boot:
-            if known:
+            if known or node in self.absence:
                 self._end_session(peer, PeerState.CONNECTING, "it restarted", now)
             peer.boot, peer.seq, peer.capability, peer.loads = hello.boot, -1, None, ()
             peer.rtt_ms = None
@@ -228,6 +231,7 @@ class Membership:
             self._say_hello(peer, now)
         self._introduce(peer, now)
         self._admission.met(node)
+        self.absence.back(node, now)
 
     def on_goodbye(self, node: NodeId, goodbye: Goodbye, now: Instant) -> None:
         """The peer leaves, or will not have us."""
@@ -344,8 +348,13 @@ class Membership:
         self._end_session(peer, PeerState.UNREACHABLE, reason, now)
         self._out.put(Disconnect(peer.node, reason))
 
-    def _end_session(self, peer: Peer, state: PeerState, reason: str, now: Instant) -> None:
-        """The peer is no longer alive: whoever counted on it hears of it, once."""
+    def _end_session(
+        self, peer: Peer, state: PeerState, reason: str, now: Instant, *, lost: bool = False
+    ) -> None:
+        """The peer is no longer alive: whoever counted on it hears of it, once.
+
+        Where only its link was `lost`, that is not before it was waited for.
+        """
         self._out.stop_timer(HELLO, peer.node)
         if peer.state is PeerState.LEFT:
             return
@@ -357,8 +366,10 @@ class Membership:
         peer.ping_sent = None
         if was_alive:
             self._directory.cards_version += 1
-            self._out.tell("peer.gone", reason, peer=peer.node)
-            self._gone(peer.node, reason, now)
+        if was_alive and lost:
+            self.absence.begin(peer, reason)
+        elif not lost and (was_alive or peer.node in self.absence):
+            self.absence.over(peer.node, reason, now)
 
     def _make_room(self) -> bool:
         """Forget the peer that has been gone for longest; false where all are connected."""
@@ -371,6 +382,7 @@ class Membership:
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
         assert len(self._directory.peers) <= limits.PEERS
+        self.absence.check()
         for peer in self._directory.peers.values():
             if peer.state is PeerState.ALIVE:
                 assert peer.connected, f"{peer.node} is alive without a link"

@@ -17,6 +17,7 @@ from typing import Any
 from meshslm import __version__
 from meshslm.chance import Chance
 from meshslm.core import (
+    absence,
     admission,
     detection,
     dialling,
@@ -131,8 +132,8 @@ class NodeCore:
             self._detection,
             self._out,
             chance.fork("membership"),
+            absence.Absence(self._out, self._peer_gone, self._origin.peer_back),
             loads=self._serving.loads,
-            gone=self._peer_gone,
         )
         self._handlers = self._event_handlers()
         self._timers = self._timer_handlers()
@@ -173,6 +174,7 @@ class NodeCore:
             admission.SWEEP: lambda _, now: self._admission.sweep(now),
             membership.TICK: lambda _, now: self._on_tick(now),
             membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
+            absence.TIMER: lambda s, now: self._membership.absence.timer(NodeId(s), now),
             dialling.TIMER: self._dialling.timer,
             detection.TIMER: lambda _, now: self._detection.timer(now),
             models.TIMER: lambda _, now: self._models.timer(now),
@@ -228,18 +230,20 @@ class NodeCore:
             self._dialling.failed(event.address, now, reason=refusal)
             self._out.put(Disconnect(event.peer, refusal))
         else:
-            self._membership.connected(event.peer, event.address, now)
+            self._membership.connected(event.peer, event.address, event.came_from, now)
 
     def _on_disconnected(self, event: PeerDisconnected, now: Instant) -> None:
         if event.fault:
             self._conduct.strike(event.peer, event.reason, now)
-        self._membership.disconnected(event.peer, event.reason, now)
+        self._membership.disconnected(event.peer, event.reason, now, fault=event.fault)
 
     def _on_dial_failed(self, event: DialFailed, now: Instant) -> None:
         linked = event.peer == self._config.node or (
             event.peer in self._directory.peers and self._directory.peers[event.peer].connected
         )
         self._dialling.failed(event.address, now, event.peer if linked else None, event.reason)
+        if event.refused:
+            self._membership.absence.refused(event.address, now)
 
     def _on_timer(self, event: TimerFired, now: Instant) -> None:
         if self._out.timer_is_current(event.key, event.generation):

@@ -21,12 +21,14 @@ from meshslm.wire.messages import Message
 class Outbox:
     """Where machines put what is to be done."""
 
-    __slots__ = ("_effects", "_generation", "_timers")
+    __slots__ = ("_effects", "_generation", "_timers", "hold_back")
 
     def __init__(self) -> None:
         self._effects: list[Effect] = []
         self._timers: dict[TimerKey, int] = {}
         self._generation = 0
+        self.hold_back: set[NodeId] = set()
+        """Peers without a link for a moment: what is said to them of tasks they will ask for."""
 
     def put(self, effect: Effect) -> None:
         """Append an effect."""
@@ -34,11 +36,13 @@ class Outbox:
 
     def send(self, peer: NodeId, lane: Lane, message: Message) -> None:
         """Encode and send a message to one peer."""
-        self._effects.append(Send(peer, lane, encode(message)))
+        if lane is not Lane.INTERACTIVE or peer not in self.hold_back:
+            self._effects.append(Send(peer, lane, encode(message)))
 
     def send_encoded(self, peer: NodeId, lane: Lane, message: bytes) -> None:
         """Send what was encoded once for many."""
-        self._effects.append(Send(peer, lane, message))
+        if lane is not Lane.INTERACTIVE or peer not in self.hold_back:
+            self._effects.append(Send(peer, lane, message))
 
     def tell(
         self,

@@ -144,7 +144,7 @@ class Network:
             return
         latency = self._latency(source, target)
         if not target.up:
-            self._fail(source, address, "connection refused", 2 * latency)
+            self._fail(source, address, "connection refused", 2 * latency, refused=True)
             return
         if address != target.address:  # its disk was lost, and with it who it was
             wrong, delay = "another identity answers there", 2 * HANDSHAKE_ROUND_TRIPS * latency
@@ -176,12 +176,20 @@ class Network:
         target.joining.append(far)
         near.floor = [up + latency] * _LANES
         far.floor = [up] * _LANES
-        world.push(up, far, target, PeerConnected(source.id, ""))
+        world.push(up, far, target, PeerConnected(source.id, "", self._seen_at(source, target)))
         world.push(up + latency, near, source, PeerConnected(target.id, address))
 
-    def _fail(self, source: SimNode, address: str, reason: str, delay_us: int) -> None:
+    def _seen_at(self, source: SimNode, target: SimNode) -> str:
+        """Where a caller comes from: behind a NAT that is not where it listens."""
+        open_way = self._topology.dials(target.index, source.index)
+        return source.address.partition("/p2p/")[0] if open_way else "/sim/nat"
+
+    def _fail(
+        self, source: SimNode, address: str, reason: str, delay_us: int, *, refused: bool = False
+    ) -> None:
         world = self._world
-        world.push(world.now + delay_us, source.life, source, DialFailed(address, reason))
+        failed = DialFailed(address, reason, refused=refused)
+        world.push(world.now + delay_us, source.life, source, failed)
 
     def _latency(self, one: SimNode, other: SimNode) -> int:
         pair = (min(one.index, other.index), max(one.index, other.index))

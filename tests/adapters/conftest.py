@@ -135,7 +135,9 @@ def connect() -> Callable[[Node, Node], Awaitable[None]]:
     async def connect_both(dialling: Node, dialled: Node) -> None:
         dialling.link.dial(dialled.address)
         assert await dialling.expect(PeerConnected) == PeerConnected(dialled.id, dialled.address)
-        assert await dialled.expect(PeerConnected) == PeerConnected(dialling.id, "")
+        connected = await dialled.expect(PeerConnected)
+        assert (connected.peer, connected.address) == (dialling.id, "")
+        assert connected.came_from
 
     return connect_both
 

@@ -72,6 +72,8 @@ class Mesh:
         """Addresses that do not name the node that listens there."""
         self.filter: Damage = lambda _from, _to, _message: None
         """Given a message, what arrives instead; None: the message itself."""
+        self.dead: set[frozenset[str]] = set()
+        """Pairs of whom each one's machine refuses the other now."""
         self.seen: dict[tuple[str, str], list[Message]] = defaultdict(list)
 
     def add(
@@ -130,10 +132,16 @@ class Mesh:
         self.now = end
 
     def break_link(self, a: str, b: str, reason: str = "broken") -> None:
+        """Both sides hear that their link is gone, and that nothing listens there any more."""
+        self.dead.add(frozenset((a, b)))
+        self.cut_link(a, b, reason)
+        self.dead.clear()
+
+    def cut_link(self, a: str, b: str, reason: str = "cable") -> None:
         """Both sides hear that their link is gone."""
         self.links.discard(frozenset((a, b)))
+        self.queue.append((NodeId(b), PeerDisconnected(NodeId(a), reason)))
         self.give(a, PeerDisconnected(NodeId(b), reason))
-        self.give(b, PeerDisconnected(NodeId(a), reason))
 
     def peer_state(self, name: str, other: str) -> str:
         """How one node sees another."""
@@ -180,9 +188,11 @@ class Mesh:
         if pair in self.links and address in self.aliases:
             self.queue.append((node, DialFailed(address, "linked already", other)))
             return
-        if other not in self.boxes or pair in self.cut:
+        if pair in self.dead:
+            self.queue.append((node, DialFailed(address, "connection refused", refused=True)))
+        elif other not in self.boxes or pair in self.cut:
             self.queue.append((node, DialFailed(address, "nobody there")))
         elif pair not in self.links:
             self.links.add(pair)
             self.queue.append((node, PeerConnected(other, address)))
-            self.queue.append((other, PeerConnected(node, "")))
+            self.queue.append((other, PeerConnected(node, "", f"/memory/{node}")))

@@ -384,5 +384,7 @@ def test_a_failed_dial_of_nobody_is_ignored(mesh: Mesh) -> None:
 def test_goodbye_of_one_that_will_not_have_us_is_no_leave(mesh: Mesh) -> None:
     mesh.add("b")
     mesh.add("a", bootstrap=("b",))
+    mesh.dead.add(frozenset("ab"))
     mesh.give("a", BytesReceived(NodeId("b"), encode(Goodbye("busy"))))
+    mesh.dead.clear()
     assert mesh.peer_state("a", "b") == "unreachable"

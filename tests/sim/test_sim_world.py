@@ -75,7 +75,8 @@ def test_a_link_is_told_to_both_and_carries_messages_in_order() -> None:
     one, other = world.nodes
     link(world, one, other)
     assert recorder(one).of(PeerConnected) == [PeerConnected(other.id, other.address)]
-    assert recorder(other).of(PeerConnected) == [PeerConnected(one.id, "")]
+    came_from = f"/memory/{one.name}"
+    assert recorder(other).of(PeerConnected) == [PeerConnected(one.id, "", came_from)]
     messages = [b"%d" % number for number in range(50)]
     perform(world, one, *(Send(other.id, Lane.CONTROL, message) for message in messages))
     world.run_until(world.now + SECOND)
@@ -200,7 +201,8 @@ def test_a_dial_of_who_is_not_there_fails(state: str) -> None:
     perform(world, one, Dial(other.address))
     world.run_until(10 * SECOND)
     reason = "connection refused" if state == "killed" else "timed out"
-    assert recorder(one).of(DialFailed)[-1] == DialFailed(other.address, reason)
+    failed = DialFailed(other.address, reason, refused=state == "killed")
+    assert recorder(one).of(DialFailed)[-1] == failed
 
 
 class Explosive(Recorder):
