@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import httpx
 import trio
 
 from bench import USER_ENVIRONMENT
@@ -23,7 +24,7 @@ from bench.bare_loop import BareLoop
 from bench.engines import Client, at_a_time, default_model, running, stories
 from bench.servers import Place, Server, find_llama_server, llama_server, serving
 from bench.table import Row, markdown
-from bench.turns import Effort, Side, percentiles, say, speeds, take_turns
+from bench.turns import Effort, Samples, Side, percentiles, say, speeds, take_turns
 from meshslm.adapters.engine_process import EngineSpec
 from meshslm.engine import openmp
 from meshslm.engine.cores import cores
@@ -77,8 +78,8 @@ class Compared:
 
 async def throughput(
     client: Client, bare: BareLoop, server: Server | None, concurrent: Sequence[int], effort: Effort
-) -> list[Row]:
-    """The engine, the bare loop and the server in turn."""
+) -> tuple[list[Row], Server | None]:
+    """The engine, the bare loop and the server in turn; the server, if it still runs."""
     rows = []
     for count in concurrent:
         say(f"{count} at a time")
@@ -87,8 +88,8 @@ async def throughput(
         if server is not None:
             sides[RIVAL] = at_a_time(server, count)
             if count in WHOLE:
-                sides["whole"] = at_a_time(server.answering_whole(), count)
-        made = await take_turns(sides, effort)
+                sides["whole"] = at_a_time(server.answering_whole(), count, "whole ")
+        made, server = await _survived(sides, effort, server)
         same = f"{compared.differ} answers differ" if compared.differ else "same tokens"
         name = f"bare loop ({same})"
         ours = made["engine"]
@@ -99,7 +100,18 @@ async def throughput(
             if count in WHOLE:
                 name = f"{RIVAL}, answers come whole"
                 rows.append(speeds(f"{count} at a time, streamed", ours, name, made["whole"]))
-    return rows
+    return rows, server
+
+
+async def _survived(
+    sides: dict[str, Side], effort: Effort, server: Server | None
+) -> tuple[Samples, Server | None]:
+    """Take turns; without the server where it ends meanwhile, as some builds do here."""
+    try:
+        return await take_turns(sides, effort), server
+    except httpx.HTTPError as error:
+        say(f"{RIVAL} broke off ({type(error).__name__}): measuring without it from here on")
+        return await take_turns({name: sides[name] for name in ("engine", "bare")}, effort), None
 
 
 async def firsts(sides: Mapping[str, Client | Server]) -> list[Row]:
@@ -166,12 +178,12 @@ async def _measure(
         if command:
             server = await stack.enter_async_context(serving(command, USER_ENVIRONMENT))
         bare = BareLoop(path, slots, threads, CONTEXT)
-        rows = await throughput(client, bare, server, concurrent, effort)
+        rows, server = await throughput(client, bare, server, concurrent, effort)
         sides: dict[str, Client | Server] = {"engine": client}
         if server is not None:
             sides[RIVAL] = server
         rows += await firsts(sides)
-    if command:
+    if server is not None:
         rows += await barriers(command)
     return rows
 

@@ -57,16 +57,19 @@ def question(prompt: str, tokens: int) -> TaskRequest:
     return chat(ChatMessage("user", prompt), tokens=tokens)
 
 
-def stories(count: int, turn: int, tokens: int | None = None) -> list[TaskRequest]:
+def stories(
+    count: int, turn: int, tokens: int | None = None, series: str = ""
+) -> list[TaskRequest]:
     """So many requests whose prompts nobody has seen: what is known of them cannot help.
 
+    Who asks one server twice names another `series` the second time.
     Answers are short in turn 0, which warms up, and where many come at the same time.
     """
     if tokens is None:
         tokens = 8 if turn == 0 else 64 if count <= 8 else 48
     return [
         chat(
-            ChatMessage("system", f"{turn}-{number}: you tell stories to children."),
+            ChatMessage("system", f"{series}{turn}-{number}: you tell stories to children."),
             ChatMessage("user", PROMPTS[number % len(PROMPTS)]),
             tokens=tokens,
         )
@@ -82,9 +85,9 @@ class Answering(Protocol):
         ...
 
 
-def at_a_time(who: Answering, count: int) -> Side:
+def at_a_time(who: Answering, count: int, series: str = "") -> Side:
     """Its speed with so many requests at the same time, new ones in each turn."""
-    return lambda turn: who.speed(stories(count, turn))
+    return lambda turn: who.speed(stories(count, turn, series=series))
 
 
 @dataclass(slots=True)

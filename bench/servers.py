@@ -105,7 +105,8 @@ class Server:
 
         async def one(request: TaskRequest) -> None:
             nonlocal made
-            made += await self._ask(request)
+            tokens = await self._ask(request)
+            made += tokens  # not `made += await`, which would add to what was there before
 
         began = time.perf_counter()
         async with trio.open_nursery() as nursery:
