@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -87,6 +86,8 @@ class ThreadChoice:
         self._last = read()
         self._climb = Climb(self._count, fixed or self._count)
         self._worked = 0.0
+        self._began = 0.0
+        self._step = (1, 1)
 
     @property
     def threads(self) -> int:
@@ -104,15 +105,22 @@ class ThreadChoice:
             self._climb.start(max(1, min(self._count, self._count - (others - 1))))
         self._last = now
 
-    @contextmanager
-    def timed(self, rows: int, use: Callable[[int], None]) -> Iterator[None]:
+    def timed(self, rows: int, use: Callable[[int], None]) -> ThreadChoice:
         """Compute a step of so many rows in this block, with the number that `use` is told."""
         threads = self.choose(rows)
         use(threads)
-        began = time.monotonic()
-        yield
-        self._worked = time.monotonic()
-        self.learn(rows, threads, time.monotonic() - began)
+        self._step = (rows, threads)
+        return self
+
+    def __enter__(self) -> None:
+        """The step begins."""
+        self._began = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """It ended; one that failed says nothing of speeds."""
+        if kind is None:
+            self._worked = time.monotonic()
+            self.learn(*self._step, self._worked - self._began)
 
     def choose(self, rows: int) -> int:
         """The number for a step of so many rows."""
@@ -128,4 +136,4 @@ class ThreadChoice:
 
     def learn(self, rows: int, threads: int, seconds: float) -> None:
         """A step of so many rows with so many threads took so long."""
-        self._climb.learn(rows, threads, seconds, time.monotonic())
+        self._climb.learn(rows, threads, seconds, self._worked)

@@ -193,6 +193,9 @@ class Model:
         )
         self._rows = Rows(batch + slots)
         self._last_place = context + 1
+        self._seen = (0, 0)
+        self._view = np.empty((0, self.vocabulary.size), dtype=np.float32)
+        """Logits where `_seen` says, as llama.cpp keeps them at one place and overwrites them."""
 
     @property
     def weights(self) -> object:
@@ -308,13 +311,18 @@ class Model:
 
     def logits(self, count: int) -> npt.NDArray[np.float32]:
         """Logits of the `count` rows that were wanted, in the order they were added."""
-        address = ctypes.cast(llama.llama_get_logits(self._context), ctypes.c_void_p).value
-        if address is None:
+        pointer = llama.llama_get_logits(self._context)
+        if not pointer:
             raise DecodeFailed("llama.cpp gave no logits")
+        address = ctypes.addressof(pointer.contents)
+        if (address, count) == self._seen:
+            return self._view
         size = count * self.vocabulary.size
         view = (ctypes.c_float * size).from_address(address)
         rows = np.frombuffer(memoryview(view), dtype=np.float32)
-        return rows.reshape(count, self.vocabulary.size)
+        self._seen = (address, count)
+        self._view = rows.reshape(count, self.vocabulary.size)
+        return self._view
 
 
 def load_weights(

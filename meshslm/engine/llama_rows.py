@@ -27,6 +27,10 @@ class Rows:
         self._ones = np.ones(most, dtype=np.int32)
         stride = self.slots.itemsize
         self._slot_pointers = self.slots.ctypes.data + stride * np.arange(most, dtype=np.uintp)
+        self._token_cells = self.tokens.data
+        self._place_cells = self.places.data
+        self._slot_cells = self.slots.data
+        self._wanted_cells = self._wanted.data
         self.count = 0
         self._farthest = 0
         self._batch = llama.llama_batch()
@@ -47,6 +51,14 @@ class Rows:
     def add(self, slot: int, start: int, tokens: Sequence[int], *, wanted: bool) -> None:
         """Add rows of one sequence; `wanted`: a result for the last one."""
         begin, end = self.count, self.count + len(tokens)
+        if len(tokens) == 1:  # ranges cost several times as much, and this is every token
+            self._token_cells[begin] = tokens[0]
+            self._place_cells[begin] = start
+            self._slot_cells[begin] = slot
+            self._wanted_cells[begin] = wanted
+            self.count = end
+            self._farthest = max(self._farthest, end - begin + start)
+            return
         self.tokens[begin:end] = tokens
         self.places[begin:end] = range(start, start + len(tokens))
         self.slots[begin:end] = slot

@@ -30,8 +30,8 @@ from meshslm.engine.pipe import Pipe
 from meshslm.engine.prefix_cache import TILE
 from meshslm.engine.protocol import Load, Loading, Ready
 from meshslm.engine.runs import Intake
-from meshslm.engine.schedule import Shape
 from meshslm.engine.states import StateStore, key_of, make_folder
+from meshslm.engine.steps import Shape
 from meshslm.engine.templates import ChatTemplate
 from meshslm.engine.vocabularies import check_draft
 from meshslm.errors import OurFault

@@ -38,9 +38,10 @@ from meshslm.engine.protocol import (
 )
 from meshslm.engine.runs import Intake, Run
 from meshslm.engine.sampling import Row, best_of_each
-from meshslm.engine.schedule import Piece, Sample, Scheduler, Shape, Step
+from meshslm.engine.schedule import Scheduler
 from meshslm.engine.speeds import Speeds
 from meshslm.engine.states import StateStore
+from meshslm.engine.steps import Piece, Sample, Shape, Step
 from meshslm.errors import FaultCode, OurFault, RequestFault
 from meshslm.wire.messages import TaskRequest, Timings, Usage
 

@@ -27,6 +27,8 @@ class Pipe:
         connection.settimeout(0)
         self._socket = connection
         self._reader = FrameReader()
+        self._readable = select.poll()
+        self._readable.register(connection, select.POLLIN)
         self._out = bytearray()
 
     def receive(self, *, wait: bool) -> list[Command]:
@@ -37,6 +39,8 @@ class Pipe:
             if wait and not commands:
                 writers = [self._socket] if self._out else []
                 select.select([self._socket], writers, [])
+            elif not self._readable.poll(0):
+                return commands  # the usual case between two steps: cheaper than an exception
             try:
                 data = self._socket.recv(256 * 1024)
             except BlockingIOError:

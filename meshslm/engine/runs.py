@@ -28,8 +28,8 @@ from meshslm.engine.llama import Vocabulary
 from meshslm.engine.output import THINK, THOUGHT, Delta, OutputStream
 from meshslm.engine.prefix_cache import Tiles
 from meshslm.engine.sampling import Ranked, Row, Sampler, ranked
-from meshslm.engine.schedule import Job
 from meshslm.engine.speculate import Lookup
+from meshslm.engine.steps import Job
 from meshslm.engine.templates import ChatTemplate, Part
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.limits import TOOL_CALLS

@@ -31,118 +31,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from meshslm.core.line import Line
 from meshslm.engine.prefix_cache import TILE, PrefixCache, Tiles
-
-FILL_PLACE: Final = 128
-"""Where in a sequence a row takes the kernel for few rows twice as long as its own products do;
-with the tiled kernel that is nowhere near (measured: 5.8 and 2.9 ms there, 35 and 5 at 1,500)."""
-
-
-def filled_rows(prompt: int) -> int:
-    """Rows to add to the rest of a prompt, so that it is computed as a tile; by its length alone.
-
-    A tile of any fill costs as much as `TILE` rows near the beginning.
-    """
-    rest = prompt % TILE
-    costs = rest * (FILL_PLACE + prompt - rest)
-    return TILE - rest if costs > TILE * FILL_PLACE else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the engine has room for."""
-
-    slots: int
-    """Sequences at a time."""
-    context: int
-    """Tokens of one sequence."""
-    batch: int = 512
-    """Rows of one call."""
-    fills: bool = True
-    """Sequences can forget their end, so that rows may be added and taken back."""
-
-    def __post_init__(self) -> None:
-        if self.slots < 1 or self.context < 1 or self.batch < TILE:
-            raise ValueError(f"impossible shape {self}")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A run to schedule, in numbers of tokens."""
-
-    run: int
-    prompt: int
-    most: int
-    """Tokens to generate for each choice, at most."""
-    choices: int = 1
-    resumed: int = 0
-    """Tokens of the answer that are already there and only have to be computed again."""
-    group: str = ""
-    """Which runs it may share a step with: those of the same adapter."""
-    tiles: Tiles = ()
-    """Names of the prompt's whole tiles; none where nothing of it may be taken over."""
-    tenant: str = ""
-    background: bool = False
-    """Gives way to others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A token is to be drawn for one choice."""
-
-    choice: int
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Rows of one sequence: its tokens `start` to `start + count`."""
-
-    run: int
-    choice: int
-    slot: int
-    start: int
-    count: int
-    sample: tuple[Sample, ...]
-    """Draws from the last row; empty in the middle of a prompt."""
-    share: tuple[int, ...] = ()
-    """Slots that get a copy of this one's state afterwards."""
-    cached: int = 0
-    """Tokens of the prompt that the sequence did not have to compute."""
-    fill: int = 0
-    """Rows to compute behind these and to take back at once, before any `share`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One call: first `moves`, one after another, then `keep`, then all `pieces` together."""
-
-    pieces: tuple[Piece, ...]
-    decode: bool
-    group: str = ""
-    """Of all its pieces."""
-    moves: tuple[tuple[int, int], ...] = ()
-    """Copies of whole sequences: from a slot, to a slot."""
-    keep: tuple[tuple[int, int], ...] = ()
-    """Slots that forget all but so many of their first tokens."""
-
-    @property
-    def rows(self) -> int:
-        """Rows of the call."""
-        return sum(piece.count + piece.fill for piece in self.pieces)
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What is before a run that would be added now, as far as it is known."""
-
-    runs: int
-    """Running ones that must end before it has its slots."""
-    rows: int
-    """Of prompts, its own included."""
+from meshslm.engine.steps import Job, Outlook, Piece, Sample, Shape, Step, filled_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +106,8 @@ class Scheduler:
         self._round = 0
         """Decode steps before prompts may go on: one for each group."""
         self._admitted: list[int] = []
+        self._steady: Step | None = None
+        """The last step, where the next is the same a row on: nobody came, left or moved."""
 
     @property
     def running(self) -> int:
@@ -245,6 +139,7 @@ class Scheduler:
         if job.tiles and len(job.tiles) != job.prompt // TILE:
             raise ValueError(f"run {job.run} has names for {len(job.tiles)} tiles")
         made = dict.fromkeys(range(job.choices), job.resumed)
+        self._steady = None
         self._line.add(_Entry(job, made), job.tenant, background=job.background)
 
     def cancel(self, run: int) -> None:
@@ -282,6 +177,12 @@ class Scheduler:
 
     def schedule(self) -> Step | None:
         """The next step; None where there is nothing to do."""
+        if self._steady is not None:
+            return Step(
+                tuple(map(self._one_row, self._steady.pieces)),
+                decode=True,
+                group=self._steady.group,
+            )
         self._admit()
         decoding = [held for held in self._running.values() if held.decoding]
         prefilling = min(
@@ -318,7 +219,17 @@ class Scheduler:
             if held.job.group == group
         )
         moves, keep = self._settle()
-        return Step(pieces, decode=True, group=group, moves=moves, keep=keep)
+        step = Step(pieces, decode=True, group=group, moves=moves, keep=keep)
+        if prefilling is None and len(groups) == 1 and not self._line:
+            self._steady = step
+        return step
+
+    def _one_row(self, piece: Piece) -> Piece:
+        """The next row of a sequence that generates, in the place of its last one."""
+        start = self._running[piece.slot].done
+        return Piece(
+            piece.run, piece.choice, piece.slot, start, 1, piece.sample, cached=piece.cached
+        )
 
     def learn(
         self, step: Step, finished: Collection[int], further: Mapping[int, int] | None = None
@@ -398,6 +309,7 @@ class Scheduler:
     def _enter(self, entry: _Entry, *, aged: bool) -> None:
         job = entry.job
         self._admitted.append(job.run)
+        self._steady = None
         self._order += 1
         yields = job.background and not aged
         leader: _Sequence | None = None
@@ -507,6 +419,7 @@ class Scheduler:
             slots = sorted([*slots, hole])
 
     def _release(self, sequence: _Sequence) -> None:
+        self._steady = None
         del self._running[sequence.slot]
         self._cache.touch(sequence.slot)
         self._give_back(sequence.slot)

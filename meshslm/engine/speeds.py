@@ -11,7 +11,7 @@ from typing import Final
 
 from meshslm.engine.prefix_cache import TILE
 from meshslm.engine.protocol import Measured, Report
-from meshslm.engine.schedule import Outlook, Step
+from meshslm.engine.steps import Outlook, Step
 
 REVISE_S: Final = 1.0
 """Time between two looks at the load of others, and between two reports of speeds."""

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshslm.engine.prefix_cache import TILE
-from meshslm.engine.schedule import Job, Scheduler, Shape, Step
+from meshslm.engine.schedule import Scheduler
+from meshslm.engine.steps import Job, Shape, Step
 
 SHAPE = Shape(slots=6, context=400, batch=128)
 GROUPS = ("", "a", "b")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshslm.engine.prefix_cache import TILE
-from meshslm.engine.schedule import Job, Piece, Scheduler, Shape, Step, filled_rows
+from meshslm.engine.schedule import Scheduler
+from meshslm.engine.steps import Job, Piece, Shape, Step, filled_rows
 
 SHAPE = Shape(slots=4, context=400, batch=128)
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from meshslm.engine import openmp
 from meshslm.engine.prefix_cache import TILE
-from meshslm.engine.schedule import Job, Piece, Scheduler, Shape, Step
+from meshslm.engine.schedule import Scheduler
 from meshslm.engine.speeds import PAUSE_S, Speeds
+from meshslm.engine.steps import Job, Piece, Shape, Step
 
 
 @given(st.floats(min_value=1.0, max_value=1e6), st.integers(min_value=1, max_value=512))
