@@ -20,9 +20,14 @@ class PromptTokensDetails(msgspec.Struct, kw_only=True):
 
 
 class CompletionTokensDetails(msgspec.Struct, kw_only=True):
-    """What completion tokens were spent on."""
+    """What completion tokens were spent on, and how many guesses at them were right and wrong.
+
+    Guesses are never part of the answer unless they were right; wrong ones only took time.
+    """
 
     reasoning_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
 
 class CompletionUsage(msgspec.Struct, kw_only=True):

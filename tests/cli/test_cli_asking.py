@@ -89,7 +89,11 @@ def test_json(run: Run, node: StandIn) -> None:
             "completion_tokens": 8,
             "total_tokens": 20,
             "prompt_tokens_details": {"cached_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
         },
     }
 

@@ -51,7 +51,11 @@ def says(
 
 
 def finished(prompt: int = 7, completion: int = 3, cached: int = 2) -> FinishTask:
-    return FinishTask(TASK, Usage(prompt, completion, cached), Timings(4.0, 5.0, 600.0))
+    return FinishTask(
+        TASK,
+        Usage(prompt, completion, cached, guessed_tokens=5, accepted_tokens=2),
+        Timings(4.0, 5.0, 600.0),
+    )
 
 
 def failed(

@@ -71,7 +71,11 @@ async def test_a_whole_chat_answer(served: Served) -> None:
             "completion_tokens": 3,
             "total_tokens": 10,
             "prompt_tokens_details": {"cached_tokens": 2},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "accepted_prediction_tokens": 2,
+                "rejected_prediction_tokens": 3,
+            },
         },
     }
     assert served.service.visits[0].request.selector == "domain:code"
