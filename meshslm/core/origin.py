@@ -27,7 +27,7 @@ from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.outbox import Outbox
 from meshslm.core.route import Candidate, Refusal, Verdict
 from meshslm.core.serving import Item, Reply, Serving
-from meshslm.core.task import Counts, Fault, Task, fault_of
+from meshslm.core.task import Counts, Fault, Task, fault_of, submission
 from meshslm.errors import RETRYABLE, FaultCode, PeerFault
 from meshslm.ids import Instant, NodeId, TaskId, after, ms_between
 from meshslm.wire.messages import (
@@ -37,7 +37,6 @@ from meshslm.wire.messages import (
     TaskEnded,
     TaskRefused,
     TaskRequest,
-    TaskSubmit,
     Timings,
     Usage,
 )
@@ -227,8 +226,7 @@ class Origin:
         task.held = {}
         task.heard = task.flowed = now
         task.pace = Pace()
-        remaining = max(1, int(ms_between(now, task.deadline)))
-        task.submit = TaskSubmit(task.task, task.attempt, specialist.profile, request, remaining)
+        task.submit = submission(task, verdict, request, now, fresh=not way)
         self._out.put(
             RouteChosen(
                 task.task,
@@ -302,7 +300,7 @@ class Origin:
     def _move_on(self, task: Task, fault: Fault, now: Instant) -> None:
         """The attempt is over without an end of the answer: another node, or the end."""
         if task.node is not None and task.former is not None:
-            task.tried.append(task.node)
+            task.tried.append(task.former.tried_as)
             self.cooling.failed(task.node, task.former.specialist.model, fault.code, now)
         task.node = None
         task.fault = fault

@@ -18,8 +18,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from meshslm.chance import Chance
@@ -38,9 +38,11 @@ from meshslm.core.route_facts import (
     GENERATE,
     NOTHING_MEASURED,
     Facts,
+    Length,
     Measured,
     Stay,
     facts_of,
+    length_key,
     tier_of,
 )
 from meshslm.core.route_filters import (
@@ -83,6 +85,7 @@ that no card mentions stay under it."""
 
 EVEN: Final = 1.10
 EVEN_MS: Final = 5.0
+PATIENCE_LEAST_MS: Final = 500.0
 """Costs within a tenth, or so little, of the least count as equal: estimates are no better."""
 
 
@@ -103,8 +106,8 @@ class Known:
     measured: Measured = NOTHING_MEASURED
     stay: Stay | None = None
     complexity: float | None = None
-    expected_tokens: dict[str, float] | None = None
-    """Lengths of answers so far, by selector or domain."""
+    lengths: Mapping[str, Length] = field(default_factory=dict)
+    """Of answers so far, by `length_key`."""
 
 
 NOTHING_KNOWN: Final = Known()
@@ -188,13 +191,13 @@ class _Choice:
 
     def _facts_for(self, kind: str) -> Facts:
         known = self._known
-        expected = known.expected_tokens or {}
+        length = known.lengths.get(length_key(kind, self._request))
         return facts_of(
             self._request,
             strategy=self._request.routing.strategy or known.strategy,
             measured=known.measured,
             stay=known.stay,
-            expected_tokens=expected.get(kind, 0.0),
+            expected_tokens=length.likely_most if length is not None else 0.0,
             tier=tier_of(known.complexity),
         )
 
@@ -279,7 +282,14 @@ class _Choice:
         words = f"{reason}; {how}{terms.total:.0f} ms expected, best of {len(scored)}"
         words += self._taken_back
         ascii_words = words.encode("ascii", "replace").decode()
-        return Verdict(candidate, ascii_words, terms.first, domain)
+        return Verdict(candidate, ascii_words, terms.first, domain, self._patience(terms))
+
+    def _patience(self, terms: Terms) -> float:
+        """How long it may wait there before the next best would have been better; 0: for ever."""
+        if self._facts.strategy != AUTO or len(self._scored) < 2:
+            return 0.0
+        costs = sorted(entry[2].total for entry in self._scored)
+        return max(PATIENCE_LEAST_MS, terms.queue + costs[1] - terms.total)
 
     def _softly(
         self, why: str, kept: list[Candidate], before: Sequence[Candidate]

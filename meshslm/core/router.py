@@ -21,7 +21,8 @@ from meshslm.core.classify import Classifier, classifier_for, distinct
 from meshslm.core.conversations import Conversations
 from meshslm.core.directory import Directory, Peer
 from meshslm.core.events import Effect, EmitChunk, FailTask, FinishTask, RouteChosen
-from meshslm.core.route import DOMAIN, Known, choose, decide
+from meshslm.core.route import DOMAIN, UNSURE_BELOW, Known, choose, decide, request_text
+from meshslm.core.route_facts import length_key
 from meshslm.core.strategies import AUTO
 from meshslm.core.track_record import TrackRecord
 from meshslm.ids import Instant, NodeId, TaskId
@@ -101,7 +102,7 @@ class Router:
             for s in own.upstream
         )
         if others:
-            for peer in self._directory.alive():
+            for peer in self._directory.askable():
                 if peer.capability is not None:
                     found.extend(self._of(peer, peer.capability))
         return found
@@ -145,6 +146,11 @@ class Router:
             self._verdicts[chosen.node, chosen.specialist.profile] = (request, found)
         return found
 
+    def likely(self, request: TaskRequest) -> tuple[str, ...]:
+        """The domain that a request's text is of, if one is recognised."""
+        scores = self._classifier().classify(request_text(request))
+        return (scores[0].domain,) if scores and scores[0].score >= UNSURE_BELOW else ()
+
     def explain(self, request: TaskRequest, candidates: list[Candidate], now: Instant) -> Decision:
         """What `route` would do now, and why; who is drawn among equals may be another."""
         self.now = now
@@ -187,9 +193,9 @@ class Router:
         request, verdict = self._verdicts.get((route.node, route.profile), (None, None))
         kinds: tuple[str, ...] = ()
         if request is not None and verdict is not None and not route.continued:
-            kinds = (request.selector.partition("@")[0],)
+            kinds = (length_key(request.selector.partition("@")[0], request),)
             if verdict.domain:
-                kinds = (*kinds, DOMAIN + verdict.domain)
+                kinds = (*kinds, length_key(DOMAIN + verdict.domain, request))
             self._conversations.answered(request, route.node, route.profile, verdict.domain)
         self._record.chosen(route, verdict, kinds, self.now)
 

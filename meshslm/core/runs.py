@@ -16,6 +16,9 @@ from meshslm.wire.messages import TaskSubmit
 ASSUMED_RUN_MS = 4_000.0
 """Length of a run while none has ended yet: 256 tokens at 64 a second."""
 
+RUN_SHARE = 0.05
+"""Of the newest run in the mean length of runs, once there were some."""
+
 Key = tuple[NodeId, TaskId, int]
 """Origin, task and attempt."""
 
@@ -72,6 +75,20 @@ class EngineState:
     prefill_tps: float = 0.0
     decode_tps: float = 0.0
     run_ms: float = ASSUMED_RUN_MS
+    """How long runs take, as a running mean."""
+    ended: int = 0
+    """Runs that brought their whole answer."""
+
+    def took(self, ms: float) -> None:
+        """A run has brought its whole answer, so long after it began."""
+        self.ended += 1
+        self.run_ms += max(RUN_SHARE, 1.0 / self.ended) * (ms - self.run_ms)
+
+    def wait_ms(self, choices: int) -> float:
+        """How long a run that comes now would wait for its slots, about."""
+        waiting = sum(run.weight for run in self.queue)
+        before = self.weight + waiting + min(choices, self.slots) - self.slots
+        return max(0, before) / self.slots * self.run_ms
 
     def has_room(self, choices: int) -> bool:
         """Whether a run would have its slots at once, or as soon as the model is loaded."""

@@ -29,7 +29,7 @@ from meshslm.core.outbox import Outbox
 from meshslm.core.prefix import digest, marks
 from meshslm.core.runs import EngineState, Key, Run, RunState
 from meshslm.errors import FaultCode
-from meshslm.ids import Instant, NodeId, RunId, after
+from meshslm.ids import Instant, NodeId, RunId, after, ms_between
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import (
     DETAIL_BYTES,
@@ -136,6 +136,7 @@ class Serving:
                 engine.prefill_tps,
                 engine.decode_tps,
                 digest(engine.marks[run] for run in engine.warm if run in engine.marks),
+                engine.run_ms if engine.ended else 0.0,
             )
             for engine in self._engines.values()
             for ready in (self._models.takes_runs(engine.model),)
@@ -224,8 +225,7 @@ class Serving:
         if run is None:
             return
         engine = self._engines[run.model]
-        taken = (now - run.started) / 1000.0
-        engine.run_ms += 0.2 * (taken - engine.run_ms)
+        engine.took(ms_between(run.started, now))
         _, task, attempt = run.key
         timings = replace(event.timings, queue_ms=event.timings.queue_ms + run.waited_ms)
         self._item(run, TaskEnded(task, attempt, run.seq, event.usage, timings), now)
@@ -282,11 +282,11 @@ class Serving:
             return refuse(FaultCode.OVERLOADED, "too many tasks of one peer", engine.run_ms)
         if len(engine.queue) >= self._queue_bound and not engine.has_room(submit.request.choices):
             wait = max(RETRY_AFTER_LEAST_MS, engine.run_ms / engine.slots)
-            return refuse(
-                FaultCode.OVERLOADED,
-                f"{engine.model} has no free slot, and {len(engine.queue)} tasks wait already",
-                wait,
-            )
+            full = f"{engine.model} has no free slot, and {len(engine.queue)} tasks wait already"
+            return refuse(FaultCode.OVERLOADED, full, wait)
+        wait = engine.wait_ms(submit.request.choices)
+        if 0 < submit.patience_ms < wait:
+            return refuse(FaultCode.OVERLOADED, f"it would wait {wait:.0f} ms here", wait)
         return None
 
     def _accepted(self, run: Run) -> TaskAccepted:

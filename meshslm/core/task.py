@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from meshslm import limits
+from meshslm.core.candidates import Candidate, Verdict
 from meshslm.core.continuation import Delivered, Pace
-from meshslm.core.route import Candidate
 from meshslm.core.serving import Item
 from meshslm.errors import FaultCode
-from meshslm.ids import Instant, NodeId, TaskId
+from meshslm.ids import Instant, NodeId, TaskId, ms_between
 from meshslm.wire.messages import TaskFailed, TaskRefused, TaskRequest, TaskSubmit
 
 
@@ -59,6 +59,21 @@ class Task:
         """How long its stream may be silent until it is asked for more."""
         flows = self.next_seq and self.delivered.ways
         return limits.STREAM_PROBE_MS if flows else limits.STALL_PROBE_MS
+
+
+def submission(
+    task: Task, verdict: Verdict, request: TaskRequest, now: Instant, *, fresh: bool
+) -> TaskSubmit:
+    """What to ask the node of a verdict for; `fresh`: the answer has not begun yet."""
+    patient = fresh and task.attempt <= limits.PATIENT_ATTEMPTS
+    return TaskSubmit(
+        task.task,
+        task.attempt,
+        verdict.candidate.specialist.profile,
+        request,
+        max(1, int(ms_between(now, task.deadline))),
+        min(limits.DEADLINE_MS, int(verdict.patience_ms)) if patient else 0,
+    )
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from typing import Final
 from meshslm import limits
 from meshslm.core.candidates import Candidate, Verdict
 from meshslm.core.events import EmitChunk, FailTask, RouteChosen
+from meshslm.core.route_facts import Length
 from meshslm.ids import Instant, NodeId, TaskId, ms_between
 
 HALF_MS: Final = 120_000.0
@@ -87,8 +88,8 @@ class TrackRecord:
         self._attempts: dict[TaskId, Attempt] = {}
         self._turns = 0
         self._now = Instant(0)
-        self.lengths: dict[str, float] = {}
-        """Tokens of answers, as a running mean, by selector or domain."""
+        self.lengths: dict[str, Length] = {}
+        """Tokens of answers, by `route_facts.length_key`."""
 
     # --- what is asked for each candidate of a choice -------------------------------------------
     def at(self, now: Instant) -> TrackRecord:
@@ -225,7 +226,7 @@ class TrackRecord:
         known = self.lengths.pop(kind, None)
         if known is None and len(self.lengths) >= limits.TRACKED_KINDS:
             del self.lengths[next(iter(self.lengths))]
-        self.lengths[kind] = float(tokens) if known is None else known + 0.1 * (tokens - known)
+        self.lengths[kind] = Length(tokens, tokens / 2) if known is None else known.after(tokens)
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""

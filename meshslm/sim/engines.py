@@ -27,6 +27,7 @@ from meshslm.sim.checkers import Answer, Violations
 from meshslm.sim.corpus import topic
 from meshslm.sim.node import SECOND, Guard, SimNode
 from meshslm.sim.scenario import Profile, Scenario
+from meshslm.sim.topology import Topology
 from meshslm.sim.world import World
 from meshslm.wire.messages import ChatMessage, Hardware, Specialist, TaskRequest
 
@@ -40,8 +41,10 @@ class _Station:
 
     __slots__ = ("alarm", "alarm_at", "engine", "life", "load_us", "need", "ready", "resident")
 
-    def __init__(self, profile: Profile) -> None:
-        speed = Speed(profile.prefill_tps, profile.decode_tps, profile.slots, profile.context)
+    def __init__(self, profile: Profile, times: float) -> None:
+        speed = Speed(
+            profile.prefill_tps * times, profile.decode_tps * times, profile.slots, profile.context
+        )
         self.engine = ScriptedEngine(model_of(profile), speed)
         self.load_us = int(profile.load_s * SECOND)
         self.need = ModelNeed(model_of(profile), int(profile.memory_mib))
@@ -60,6 +63,7 @@ class Engines:
     def __init__(self, world: World, scenario: Scenario, violations: Violations) -> None:
         self._world = world
         self._violations = violations
+        self._topology = Topology(scenario.groups, scenario.nodes)
         self._budget_mib = int(scenario.memory_mib)
         self._domains = {profile.name: profile.domains for profile in scenario.profiles}
         self._dealt = tuple(dealt(scenario, node.index) for node in world.nodes)
@@ -84,10 +88,14 @@ class Engines:
         """A daemon starts: it says what it hosts, and loads what the core wants loaded."""
         stations = self._stations[node.index]
         for profile in self._dealt[node.index]:
-            stations.setdefault(model_of(profile), _Station(profile))
+            stations.setdefault(model_of(profile), _Station(profile, self._speed(node)))
         needs = tuple(station.need for station in stations.values())
         residency = Residency(needs, self._budget_mib)
         self._world.tell(node, HostingChanged(self._hosted[node.index], _HARDWARE, residency))
+
+    def _speed(self, node: SimNode) -> float:
+        group = self._topology.group(node.index)
+        return group.speed if group is not None else 1.0
 
     def died(self, node: SimNode) -> None:
         """A daemon is gone, and its engines with it."""

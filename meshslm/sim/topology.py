@@ -51,6 +51,8 @@ class Group(Table, frozen=True):
     """Of the access line, beside the network's."""
     bandwidth_mbit: Positive | None = None
     """Of a member's uplink; left out: the network's."""
+    speed: Positive = 1.0
+    """How fast its engines are, compared with what profiles say."""
 
 
 class Topology:
