@@ -212,11 +212,11 @@ class NodeCore:
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Everything that follows from `event`, in the order in which it is to be done."""
+        self._router.now = now
         self._handlers[type(event)](event, now)
         effects = self._out.take()
         self._router.learn(effects)
         return effects
-        self._router.now = now
 
     # --- events that concern several machines ---------------------------------------------------
     def _on_started(self, event: Started, now: Instant) -> None:

@@ -19,8 +19,8 @@ from meshslm import limits
 from meshslm.ids import NodeId, TaskId
 from meshslm.wire.admission import AdmissionMessage, Credential
 from meshslm.wire.detection import DetectionMessage
-from meshslm.wire.schema import Tag
 from meshslm.wire.routing import ROUTED_ANYHOW, Routing
+from meshslm.wire.schema import Tag
 
 ADDRESS_BYTES = 256
 ID_BYTES = 128
@@ -64,11 +64,11 @@ class Specialist:
     """What it can be asked for; see `TaskRequest.operation`."""
     adapters: Annotated[tuple[str, ...], Tag(11, most=Name, items=limits.ADAPTERS_ANNOUNCED)] = ()
     """LoRA adapters of its model that are on this node's disk."""
+    size_mib: Annotated[int, Tag(12, most=COUNT)] = 0
+    """Of its model's file; 0 where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
-    size_mib: Annotated[int, Tag(12, most=COUNT)] = 0
-    """Of its model's file; 0 where nobody knows."""
 class Hardware:
     """What a node runs on."""
 
@@ -76,9 +76,6 @@ class Hardware:
     memory_mib: Annotated[int, Tag(2, most=COUNT)] = 0
     features: Annotated[tuple[str, ...], Tag(3, most=32, items=32)] = ()
     accelerator: Annotated[str, Tag(4, most=Name)] = ""
-
-
-@dataclass(frozen=True, slots=True)
     on_battery: Annotated[bool, Tag(5)] = False
     battery: Annotated[float, Tag(6, most=1.0)] = 1.0
     """How full it is."""
@@ -86,6 +83,9 @@ class Hardware:
     """Of the processor; 0 where the system does not tell."""
     metered: Annotated[bool, Tag(8)] = False
     """Its link is paid for by volume."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineLoad:
     """How busy one engine is now; engines are named by base model."""
 
@@ -100,13 +100,13 @@ class EngineLoad:
     """Tokens a second of one stream at the present batch, measured."""
     prefixes: Annotated[bytes, Tag(8, most=limits.PREFIX_DIGEST_BYTES)] = b""
     """Marks of conversations whose beginnings need not be computed again, 4 bytes each."""
-
-
-@dataclass(frozen=True, slots=True)
     run_ms: Annotated[float, Tag(9, most=RATE)] = 0.0
     """How long its runs take of late, on average; 0 while none has ended."""
     load_ms: Annotated[float, Tag(10, most=RATE)] = 0.0
     """How long its last load took; 0 while there was none."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerAddress:
     """Where a peer was heard to listen."""
 
@@ -232,10 +232,10 @@ class TaskRequest:
     goes on behind them, and usage counts them."""
     begun: Annotated[str, Tag(25, most=limits.PROMPT_BYTES)] = ""
     """The same as text, where the tokens are another model's."""
+    routing: Annotated[Routing, Tag(27)] = ROUTED_ANYHOW
 
 
 @dataclass(frozen=True, slots=True)
-    routing: Annotated[Routing, Tag(27)] = ROUTED_ANYHOW
 class TopLogprob:
     """One of the likeliest tokens at a position."""
 
@@ -399,11 +399,11 @@ class TaskSubmit:
     profile: Annotated[str, Tag(3, most=Name)]
     request: Annotated[TaskRequest, Tag(4)]
     remaining_ms: Annotated[int, Tag(5, most=limits.DEADLINE_MS)]
+    patience_ms: Annotated[int, Tag(6, most=limits.DEADLINE_MS)] = 0
+    """Refuse it where it would wait for longer; 0: it may wait."""
 
 
 @dataclass(frozen=True, slots=True)
-    patience_ms: Annotated[int, Tag(6, most=limits.DEADLINE_MS)] = 0
-    """Refuse it where it would wait for longer; 0: it may wait."""
 class TaskResend:
     """Send the stream again from item `seq`: it is missing, or nothing came for a while."""
 
