@@ -147,6 +147,7 @@ class EngineProcess:
         self._command = command
         self._worker: _Worker | None = None
         self._quiet_since = 0.0
+        self._hung = ""
         """When it was last heard, or its first run began; on trio's clock."""
         self._ready: Ready | None = None
         self._given_up = ""
@@ -261,6 +262,7 @@ class EngineProcess:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(worker.write)
                 nursery.start_soon(worker.listen)
+                nursery.start_soon(self._watch, nursery.cancel_scope)
                 try:
                     unusable, reason = await self._read(worker, post)
                 finally:
@@ -273,21 +275,15 @@ class EngineProcess:
                 code = await worker.end(KEEP_S if loaded and spec.states else 0.0)
         if unusable:
             return False, unusable, True
+        reason, self._hung = self._hung or reason, ""
         return loaded, reason or worker.death(code, spec.private_mib), False
 
     async def _read(self, worker: _Worker, post: Post) -> tuple[str, str]:
-        """Post what the worker reports, until it ends: why it is unusable, or else was killed."""
+        """Post what the worker reports, until it ends: why it is unusable, or else broken off."""
         reader = FrameReader()
         try:
             while True:
-                patience = LOAD_HANG_S if self._ready is None else self._spec.hang_s
-                with trio.move_on_after(patience) as silence:
-                    data = await worker.receive()
-                if silence.cancelled_caught:
-                    waiting = self._ready is None or self._active
-                    if waiting and trio.current_time() - self._quiet_since >= patience:
-                        return "", f"it reported nothing for {patience:g} s and was killed"
-                    continue
+                data = await worker.receive()
                 if not data:
                     return "", ""
                 self._quiet_since = trio.current_time()
@@ -300,6 +296,20 @@ class EngineProcess:
                             await post(event)
         except OurFault as fault:
             return "", str(fault)
+
+    async def _watch(self, life: trio.CancelScope) -> None:
+        """End a worker's life where it is waited for and says nothing.
+
+        Not a time-out around each read: that would cost every token.
+        """
+        while True:
+            patience = LOAD_HANG_S if self._ready is None else self._spec.hang_s
+            left = self._quiet_since + patience - trio.current_time()
+            if left <= 0 and (self._ready is None or self._active):
+                self._hung = f"it reported nothing for {patience:g} s and was killed"
+                life.cancel()
+                return
+            await trio.sleep(min(left, self._spec.hang_s) if left > 0 else self._spec.hang_s)
 
     def _event(self, report: Report) -> Event | None:
         """What a report means to the core; None for what it does not need."""
@@ -359,6 +369,7 @@ class _Worker:
                 pass_fds=(theirs.fileno(),),
             )
         ours.settimeout(0)
+        self._raw = ours
         self._socket = trio.socket.from_stdlib_socket(ours)
         assert self.process.stderr is not None
         self._stderr = trio.lowlevel.FdStream(os.dup(self.process.stderr.fileno()))
@@ -394,10 +405,15 @@ class _Worker:
 
     async def receive(self) -> bytes:
         """Some bytes; none where it is dead."""
-        try:
-            return await self._socket.recv(READ_BYTES)
-        except OSError:
-            return b""
+        while True:
+            # Not `recv` at once, as trio's own would: that nearly always fails, once a token.
+            await trio.lowlevel.wait_readable(self._raw)
+            try:
+                return self._raw.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return b""
 
     async def listen(self) -> None:
         """Keep its last words, and log them."""
