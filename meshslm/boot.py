@@ -3,7 +3,8 @@
 Rules:
 - Everything outside is opened here and handed down; nothing below reads files or the environment.
 - The node is up before its models are: peers and clients can see it load.
-- The first SIGINT or SIGTERM says goodbye and ends within seconds; a second one ends at once.
+- The first SIGINT or SIGTERM ends what is under way, or hands it over, and says goodbye, all within
+  seconds; a second one ends at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -213,8 +214,8 @@ class _Node:
                     nursery.start_soon(self._hosting.run)
                 if on_ready is not None:
                     on_ready(self._told(address))
-                await anext(signals)
-                nursery.start_soon(self._end_at_second, signals)
+                nursery.start_soon(self._heed, signals)
+                await self._service.free_to_go.wait()
                 await self._leave()
                 nursery.cancel_scope.cancel()
         return 0
@@ -248,21 +249,23 @@ class _Node:
             tuple(profile.name for profile in self._profiles),
         )
 
+    async def _heed(self, signals: AsyncIterator[int]) -> None:
+        """Leave at the first signal; end at the second, as engines die with their parent."""
+        await anext(signals)
+        log.info("leaving")
+        self._service.drain(self._settings.limits.drain_s * 1000)
+        os._exit(128 + await anext(signals))
+
     async def _leave(self) -> None:
         """Say goodbye, and give links a moment to carry it."""
-        log.info("leaving")
         self._pump.handle(ShutdownRequested())
         with trio.move_on_after(GOODBYE_S):
             while self._service.status().peers_alive:  # noqa: ASYNC110 - the core has no waiters
                 await trio.sleep(0.02)
 
-    async def _end_at_second(self, signals: object) -> None:
-        """A second signal ends the process at once; engines die with their parent."""
-        async for number in signals:  # type: ignore[attr-defined]  # trio does not name its type
-            os._exit(128 + number)
-
     def _readiness(self) -> tuple[bool, str]:
-        if self._service.status().leaving:
+        status = self._service.status()
+        if status.leaving or status.drain is not None:
             return False, "leaving"
         if self._profiles:
             why = "; ".join([*self._hosting.unready(), *self._core.unready()])

@@ -299,6 +299,14 @@ LINGER_MS: Final = 30_000
 ACCEPT_MS: Final = 3_000
 """A submitted task that its node has not taken by then goes to another: six submissions lost."""
 
+DRAIN_MS: Final = 3_600_000
+"""Longest time that a node may take to leave."""
+
+DRAIN_LOOK_MS: Final = 50
+DRAIN_TELL_EVERY: Final = 10
+"""Between two looks whether a leaving node is free to go, and looks between telling the origins of
+what is left there: twice a second, as a message may be lost or somebody new may come."""
+
 COOL_MS: Final = 1_000
 COOL_MOST_MS: Final = 60_000
 """First and longest time that an engine which failed is left alone; doubles. A restarted worker is

@@ -247,6 +247,15 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             "a request finds a free slot or is refused.",
         ),
     ] = limits.QUEUE_PER_ENGINE
+    drain_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=limits.DRAIN_MS // 1000,
+            description="Time that SIGTERM or Ctrl-C leaves to what is under way, to end or to go "
+            "on elsewhere, in seconds.",
+        ),
+    ] = 5
 
 
 class RecordSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

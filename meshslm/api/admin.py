@@ -6,6 +6,8 @@ copies; they are separate because the client must not need the core.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from meshslm import limits
@@ -139,6 +141,21 @@ class BanInfo(msgspec.Struct, kw_only=True):
     left_ms: float
 
 
+class DrainRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /mesh/drain`."""
+
+    limit_s: Annotated[float, msgspec.Meta(ge=0, le=limits.DRAIN_MS / 1000)] = 60.0
+    """The node leaves then, whatever is left."""
+
+
+class DrainInfo(msgspec.Struct, kw_only=True):
+    """How far the asked node is that finishes its work and leaves."""
+
+    left_ms: float
+    tasks: int
+    runs: int
+
+
 class StatusReply(msgspec.Struct, kw_only=True):
     """Answer of `GET /mesh/status`."""
 
@@ -157,6 +174,7 @@ class StatusReply(msgspec.Struct, kw_only=True):
     memory_budget_mib: int = 0
     bootstrap: list[DialInfo] = []
     banned: list[BanInfo] = []
+    drain: DrainInfo | None = None
 
 
 class Readiness(msgspec.Struct, kw_only=True):

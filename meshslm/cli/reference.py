@@ -48,6 +48,7 @@ JSON_KEYS: Final = {
     "config": "SETTING: value source",
     "demo": "prompt asked answer mesh_up_s first_text_s nodes",
     "doctor": "verdict checks",
+    "drain": "name seconds broken_off",
     "mesh create": "mesh name node serial rights domains namespaces not_after valid has_key",
     "mesh invite": "token file token_serial addresses rights",
     "mesh join": "as of `mesh create`",
@@ -98,7 +99,7 @@ JSON_KEYS: Final = {
     "sim swarm": "ok runs failed events",
     "status": (
         "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads models "
-        "memory_budget_mib bootstrap banned"
+        "memory_budget_mib bootstrap banned drain"
     ),
 }
 """Command -> the keys of its JSON: of the object, of each item of a list, or of each setting."""

@@ -25,6 +25,10 @@ COMMANDS = {
     "status": LazyCommand(
         "meshslm.cli.status:status", "Show how a node is doing: identity, uptime, tasks, engines."
     ),
+    "drain": LazyCommand(
+        "meshslm.cli.drain:drain",
+        "Let a node finish its work, hand the rest to others, and leave.",
+    ),
     "mesh": LazyCommand(
         "meshslm.cli.mesh:mesh", "Make a private mesh, let nodes in, and put them out."
     ),

@@ -73,10 +73,11 @@ def status(url: str | None, as_json: bool) -> None:
 
 def _fields(told: StatusReply) -> list[tuple[str, object]]:
     tasks = told.tasks
+    leaving = told.leaving or told.drain is not None
     return [
         ("name", told.name),
         ("node", told.node),
-        ("mesh", f"{told.mesh}{' (leaving)' if told.leaving else ''}"),
+        ("mesh", f"{told.mesh}{' (leaving)' if leaving else ''}"),
         ("version", told.version),
         ("up", f"{duration_text(told.uptime_ms)}, boot {told.boot}"),
         ("listens", ", ".join(told.addresses) or "nowhere"),

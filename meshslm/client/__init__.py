@@ -10,7 +10,7 @@ as `RequestFault` (the mesh's answer was no; `code` says why) or `OurFault` (no 
 reached, or it is none).
 """
 
-from meshslm.api.admin import DEFAULT_URL, ModelStatus, PeerInfo, StatusReply
+from meshslm.api.admin import DEFAULT_URL, DrainInfo, ModelStatus, PeerInfo, StatusReply
 from meshslm.api.openai_responses import CompletionUsage, Model, RouteInfo
 from meshslm.client.answer import Answer, ToolCall
 from meshslm.client.asking import Message, Options, Urgency, json_form, tool
@@ -26,6 +26,7 @@ __all__ = [
     "AsyncTextStream",
     "Client",
     "CompletionUsage",
+    "DrainInfo",
     "Embeddings",
     "FaultCode",
     "Message",

@@ -130,6 +130,11 @@ def ordering(model: str, order: str, *, now: bool = False) -> Asking:
     return posting(f"/mesh/models/{quote(model, safe='')}/{order}", {"now": True} if now else {})
 
 
+def draining(limit_s: float) -> Asking:
+    """An order to the asked node to leave within so many seconds."""
+    return posting("/mesh/drain", {"limit_s": limit_s})
+
+
 def asking(
     prompt: str | Sequence[Message], model: str, options: Options, *, stream: bool
 ) -> Asking:

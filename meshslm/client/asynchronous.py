@@ -10,7 +10,14 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
 
-from meshslm.api.admin import DEFAULT_URL, ModelStatus, PeerInfo, PeersReply, StatusReply
+from meshslm.api.admin import (
+    DEFAULT_URL,
+    DrainInfo,
+    ModelStatus,
+    PeerInfo,
+    PeersReply,
+    StatusReply,
+)
 from meshslm.api.openai_responses import Model, ModelList
 from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
 from meshslm.client.asking import (
@@ -22,6 +29,7 @@ from meshslm.client.asking import (
     Options,
     Urgency,
     asking,
+    draining,
     ordering,
 )
 from meshslm.client.transport import body_of, refusal, run_out, sending, settings_for, told_plainly
@@ -132,6 +140,13 @@ class AsyncClient:
     async def unpin_model(self, name: str) -> ModelStatus:
         """Take a pin back, as far as it is not one of a profile."""
         return read(await self._fetch(ordering(name, "unpin")), ModelStatus)
+
+    async def drain(self, *, limit_s: float = 60.0) -> DrainInfo:
+        """Have the asked node finish its work, hand the rest to others, and leave.
+
+        It is gone after `limit_s` seconds, whatever is left; `status` tells how much that is.
+        """
+        return read(await self._fetch(draining(limit_s)), DrainInfo)
 
     async def models(self) -> list[Model]:
         """Everything that `model` may name now, with who answers for it."""

@@ -7,7 +7,14 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
 
-from meshslm.api.admin import DEFAULT_URL, ModelStatus, PeerInfo, PeersReply, StatusReply
+from meshslm.api.admin import (
+    DEFAULT_URL,
+    DrainInfo,
+    ModelStatus,
+    PeerInfo,
+    PeersReply,
+    StatusReply,
+)
 from meshslm.api.openai_responses import Model, ModelList
 from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
 from meshslm.client.asking import (
@@ -19,6 +26,7 @@ from meshslm.client.asking import (
     Options,
     Urgency,
     asking,
+    draining,
     ordering,
 )
 from meshslm.client.transport import body_of, refusal, sending, settings_for, told_plainly
@@ -129,6 +137,13 @@ class Client:
     def unpin_model(self, name: str) -> ModelStatus:
         """Take a pin back, as far as it is not one of a profile."""
         return read(self._fetch(ordering(name, "unpin")), ModelStatus)
+
+    def drain(self, *, limit_s: float = 60.0) -> DrainInfo:
+        """Have the asked node finish its work, hand the rest to others, and leave.
+
+        It is gone after `limit_s` seconds, whatever is left; `status` tells how much that is.
+        """
+        return read(self._fetch(draining(limit_s)), DrainInfo)
 
     def models(self) -> list[Model]:
         """Everything that `model` may name now, with who answers for it."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from meshslm.core.admission_events import AdmissionEffect, AdmissionEvent
+from meshslm.core.drain_events import DrainEffect, DrainEvent
 from meshslm.core.residency import UNBOUNDED, ModelOrdered, OrderAnswered, Residency
 from meshslm.errors import FaultCode
 from meshslm.ids import NodeId, RunId, TaskId
@@ -242,6 +243,7 @@ Event = (
     | RunEnded
     | RunFailed
     | AdmissionEvent
+    | DrainEvent
 )
 
 
@@ -380,6 +382,7 @@ class Tell:
 
 Effect = (
     AdmissionEffect
+    | DrainEffect
     | Send
     | Dial
     | Disconnect

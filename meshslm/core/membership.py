@@ -110,6 +110,10 @@ class Membership:
         for peer in self._directory.alive():
             self._out.send_encoded(peer.node, Lane.CONTROL, self._encoded)
 
+    def host_nothing(self) -> None:
+        """Announce nothing from now on, so that nobody sends anything here."""
+        self.host((), self.capability.hardware)
+
     def moved(self, addresses: tuple[str, ...], now: Instant) -> None:
         """This node listens elsewhere: say hello again to everybody that is still reached."""
         self.addresses = addresses[: limits.ADDRESSES_PER_PEER]

@@ -33,6 +33,9 @@ from meshslm.core.config import CoreConfig
 from meshslm.core.cooling import Cooling
 from meshslm.core.counting import task_counts
 from meshslm.core.directory import Directory, Peer, PeerState
+from meshslm.core.drain import TIMER as DRAIN
+from meshslm.core.drain import Drain
+from meshslm.core.drain_events import DrainRequested
 from meshslm.core.events import (
     AddressesChanged,
     AddressFound,
@@ -68,6 +71,7 @@ from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
 from meshslm.wire.admission import JoinRequest
 from meshslm.wire.codec import UnknownKind, decode
 from meshslm.wire.detection import Gossip, Ping, Pong, Probe, Probed
+from meshslm.wire.draining import Draining
 from meshslm.wire.messages import (
     Capability,
     CapabilityWanted,
@@ -135,6 +139,9 @@ class NodeCore:
             absence.Absence(self._out, self._peer_gone, self._origin.peer_back),
             loads=self._serving.loads,
         )
+        self._drain = Drain(
+            config.node, self._out, self._origin, self._serving, self._membership.host_nothing
+        )
         self._handlers = self._event_handlers()
         self._timers = self._timer_handlers()
         self._member_messages = self._message_handlers()
@@ -152,6 +159,7 @@ class NodeCore:
             DialFailed: self._on_dial_failed,
             AddressFound: lambda e, now: self._dialling.want(e.address, now),
             ShutdownRequested: self._on_shutdown,
+            DrainRequested: self._drain.begin,
             TaskArrived: lambda e, now: self._origin.arrive(e.task, e.request, now),
             TaskDropped: self._on_dropped,
             HostingChanged: self._on_hosting,
@@ -177,6 +185,7 @@ class NodeCore:
             absence.TIMER: lambda s, now: self._membership.absence.timer(NodeId(s), now),
             dialling.TIMER: self._dialling.timer,
             detection.TIMER: lambda _, now: self._detection.timer(now),
+            DRAIN: lambda _, now: self._drain.timer(now),
             models.TIMER: lambda _, now: self._models.timer(now),
             serving.DEADLINE: lambda s, now: self._serving.deadline(RunId(int(s)), now),
             origin.DEADLINE: lambda s, now: self._origin.deadline(TaskId(s), now),
@@ -200,6 +209,7 @@ class NodeCore:
             Goodbye: lambda p, m, now: member.on_goodbye(p.node, m, now),
             Peers: member.on_peers,
             **self._admission.message_handlers(),
+            Draining: lambda p, m, now: self._drain.told(p.node, m, now),
             TaskSubmit: self._on_submit,
             TaskResend: lambda p, m, now: self._serving.resend(p.node, m, now),
             TaskDone: lambda p, m, _: self._serving.done(p.node, m),
@@ -261,7 +271,7 @@ class NodeCore:
         self._serving.host(event.specialists)
         names = tuple(dict.fromkeys(s.model for s in event.specialists))
         self._models.host(names, event.residency, now)
-        self._membership.host(event.specialists, event.hardware)
+        self._membership.host(() if self._drain.begun else event.specialists, event.hardware)
 
     def _on_ordered(self, event: ModelOrdered, now: Instant) -> None:
         refusal = self._models.order(event, now)
@@ -394,6 +404,7 @@ class NodeCore:
             memory_budget_mib=self._models.budget_mib,
             bootstrap=self._dialling.configured(now),
             banned=self._conduct.banned(now),
+            drain=self._drain.view(now),
         )
 
     @property

@@ -21,8 +21,8 @@ from collections.abc import Callable
 
 from meshslm import limits
 from meshslm.core.calls import Calls
-from meshslm.core.continuation import Pace, Successor, successor
-from meshslm.core.cooling import Cooling
+from meshslm.core.choosing import Choosing, Router
+from meshslm.core.continuation import Pace
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.outbox import Outbox
 from meshslm.core.route import Candidate, Refusal, Verdict
@@ -49,9 +49,6 @@ RETRY = "retry"
 WAITING_IS_VAIN = (FaultCode.OVERLOADED, FaultCode.UNKNOWN_MODEL)
 """Faults of every node that was asked, which will not be gone a moment later."""
 
-Router = Callable[[TaskRequest, list[NodeId], list[Candidate]], Verdict | Refusal]
-"""The best of some candidates for a request, on none of some nodes."""
-
 
 class Origin:
     """All tasks of this node's clients."""
@@ -67,12 +64,12 @@ class Origin:
         self._node = node
         self._calls = Calls(node, serving, out)
         self._out = out
-        self._candidates = candidates
-        self._route = route
+        self._choosing = Choosing(candidates, route)
+        self.cooling = self._choosing.cooling
         self._tasks: dict[TaskId, Task] = {}
-        self.cooling = Cooling()
         self.counts = Counts()
         self.leaving = False
+        self.draining = False
 
     @property
     def active(self) -> int:
@@ -84,10 +81,11 @@ class Origin:
         """A client asks."""
         self.counts.arrived += 1
         task = Task(task_id, request, after(now, request.deadline_ms))
-        if self.leaving or len(self._tasks) >= limits.TASKS_PER_NODE:
+        leaving = self.leaving or self.draining
+        if leaving or len(self._tasks) >= limits.TASKS_PER_NODE:
             self.counts.failed += 1
-            code = FaultCode.NOT_READY if self.leaving else FaultCode.OVERLOADED
-            detail = "the node is shutting down" if self.leaving else "too many tasks on this node"
+            code = FaultCode.NOT_READY if leaving else FaultCode.OVERLOADED
+            detail = "the node is shutting down" if leaving else "too many tasks on this node"
             self._out.put(FailTask(task_id, code, detail, 1000))
             return
         self._tasks[task_id] = task
@@ -182,6 +180,13 @@ class Origin:
         for task in [t for t in self._tasks.values() if t.node == peer]:
             self._move_on(task, Fault(FaultCode.PEER_LOST, f"the node is gone: {reason}"), now)
 
+    def move_from(self, peer: NodeId, now: Instant) -> None:
+        """A serving node wants to leave: go on elsewhere with what can go on there."""
+        for task in [t for t in self._tasks.values() if t.node == peer]:
+            if task.attempt < limits.ATTEMPTS and self._choosing.another(task, peer, now):
+                self._abandon(task, now)
+                self._move_on(task, Fault(FaultCode.NOT_READY, "the node is about to leave"), now)
+
     def peer_back(self, peer: NodeId, now: Instant) -> None:
         """A serving node has a new link: ask it for what was lost with the old one."""
         for task in [t for t in self._tasks.values() if t.node == peer]:
@@ -196,7 +201,7 @@ class Origin:
         """Begin an attempt on the best node that was not tried in this round."""
         request, way = task.request, ""
         if task.begun:
-            next_one = self._successor(task, now)
+            next_one = self._choosing.successor(task, now)
             if isinstance(next_one, Refusal):
                 self._none_left(task, next_one)
                 return
@@ -205,7 +210,7 @@ class Origin:
             task.delivered.goes_on(next_one.way)
             self.counts.continued += 1
         else:
-            found = self._pick(task, task.tried, self._candidates(), now)
+            found = self._choosing.best(task, now)
             if isinstance(found, Refusal):
                 self._none_left(task, found)
                 return
@@ -245,37 +250,14 @@ class Origin:
         if not candidate.local:
             self._start_watch(task)
 
-    def _pick(
-        self, task: Task, tried: list[NodeId], candidates: list[Candidate], now: Instant
-    ) -> Verdict | Refusal:
-        """The best of some candidates: of those that do not cool, if any of these will do."""
-        warm = self.cooling.warm(candidates, now)
-        found = self._route(task.request, tried, warm) if warm else None
-        if isinstance(found, Verdict):
-            return found
-        return self._route(task.request, tried, candidates)
-
-    def _successor(
-        self, task: Task, now: Instant, *, without: tuple[NodeId, ...] = ()
-    ) -> Successor | Refusal:
-        """Who can go on with what the client has of the answer."""
-        assert task.former is not None
-        tried = [*task.tried, *without]
-        return successor(
-            task.delivered,
-            task.former,
-            self._candidates(),
-            lambda fit: self._pick(task, tried, fit, now),
-        )
-
     def _leave_stalled(self, task: Task, silent: float, now: Instant) -> bool:
         """Take a stream that stopped from its node, if another can go on with it."""
         assert task.node is not None
         idle = ms_between(task.flowed, now)
         hung = task.node != self._node and task.pace.silent(min(silent, idle))
-        if not task.next_seq or not (hung or task.pace.stalled(idle)) or not task.delivered.ways:
+        if not task.next_seq or not (hung or task.pace.stalled(idle)):
             return False
-        if isinstance(self._successor(task, now, without=(task.node,)), Refusal):
+        if not self._choosing.another(task, task.node, now):
             return False
         self._abandon(task, now)
         what = "the node fell silent" if hung else "the stream stopped"

@@ -11,7 +11,7 @@ from enum import Enum
 
 from meshslm.core.line import Line
 from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
-from meshslm.wire.messages import TaskSubmit
+from meshslm.wire.messages import TaskRequest, TaskSubmit
 
 ASSUMED_RUN_MS = 4_000.0
 """Length of a run while none has ended yet: 256 tokens at 64 a second."""
@@ -94,3 +94,14 @@ class EngineState:
         """Whether a run would have its slots at once, or as soon as the model is loaded."""
         waiting = sum(run.weight for run in self.queue)
         return self.weight + waiting + min(choices, self.slots) <= self.slots
+
+
+def clipped(text: str, most: int) -> str:
+    """At most so many bytes of a text; what is no text at all becomes question marks."""
+    return text.encode(errors="replace")[:most].decode(errors="ignore")
+
+
+def prompt_bytes(request: TaskRequest) -> int:
+    """How much text a request has."""
+    texts = [request.prompt, *request.inputs, *(turn.content for turn in request.messages)]
+    return sum(map(len, texts))

@@ -27,7 +27,7 @@ from meshslm.core.events import Lane, RunEnded, RunFailed, RunProduced, StartRun
 from meshslm.core.models import Models
 from meshslm.core.outbox import Outbox
 from meshslm.core.prefix import digest, marks
-from meshslm.core.runs import EngineState, Key, Run, RunState
+from meshslm.core.runs import EngineState, Key, Run, RunState, clipped, prompt_bytes
 from meshslm.errors import FaultCode
 from meshslm.ids import Instant, NodeId, RunId, after, ms_between
 from meshslm.wire.codec import encode
@@ -42,7 +42,6 @@ from meshslm.wire.messages import (
     TaskEnded,
     TaskFailed,
     TaskRefused,
-    TaskRequest,
     TaskResend,
     TaskSubmit,
 )
@@ -83,6 +82,8 @@ class Serving:
         self.served = 0
         self.refused = 0
         self.leaving = False
+        self.draining = False
+        """Takes runs of this node's own clients alone."""
 
     # --- what this node hosts -------------------------------------------------------------------
     def host(self, specialists: tuple[Specialist, ...]) -> None:
@@ -95,6 +96,10 @@ class Serving:
         """Runs on the engine of a model, and runs that wait for it."""
         engine = self._engines.get(model)
         return (len(engine.running), len(engine.queue)) if engine else (0, 0)
+
+    def origins(self) -> dict[NodeId, int]:
+        """Who has runs here, and how many."""
+        return dict(self._of_peer)
 
     def engine_ready(self, model: str, slots: int, now: Instant) -> None:
         """An engine takes runs."""
@@ -269,6 +274,8 @@ class Serving:
 
         if self.leaving:
             return refuse(FaultCode.NOT_READY, "the node is shutting down")
+        if self.draining and origin != self._node:
+            return refuse(FaultCode.NOT_READY, "the node is about to leave")
         specialist = self._profiles.get(submit.profile)
         if specialist is None:
             return refuse(FaultCode.UNKNOWN_MODEL, f"no profile {submit.profile!r} on this node")
@@ -331,7 +338,7 @@ class Serving:
     def _fail(self, run: Run, code: FaultCode, detail: str, now: Instant, param: str = "") -> None:
         """End a run with a fault; the engine has let go of it already, or never had it."""
         _, task, attempt = run.key
-        told = _clipped(detail, DETAIL_BYTES), 0, _clipped(param, limits.NAME_BYTES)
+        told = clipped(detail, DETAIL_BYTES), 0, clipped(param, limits.NAME_BYTES)
         self._over_with(run, now)
         self._item(run, TaskFailed(task, attempt, run.seq, code, *told), now)
 
@@ -389,14 +396,3 @@ class Serving:
             assert run.state is not RunState.OVER
             assert self._known[run.key] is run
             assert self._out.timer_runs(DEADLINE, str(run.run))
-
-
-def _clipped(text: str, most: int) -> str:
-    """At most so many bytes of a text; what is no text at all becomes question marks."""
-    return text.encode(errors="replace")[:most].decode(errors="ignore")
-
-
-def prompt_bytes(request: TaskRequest) -> int:
-    """How much text a request has."""
-    texts = [request.prompt, *request.inputs, *(turn.content for turn in request.messages)]
-    return sum(map(len, texts))

@@ -97,6 +97,18 @@ class BanView:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainView:
+    """How far a node is that finishes its work and leaves."""
+
+    left_ms: float
+    """Until it leaves, whatever is left."""
+    tasks: int
+    """Answers to its own clients that are under way."""
+    runs: int
+    """Runs here for other nodes that have not moved to others yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatusView:
     """One node about itself."""
 
@@ -117,3 +129,5 @@ class StatusView:
     """Memory for all models together; 0: without bound."""
     bootstrap: tuple[DialView, ...] = ()
     banned: tuple[BanView, ...] = ()
+    drain: DrainView | None = None
+    """None where it is not leaving."""

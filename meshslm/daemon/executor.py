@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from meshslm.core.admission_events import IssueCredential, KeepCredential, KeepNotice
+from meshslm.core.drain_events import Drained
 from meshslm.core.events import (
     Dial,
     Disconnect,
@@ -83,6 +84,7 @@ class Executor:
             RouteChosen: service.deliver,
             FinishTask: service.deliver,
             FailTask: service.deliver,
+            Drained: service.drained,
             OrderAnswered: service.answer_order,
             Dial: lambda e: link.dial(e.address),
             Disconnect: lambda e: link.disconnect(e.peer, e.reason),

@@ -16,6 +16,7 @@ import trio
 
 from meshslm import limits
 from meshslm.chance import Chance
+from meshslm.core.drain_events import Drained, DrainRequested
 from meshslm.core.events import (
     EmitChunk,
     FailTask,
@@ -26,7 +27,7 @@ from meshslm.core.events import (
 )
 from meshslm.core.node import NodeCore
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
-from meshslm.core.views import ModelView, PeerView, StatusView
+from meshslm.core.views import DrainView, ModelView, PeerView, StatusView
 from meshslm.daemon.pump import Pump
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.ids import TaskId
@@ -93,6 +94,8 @@ class NodeService:
         self._chance = chance
         self._readiness = readiness
         self._streams: dict[TaskId, TaskStream] = {}
+        self.free_to_go = trio.Event()
+        """Set when a node that was asked to leave has nothing left to do."""
         self._orders = 0
         self._answer: OrderAnswered | None = None
 
@@ -128,6 +131,17 @@ class NodeService:
         if answer.refusal is not None:
             raise RequestFault(answer.refusal, answer.detail, param="model")
         return next(view for view in self.status().models if view.model == model)
+
+    def drain(self, limit_ms: int) -> DrainView:
+        """Have this node finish its work and leave, within `limit_ms`; what is left now."""
+        self._pump.handle(DrainRequested(limit_ms))
+        view = self.status().drain
+        assert view is not None, "no face of the node acts while an event is handled"
+        return view
+
+    def drained(self, _effect: Drained) -> None:
+        """The node may go."""
+        self.free_to_go.set()
 
     def answer_order(self, effect: OrderAnswered) -> None:
         """Take the core's answer to the order that is being given."""

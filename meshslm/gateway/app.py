@@ -23,6 +23,8 @@ from meshslm.api.admin import Health, Readiness
 from meshslm.api.openai_responses import Model
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.answering import Answering
+from meshslm.gateway.draining import PATH as DRAIN
+from meshslm.gateway.draining import DrainPage
 from meshslm.gateway.guard import Guard, HostPolicy
 from meshslm.gateway.jobs import Job, Reader
 from meshslm.gateway.messages import read_message
@@ -95,6 +97,7 @@ def create_app(
         Route("/mesh/peers", pages.peers),
         Route("/mesh/status", pages.status),
         Route("/mesh/recording", RecordingPage(recording), methods=["GET"]),
+        Route(DRAIN, DrainPage(service).__call__, methods=["POST"]),
         Route(MODEL_ORDERS, ModelOrders(service).__call__, methods=["POST"]),
     ]
     guard = Middleware(

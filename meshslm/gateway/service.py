@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.residency import Order
-from meshslm.core.views import ModelView, PeerView, StatusView
+from meshslm.core.views import DrainView, ModelView, PeerView, StatusView
 from meshslm.ids import TaskId
 from meshslm.wire.messages import TaskRequest
 
@@ -57,6 +57,10 @@ class NodeService(Protocol):
 
         Raises `RequestFault` where it cannot be carried out. `status` tells what comes of it.
         """
+        ...
+
+    def drain(self, limit_ms: int) -> DrainView:
+        """Have it finish its work and leave, within `limit_ms`; what is left now."""
         ...
 
     def peers(self) -> tuple[PeerView, ...]:

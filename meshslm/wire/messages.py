@@ -19,6 +19,7 @@ from meshslm import limits
 from meshslm.ids import NodeId, TaskId
 from meshslm.wire.admission import AdmissionMessage, Credential
 from meshslm.wire.detection import DetectionMessage
+from meshslm.wire.draining import DrainMessage
 from meshslm.wire.routing import ROUTED_ANYHOW, Routing
 from meshslm.wire.schema import Tag
 
@@ -512,4 +513,5 @@ Message = (
     | TaskFailed
     | AdmissionMessage
     | DetectionMessage
+    | DrainMessage
 )

@@ -181,3 +181,13 @@ async def test_orders_about_models(served: Served, *, blocking: bool) -> None:
         ("unload", False),
         ("unload", True),
     ]
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_an_order_to_leave(served: Served, *, blocking: bool) -> None:
+    if blocking:
+        await with_client(served, lambda client: client.drain(limit_s=2.5))
+    else:
+        async with AsyncClient(served.url) as mesh:
+            assert (await mesh.drain(limit_s=2.5)).runs == 2
+    assert served.service.drains == [2500]

@@ -12,7 +12,7 @@ import trio
 
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.residency import Order
-from meshslm.core.views import ModelView, PeerView, StatusView, TaskCounts
+from meshslm.core.views import DrainView, ModelView, PeerView, StatusView, TaskCounts
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.service import TaskItem
 from meshslm.ids import NodeId, TaskId
@@ -185,6 +185,7 @@ class ScriptedService:
         self.readiness = (True, "ready")
         self.visits: list[Visit] = []
         self.known: tuple[PeerView, ...] = (SELF, OTHER, GONE)
+        self.drains: list[int] = []
         self.orders: list[tuple[str, Order, bool]] = []
         self.ordered = "loading"
         """State that a model has after an order."""
@@ -213,6 +214,10 @@ class ScriptedService:
             raise self.refusal
         self.orders.append((model, order, at_once))
         return ModelView(model, self.ordered, 0.5, 300, order is Order.PIN, "")
+
+    def drain(self, limit_ms: int) -> DrainView:
+        self.drains.append(limit_ms)
+        return DrainView(float(limit_ms), 1, 2)
 
     def peers(self) -> tuple[PeerView, ...]:
         return self.known

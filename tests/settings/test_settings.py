@@ -227,6 +227,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "log.format": st.sampled_from(["text", "json"]),
     "limits.deadline_ms": st.integers(1, 600_000),
     "limits.queue": st.integers(0, 1000),
+    "limits.drain_s": st.integers(0, 3600),
     "record.mib": st.integers(0, 1024),
     "record.texts": st.booleans(),
 }

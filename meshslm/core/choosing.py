@@ -1,0 +1,67 @@
+"""Who is asked next for a task: the best that does not cool, or who goes on behind what was said.
+
+Rules:
+- Who cools is asked where nobody else will do.
+- A task that has begun moves only in a way that `core.continuation` knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from meshslm.core.continuation import Successor, successor
+from meshslm.core.cooling import Cooling
+from meshslm.core.route import Candidate, Refusal, Verdict
+from meshslm.core.task import Task
+from meshslm.ids import Instant, NodeId
+from meshslm.wire.messages import TaskRequest
+
+Router = Callable[[TaskRequest, list[NodeId], list[Candidate]], Verdict | Refusal]
+"""The best of some candidates for a request, on none of some nodes."""
+
+
+class Choosing:
+    """The origin's way to the router."""
+
+    __slots__ = ("_candidates", "_route", "cooling")
+
+    def __init__(self, candidates: Callable[[], list[Candidate]], route: Router) -> None:
+        self._candidates = candidates
+        self._route = route
+        self.cooling = Cooling()
+
+    def best(
+        self, task: Task, now: Instant, *, without: Sequence[NodeId] = ()
+    ) -> Verdict | Refusal:
+        """Whom to ask from the beginning."""
+        return self._pick(task, [*task.tried, *without], self._candidates(), now)
+
+    def successor(
+        self, task: Task, now: Instant, *, without: Sequence[NodeId] = ()
+    ) -> Successor | Refusal:
+        """Who can go on with what the client has of the answer."""
+        assert task.former is not None
+        tried = [*task.tried, *without]
+        return successor(
+            task.delivered,
+            task.former,
+            self._candidates(),
+            lambda fit: self._pick(task, tried, fit, now),
+        )
+
+    def another(self, task: Task, node: NodeId, now: Instant) -> bool:
+        """Whether somebody else could take a task over from a node."""
+        if not task.begun:
+            return isinstance(self.best(task, now, without=(node,)), Verdict)
+        if not task.delivered.ways:
+            return False
+        return isinstance(self.successor(task, now, without=(node,)), Successor)
+
+    def _pick(
+        self, task: Task, tried: list[NodeId], candidates: list[Candidate], now: Instant
+    ) -> Verdict | Refusal:
+        warm = self.cooling.warm(candidates, now)
+        found = self._route(task.request, tried, warm) if warm else None
+        if isinstance(found, Verdict):
+            return found
+        return self._route(task.request, tried, candidates)
