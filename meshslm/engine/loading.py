@@ -22,6 +22,7 @@ from meshslm.engine.embedding import EncoderWorker, load_encoder
 from meshslm.engine.gguf import GgufHeader
 from meshslm.engine.gguf_model import read_model
 from meshslm.engine.guessing import Guesser
+from meshslm.engine.intake import Intake
 from meshslm.engine.kinds import Pooling, pooling_of
 from meshslm.engine.llama import BUILD, Model, offloads
 from meshslm.engine.loop import Worker
@@ -29,7 +30,6 @@ from meshslm.engine.offload import plan
 from meshslm.engine.pipe import Pipe
 from meshslm.engine.prefix_cache import TILE
 from meshslm.engine.protocol import Load, Loading, Ready
-from meshslm.engine.runs import Intake
 from meshslm.engine.states import StateStore, key_of, make_folder
 from meshslm.engine.steps import Shape
 from meshslm.engine.templates import ChatTemplate

@@ -18,6 +18,7 @@ from meshslm.engine.cores import ThreadChoice
 from meshslm.engine.echo import Echoes, check_echo
 from meshslm.engine.gbnf import GrammarFault
 from meshslm.engine.guessing import Guesser
+from meshslm.engine.intake import Intake
 from meshslm.engine.keeper import Keeper
 from meshslm.engine.llama import DecodeFailed, Model
 from meshslm.engine.operations import Desk
@@ -36,7 +37,7 @@ from meshslm.engine.protocol import (
     Start,
     Stop,
 )
-from meshslm.engine.runs import Intake, Run
+from meshslm.engine.runs import Run
 from meshslm.engine.sampling import Row, best_of_each
 from meshslm.engine.schedule import Scheduler
 from meshslm.engine.speeds import Speeds

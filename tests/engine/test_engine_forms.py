@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshslm.engine.intake import Intake
 from meshslm.engine.llama import Vocabulary
-from meshslm.engine.runs import Intake, Run
+from meshslm.engine.runs import Run
 from meshslm.engine.templates import ChatTemplate
 from meshslm.engine.tool_formats import HERMES, LLAMA3, NAME, ToolFormat
 from meshslm.errors import FaultCode, RequestFault

@@ -131,6 +131,16 @@ def test_an_answer_goes_on_behind_what_was_delivered(
         assert resumed.usage.completion_tokens == whole.usage.completion_tokens
 
 
+def test_another_model_s_words_that_are_more_tokens_here_than_are_left_go_on_by_one(
+    worker: ScriptedWorker,
+) -> None:
+    request = replace(ask(1, "Hello", 3).request, begun="Once upon a time, by the wide grey sea,")
+    answer = worker.play([Start(1, request)])[1]
+    assert answer.failed is None
+    assert len(answer.tokens) == 1
+    assert answer.chunks[-1].finish in {"length", "stop"}
+
+
 @pytest.mark.parametrize(
     ("delivered", "choices", "why"),
     [
