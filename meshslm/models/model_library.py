@@ -23,7 +23,7 @@ from meshslm.engine.lora import check_adapter
 from meshslm.errors import OurFault
 from meshslm.models.catalogue import NAME_PATTERN, Catalogue, built_in
 from meshslm.models.comparison import OnTrial, blob_of, compare
-from meshslm.models.convert_bert import CONVERTED_BY, convert_archive, is_archive
+from meshslm.models.conversions import converted, converter_of
 from meshslm.models.https import fetch_https
 from meshslm.models.local import fetch_file
 from meshslm.models.prepare import PREPARED, prepare
@@ -323,7 +323,7 @@ class ModelLibrary:
             pinned=order.pin.sha256 is not None,
             original=blob,
             converted_from="" if made is fetched else fetched.sha256,
-            converted_by="" if made is fetched else CONVERTED_BY,
+            converted_by=converter_of(fetched.path),
             wanted=wanted,
             architecture=header.architecture,
             parameters=header.parameters,
@@ -339,10 +339,8 @@ class ModelLibrary:
 
     def _converted(self, order: _Order, fetched: Fetched, stage: Path, report: Report) -> Fetched:
         """What came as a GGUF file; itself, if it is one."""
-        if not is_archive(fetched.path):
-            return fetched
-        made = convert_archive(fetched.path, order.name, stage, report)
-        if order.pin.converted_sha256 not in (None, made.sha256):
+        made = converted(fetched, order.name, stage, report)
+        if made is not fetched and order.pin.converted_sha256 not in (None, made.sha256):
             raise OurFault(
                 f"{order.name} was converted to a file with digest {made.sha256} instead of "
                 f"{order.pin.converted_sha256}: this program converts it differently"
