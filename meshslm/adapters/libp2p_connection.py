@@ -24,7 +24,8 @@ import trio
 
 from meshslm import limits
 from meshslm.adapters import libp2p_yamux as yamux
-from meshslm.adapters.libp2p_noise import READ_BYTES, NoiseChannel
+from meshslm.adapters.libp2p_noise import NoiseChannel
+from meshslm.adapters.quick_socket import QuickSocket
 from meshslm.errors import PeerFault
 from meshslm.ids import NodeId
 from meshslm.wire import framing
@@ -143,6 +144,7 @@ class Connection:
         """The peer, and nobody on the way, broke the protocol."""
         self.ended = trio.Event()
         self._socket = socket
+        self._bytes = QuickSocket(socket)
         self._channel = channel
         self._timings = timings
         self._on_stream = on_stream
@@ -271,8 +273,9 @@ class Connection:
         try:
             while True:
                 self._take_in(self._channel.decrypt(data), nursery)
-                self.wake()
-                data = await self._socket.receive_some(READ_BYTES)
+                if self._session.unsent:
+                    self.wake()
+                data = await self._bytes.read()
                 if not data:
                     self.reason = self.reason or "closed by the peer"
                     return
@@ -309,8 +312,10 @@ class Connection:
             case yamux.PongReceived(nonce):
                 if nonce in self._pings:
                     self._pings[nonce].set()
-            case yamux.WindowOpened() | yamux.GoneAway():
-                pass  # the writer is woken after every read; the end of the socket follows
+            case yamux.WindowOpened():
+                self.wake()
+            case yamux.GoneAway():
+                pass  # the end of the socket follows
 
     def _count_opening(self) -> None:
         now = trio.current_time()
@@ -336,13 +341,12 @@ class Connection:
                     await self._hang_up()
                     return
                 data = self._next_bytes()
-                if data:
-                    with trio.move_on_after(self._timings.write) as scope:
-                        await self._socket.send_all(self._channel.encrypt(data))
-                    if scope.cancelled_caught:
-                        self.abort(f"it took no data for {self._timings.write:g} s")
-                else:
+                if not data:
                     await self._wait_for_work()
+                    continue
+                packet = self._channel.encrypt(data)
+                if not await self._bytes.write(packet, self._timings.write):
+                    self.abort(f"it took no data for {self._timings.write:g} s")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.reason = self.reason or "connection lost"
             self._scope.cancel()
@@ -373,11 +377,14 @@ class Connection:
         return not self._popped and (self._frames is None or not self._frames.queued_bytes(0))
 
     async def _wait_for_work(self) -> None:
+        self._wake = trio.Event()
+        if self._blocked_until is math.inf:
+            await self._wake.wait()
+            return
         with trio.CancelScope(deadline=self._blocked_until) as scope:
             await self._wake.wait()
         if scope.cancelled_caught:
             self.abort(f"it read no data for {self._timings.write:g} s")
-        self._wake = trio.Event()
 
     async def _hang_up(self) -> None:
         """Say so, and send no more; the reader goes on until the peer has hung up too."""

@@ -85,11 +85,14 @@ class PeerLink:
         complaint = f"it sent no frame within {self._timings.first_frame:g} s"
         progress = 0
         while True:
-            with trio.CancelScope(deadline=deadline) as scope:
+            if deadline is math.inf:
                 data = await self._stream.read(limits.FRAME_BYTES)
-            if scope.cancelled_caught:
-                self.connection.abort(complaint)
-                return
+            else:
+                with trio.CancelScope(deadline=deadline) as scope:
+                    data = await self._stream.read(limits.FRAME_BYTES)
+                if scope.cancelled_caught:
+                    self.connection.abort(complaint)
+                    return
             if not data:
                 return
             messages = self._reader.feed(data)

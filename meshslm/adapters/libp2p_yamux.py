@@ -167,6 +167,11 @@ class YamuxSession:
         """Announce that the connection closes, for no bad reason."""
         self._put(_GO_AWAY, 0, 0, 0)
 
+    @property
+    def unsent(self) -> bool:
+        """Whether `take` has something to give."""
+        return bool(self._out)
+
     def take(self) -> bytes:
         """The bytes to send next; empty where there are none."""
         data = bytes(self._out)
