@@ -25,7 +25,7 @@ import trio
 from meshslm import __version__, limits
 from meshslm.adapters import memory
 from meshslm.adapters.admission_desk import AdmissionDesk
-from meshslm.adapters.boot_counter import next_boot
+from meshslm.adapters.boot_counter import last_boot, next_boot
 from meshslm.adapters.crash_files import kept_on_crash
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
 from meshslm.adapters.hardware import detect
@@ -48,6 +48,7 @@ from meshslm.daemon.pump import Pump
 from meshslm.daemon.recorder import Recorder
 from meshslm.daemon.remembering import Remembering
 from meshslm.daemon.service import NodeService
+from meshslm.daemon.shared_documents import keep_state, state_config
 from meshslm.daemon.timers import Timers
 from meshslm.engine.estimate import estimate
 from meshslm.engine.gguf import read_header
@@ -110,8 +111,9 @@ def run_daemon(
         membership = MeshFolder(data)
         if token is not None and lapsed(membership):
             enter(settings, key, membership, token)
+        last = last_boot(data)
         boot = next_boot(data)
-        node = _Node(settings, profiles, key, membership, environment, on_progress)
+        node = _Node(settings, profiles, key, membership, environment, on_progress, last)
         with kept_on_crash(node.dump_recording, data, boot):
             return trio.run(node.run, boot, on_ready, strict_exception_groups=True)
 
@@ -133,6 +135,7 @@ class _Node:
         membership: MeshFolder,
         environment: Mapping[str, str],
         on_progress: OnProgress | None,
+        last_boot: int,
     ) -> None:
         self._settings = settings
         self._on_progress = on_progress
@@ -156,6 +159,7 @@ class _Node:
             bootstrap=(*settings.link.bootstrap, *(member.addresses if member else ())),
             credentials=credentials_of(member),
             queue_per_engine=settings.limits.queue,
+            state=state_config(settings, key, member),
         )
         seed = secrets.token_bytes(32)
         self._core = NodeCore(config, Chance(seed))
@@ -172,6 +176,7 @@ class _Node:
         )
         executor = Executor(self._link, self._timers, self._service, self._pump)
         self._pump.attach(executor.perform)
+        self._state = keep_state(settings, self._core, self._pump, executor, last_boot)
         self._keeper: MembershipKeeper | None = None
         if member is not None:
             desk = AdmissionDesk(membership, key, time.time)
@@ -205,6 +210,9 @@ class _Node:
                     nursery.start_soon(self._keeper.run)
                 address = await self._open_gateway(nursery)
                 self._pump.handle(Started(boot, self._link.addresses))
+                if self._state is not None:
+                    nursery.start_soon(self._state.run)
+                    self._state.begin()
                 self._remembering.recall()
                 nursery.start_soon(self._remembering.run)
                 log.info("node %s (%s), boot %d", self.name, self._link.node_id, boot)
@@ -217,6 +225,8 @@ class _Node:
                 nursery.start_soon(self._heed, signals)
                 await self._service.free_to_go.wait()
                 await self._leave()
+                if self._state is not None:
+                    await self._state.close(boot)
                 nursery.cancel_scope.cancel()
         return 0
 

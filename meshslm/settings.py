@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, inspect
 
-from meshslm import limits
+from meshslm import limits, state_limits
 from meshslm.errors import OurFault
 from meshslm.toml_reference import key_rows, toml_value
 from meshslm.toml_text import TomlText, nearest, sentence
@@ -59,6 +59,14 @@ HostName = Annotated[
     Meta(
         pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\Z",
         extra={"expected": "a host name such as chat.example.org, without a port"},
+    ),
+]
+DocumentPattern = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=state_limits.DOCUMENT_NAME_BYTES,
+        extra={"expected": "a document's name, such as memory/notes, or memory/*"},
     ),
 ]
 Directory = Annotated[str, Meta(min_length=1, max_length=4096, extra={"expected": "a path"})]
@@ -274,6 +282,36 @@ class RecordSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ] = False
 
 
+class StateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Shared documents: memory, registry, ledgers."""
+
+    enabled: Annotated[Switch, Meta(description="Keep replicas of the mesh's documents.")] = True
+    directory: Annotated[
+        str,
+        Meta(
+            max_length=4096,
+            description="Folder of `state.sqlite`, on a disk that honours flushes. Empty: "
+            "`node.data_dir`.",
+        ),
+    ] = ""
+    documents: Annotated[
+        tuple[DocumentPattern, ...],
+        Meta(
+            max_length=state_limits.INTERESTS,
+            description="Documents of which this node keeps a replica, beside those that it "
+            "writes to: names, or beginnings with `*` behind them.",
+        ),
+    ] = ("registry", "rollout", "memory/*", "ledger/*")
+    document_mib: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=state_limits.DOCUMENT_MIB,
+            description="Live data of this node in one document, in MiB; more is refused.",
+        ),
+    ] = state_limits.DOCUMENT_MIB
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole configuration."""
 
@@ -284,6 +322,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log: LogSettings = LogSettings()
     limits: LimitSettings = LimitSettings()
     record: RecordSettings = RecordSettings()
+    state: StateSettings = StateSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,21 @@ BOOT_FILE = "boot"
 MOST = 2**48 - 1
 
 
+def last_boot(directory: Path) -> int:
+    """The number of the last boot; 0 where none is known. Raises `OurFault`."""
+    path = directory / BOOT_FILE
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return 0
+    except OSError as error:
+        raise OurFault(f"cannot read {path}: {error.strerror}") from error
+
+
 def next_boot(directory: Path) -> int:
     """Count up and remember, durably. Raises `OurFault` where the folder cannot be written."""
     path = directory / BOOT_FILE
-    try:
-        last = int(path.read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
-        last = 0
-    except OSError as error:
-        raise OurFault(f"cannot read {path}: {error.strerror}") from error
+    last = last_boot(directory)
     boot = min(MOST, max(last + 1, int(time.time())))
     fresh = path.with_suffix(".new")
     try:

@@ -8,10 +8,13 @@ Rules:
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from meshslm.adapters.keyring import public_key
+from meshslm.ids import NodeId
 from meshslm.wire.admission import SERIAL_BYTES, SIGNED_PREFIX, Certificate, Notice, Signed
 from meshslm.wire.codec import encode
 
@@ -42,6 +45,24 @@ def verify(key: bytes, data: bytes, signature: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def node_signer(secret: bytes) -> Callable[[bytes], bytes]:
+    """Signs as the node whose raw private key this is."""
+    key = Ed25519PrivateKey.from_private_bytes(secret)
+
+    def sign_as_node(data: bytes) -> bytes:
+        return key.sign(data)
+
+    return sign_as_node
+
+
+def signed_by(node: NodeId, data: bytes, signature: bytes) -> bool:
+    """Whether a signature over data is by a node, whose id is its public key. Never raises."""
+    try:
+        return verify(public_key(node), data, signature)
+    except ValueError:
+        return False
 
 
 def new_serial() -> bytes:

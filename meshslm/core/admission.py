@@ -47,6 +47,7 @@ from meshslm.core.notices import NoticeBoard
 from meshslm.core.outbox import Outbox
 from meshslm.errors import FaultCode, PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
+from meshslm.state.names import DocumentClass, class_of, subject_of
 from meshslm.wire.admission import (
     Admittance,
     Certificate,
@@ -176,6 +177,16 @@ class Admission:
             return True
         certificate = self._own if node == self._node else self._certificate(node)
         return certificate is not None and may(certificate, act, subject)
+
+    def may_write(self, node: NodeId, document: str) -> bool:
+        """Whether a member may have a part in a shared document."""
+        match class_of(document):
+            case DocumentClass.MEMORY:
+                return self.may(node, Act.WRITE, subject_of(document))
+            case DocumentClass.ROLLOUT:
+                return self.may(node, Act.ROLLOUT)
+            case _:
+                return self._mesh is None or node == self._node or node in self._members
 
     def _certificate(self, node: NodeId) -> Certificate | None:
         member = self._members.get(node)

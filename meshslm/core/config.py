@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshslm import limits
 from meshslm.core.certificates import Credentials
+from meshslm.core.state_config import StateConfig
 from meshslm.core.strategies import AUTO
 from meshslm.ids import NodeId
 
@@ -26,5 +27,7 @@ class CoreConfig:
     credentials: Credentials | None = None
     """Of a private mesh; None: the mesh is open."""
     queue_per_engine: int = limits.QUEUE_PER_ENGINE
+    state: StateConfig | None = None
+    """Shared documents; None: this node has none."""
     strategy: str = AUTO
     """By which requests are routed that name none; see `core.strategies`."""

@@ -14,6 +14,7 @@ from enum import IntEnum
 from meshslm.core.admission_events import AdmissionEffect, AdmissionEvent
 from meshslm.core.drain_events import DrainEffect, DrainEvent
 from meshslm.core.residency import UNBOUNDED, ModelOrdered, OrderAnswered, Residency
+from meshslm.core.state_events import StateEffect, StateEvent
 from meshslm.errors import FaultCode
 from meshslm.ids import NodeId, RunId, TaskId
 from meshslm.wire.messages import (
@@ -243,6 +244,7 @@ Event = (
     | RunEnded
     | RunFailed
     | AdmissionEvent
+    | StateEvent
     | DrainEvent
 )
 
@@ -382,6 +384,7 @@ class Tell:
 
 Effect = (
     AdmissionEffect
+    | StateEffect
     | DrainEffect
     | Send
     | Dial

@@ -33,6 +33,7 @@ from meshslm.core.config import CoreConfig
 from meshslm.core.cooling import Cooling
 from meshslm.core.counting import task_counts
 from meshslm.core.directory import Directory, Peer, PeerState
+from meshslm.core.documents import Documents
 from meshslm.core.drain import TIMER as DRAIN
 from meshslm.core.drain import Drain
 from meshslm.core.drain_events import DrainRequested
@@ -65,6 +66,7 @@ from meshslm.core.events import (
 from meshslm.core.outbox import Outbox
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
 from meshslm.core.router import Own, Router
+from meshslm.core.shared_state import SharedState
 from meshslm.core.views import PeerView, StatusView
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
@@ -128,6 +130,13 @@ class NodeCore:
         self._detection = detection.Detection(
             config.node, self._out, chance.fork("detection"), self._drop
         )
+        self._state = SharedState(
+            config,
+            self._directory,
+            self._out,
+            chance.fork("state"),
+            may_write=self._admission.may_write,
+        )
         self._membership = membership.Membership(
             config,
             self._directory,
@@ -150,6 +159,7 @@ class NodeCore:
         """Keyed by class, each handler takes exactly that class: what `Any` cannot say."""
         return {
             **self._admission.event_handlers(),
+            **self._state.event_handlers(),
             Started: self._on_started,
             AddressesChanged: lambda e, now: self._membership.moved(e.addresses, now),
             TimerFired: self._on_timer,
@@ -179,6 +189,7 @@ class NodeCore:
     def _timer_handlers(self) -> dict[str, Callable[[str, Instant], None]]:
         """By kind of timer; each takes the timer's subject."""
         return {
+            **self._state.timer_handlers(),
             admission.SWEEP: lambda _, now: self._admission.sweep(now),
             membership.TICK: lambda _, now: self._on_tick(now),
             membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
@@ -209,6 +220,7 @@ class NodeCore:
             Goodbye: lambda p, m, now: member.on_goodbye(p.node, m, now),
             Peers: member.on_peers,
             **self._admission.message_handlers(),
+            **self._state.message_handlers(),
             Draining: lambda p, m, now: self._drain.told(p.node, m, now),
             TaskSubmit: self._on_submit,
             TaskResend: lambda p, m, now: self._serving.resend(p.node, m, now),
@@ -232,6 +244,7 @@ class NodeCore:
     def _on_started(self, event: Started, now: Instant) -> None:
         self._started = now
         self._admission.start()
+        self._state.boot = event.boot
         self._membership.start(event.boot, event.addresses, now)
 
     def _on_connected(self, event: PeerConnected, now: Instant) -> None:
@@ -320,6 +333,8 @@ class NodeCore:
             self._conduct.spend(peer.node, now)
         if type(message) is Hello:
             self._membership.on_hello(peer.node, message, now)
+            if peer.state is PeerState.ALIVE:
+                self._state.met(peer)
         elif message is not None and (alive or type(message) in (Goodbye, JoinRequest)):
             peer.heard = now
             self._member_messages[type(message)](peer, message, now)
@@ -340,6 +355,7 @@ class NodeCore:
         self._membership.greet_all(now)
 
     def _peer_gone(self, peer: NodeId, reason: str, now: Instant) -> None:
+        self._state.parted(peer)
         self._serving.peer_gone(peer, now)
         self._origin.peer_gone(peer, reason, now)
 
@@ -366,6 +382,11 @@ class NodeCore:
     def loads(self) -> tuple[EngineLoad, ...]:
         """How busy this node's engines are."""
         return self._serving.loads()
+
+    @property
+    def documents(self) -> Documents:
+        """Shared documents, to be read; local programs change them by `StateWrite`."""
+        return self._state.documents
 
     def peers(self, now: Instant) -> tuple[PeerView, ...]:
         """Every node known here, this one first."""
@@ -404,6 +425,7 @@ class NodeCore:
             memory_budget_mib=self._models.budget_mib,
             bootstrap=self._dialling.configured(now),
             banned=self._conduct.banned(now),
+            state=self._state.view(),
             drain=self._drain.view(now),
         )
 
@@ -421,6 +443,7 @@ class NodeCore:
         self._conduct.check()
         self._dialling.check()
         self._admission.check()
+        self._state.check()
         self._membership.check()
         self._detection.check()
         self._models.check()

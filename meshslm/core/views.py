@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meshslm.core.state_views import StateView
 from meshslm.ids import NodeId
 from meshslm.wire.messages import EngineLoad, Hardware, Specialist
 
@@ -129,5 +130,7 @@ class StatusView:
     """Memory for all models together; 0: without bound."""
     bootstrap: tuple[DialView, ...] = ()
     banned: tuple[BanView, ...] = ()
+    state: StateView | None = None
+    """Shared documents; None where this node has none."""
     drain: DrainView | None = None
     """None where it is not leaving."""

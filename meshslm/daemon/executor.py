@@ -36,6 +36,7 @@ from meshslm.daemon.defaults import fill
 from meshslm.daemon.membership_keeper import MembershipKeeper
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.service import NodeService
+from meshslm.daemon.state_keeper import StateKeeper
 from meshslm.daemon.timers import Timers
 from meshslm.errors import FaultCode
 from meshslm.ports import Engine, Link
@@ -96,6 +97,10 @@ class Executor:
         self._do[IssueCredential] = keeper.issue
         self._do[KeepCredential] = keeper.keep_credential
         self._do[KeepNotice] = keeper.keep_notice
+
+    def keep_state(self, keeper: StateKeeper) -> None:
+        """Who keeps shared documents."""
+        self._do.update(keeper.performers())
 
     def host(
         self, engines: Mapping[str, Engine], profiles: Mapping[str, Profile], loader: Loader

@@ -32,7 +32,11 @@ from meshslm.daemon.recording import (
 from meshslm.ids import MICROSECONDS_PER_MS, Instant
 from meshslm.sim.node import Core
 
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {"verify": verify}
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "verify": verify,
+    "sign_as_node": lambda _data: bytes(64),
+    "signed_by": lambda _node, _data, _signature: True,
+}
 """What a configuration may hold that is code, by name."""
 
 OnStep = Callable[[int, Step, Event, list[Effect]], None]

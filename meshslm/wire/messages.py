@@ -22,6 +22,7 @@ from meshslm.wire.detection import DetectionMessage
 from meshslm.wire.draining import DrainMessage
 from meshslm.wire.routing import ROUTED_ANYHOW, Routing
 from meshslm.wire.schema import Tag
+from meshslm.wire.state import StateMessage
 
 ADDRESS_BYTES = 256
 ID_BYTES = 128
@@ -513,5 +514,6 @@ Message = (
     | TaskFailed
     | AdmissionMessage
     | DetectionMessage
+    | StateMessage
     | DrainMessage
 )

@@ -230,6 +230,10 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "limits.drain_s": st.integers(0, 3600),
     "record.mib": st.integers(0, 1024),
     "record.texts": st.booleans(),
+    "state.enabled": st.booleans(),
+    "state.directory": _paths,
+    "state.documents": st.lists(_names, max_size=3),
+    "state.document_mib": st.integers(1, 64),
 }
 some_values = st.fixed_dictionaries({}, optional=VALUES)
 

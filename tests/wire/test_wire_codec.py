@@ -177,7 +177,7 @@ def test_a_list_that_is_too_long_or_none_is_refused(field: Field) -> None:
         return
     cls = PARTS[field.owner]
     proper = least_of(cls)
-    one = least_of(field.kind) if field.nested else {int: 1, str: "x"}[field.kind]
+    one = least_of(field.kind) if field.nested else {int: 1, str: "x", bytes: b"x"}[field.kind]
     for bad in ((one,) * ((field.tag.items or 0) + 1), "text", 7):
         with pytest.raises(ValueError, match=f"{field.owner}.{field.name} "):
             COMPILED[cls].encode(dataclasses.replace(proper, **{field.name: bad}))

@@ -1,0 +1,164 @@
+"""Shared documents of one node, joined: writing, taking in, synchronising, rebuilding, mending.
+
+Other machines of the core use `SharedState.documents` (see `core.documents`) and nothing else.
+
+Events: `StateEvent`. Effects: `StateEffect`, `Send`, timers, `Tell`.
+
+Rules:
+- Without a `StateConfig` every message about documents is ignored, and nothing is ever sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from meshslm.chance import Chance
+from meshslm.core import state_rebuild, state_sync
+from meshslm.core.config import CoreConfig
+from meshslm.core.directory import Directory, Peer
+from meshslm.core.documents import Documents, MayWrite
+from meshslm.core.outbox import Outbox
+from meshslm.core.state_events import (
+    DeltasRead,
+    PartReloaded,
+    StateCheckAsked,
+    StateNotPersisted,
+    StateOpened,
+    StatePersisted,
+    StateWrite,
+    StateWritten,
+)
+from meshslm.core.state_intake import StateIntake
+from meshslm.core.state_rebuild import StateRebuild
+from meshslm.core.state_repair import StateRepair
+from meshslm.core.state_sync import StateSync
+from meshslm.core.state_views import StateView
+from meshslm.errors import FaultCode, RequestFault
+from meshslm.ids import Instant, NodeId
+from meshslm.wire.state import Holding
+
+
+class SharedState:
+    """All machines of shared documents behind one door."""
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        directory: Directory,
+        out: Outbox,
+        chance: Chance,
+        *,
+        may_write: MayWrite,
+    ) -> None:
+        self._out = out
+        self.boot = 0
+        """Of this life; generations begin with it."""
+        self._on = config.state is not None
+        self.documents = Documents(config.node, config.state, out, may_write)
+        self._repair = StateRepair(self.documents, out)
+        self._intake = StateIntake(self.documents, out, may_write, self._heard)
+        self._sync = StateSync(
+            self.documents,
+            self._intake,
+            directory,
+            out,
+            chance,
+            self._repair.diverged,
+            lambda vector, peer, now: self._repair.compare(self._sync, vector, peer, now),
+        )
+        self._rebuild = StateRebuild(self.documents, out)
+        self.documents.attach(self._sync.publish, self._rebuild)
+
+    def event_handlers(self) -> dict[type, Callable[[Any, Instant], None]]:
+        """For the node's table: each takes exactly the class that it is listed under."""
+        return {
+            StateOpened: self._on_opened,
+            StatePersisted: lambda e, now: self.documents.journal.persisted(e.number, now),
+            StateNotPersisted: lambda e, now: self.documents.not_persisted(e.reason, now),
+            DeltasRead: lambda e, _: self._sync.read(e),
+            PartReloaded: self._on_reloaded,
+            StateWrite: self._on_write,
+            StateCheckAsked: lambda _, now: self._sync.check_all(now),
+        }
+
+    def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
+        """For messages of members."""
+        handlers = self._sync.message_handlers()
+        if self._on:
+            return handlers
+        return dict.fromkeys(handlers, lambda _peer, _message, _now: None)
+
+    def timer_handlers(self) -> dict[str, Callable[[str, Instant], None]]:
+        """By kind of timer; each takes the timer's subject."""
+        return {
+            state_sync.SYNC: lambda _subject, _now: self._sync.sync(),
+            state_sync.PUSH: lambda _, now: self._sync.push(now),
+            state_sync.TELL: lambda _, now: self._sync.tell(now),
+            state_rebuild.TIMER: self._rebuild.step,
+        }
+
+    def met(self, peer: Peer) -> None:
+        """A peer is alive."""
+        if self._on:
+            self._sync.met(peer)
+
+    def parted(self, node: NodeId) -> None:
+        """A peer is gone."""
+        self._sync.parted(node)
+
+    def view(self) -> StateView | None:
+        """What may be seen of it; None where this node has no documents."""
+        if not self._on:
+            return None
+        counts = self._sync.counts
+        return StateView(
+            ready=self.documents.ready,
+            trouble=self.documents.journal.trouble,
+            documents=self.documents.statistics(),
+            taken=self._intake.taken,
+            refused=self._intake.refused,
+            compared=counts.compared,
+            agreed=counts.agreed,
+            diverged=counts.diverged,
+            repaired=self._repair.repaired,
+            rebuilt=self._rebuild.done,
+            checks=self._sync.checks(),
+        )
+
+    def _heard(self, holdings: tuple[Holding, ...], now: Instant) -> None:
+        self._sync.heard(holdings, now)
+
+    # --- events ---------------------------------------------------------------------------------
+    def _on_opened(self, event: StateOpened, _now: Instant) -> None:
+        if self._on:
+            self.documents.take_stored(event, self.boot)
+            self._sync.start()
+
+    def _on_reloaded(self, event: PartReloaded, now: Instant) -> None:
+        part = self.documents.library.reloaded(event.stored)
+        if part is not None:
+            self.documents.changed(part.key.document, tuple(sorted(part.live)), now)
+
+    def _on_write(self, event: StateWrite, _now: Instant) -> None:
+        number = event.request
+        revisions: tuple[int, ...] = ()
+
+        def done(failure: str, _now: Instant) -> None:
+            if failure:
+                code = FaultCode.NOT_READY
+                self._out.put(StateWritten(number, code=code, detail=failure))
+            else:
+                self._out.put(StateWritten(number, revisions))
+
+        try:
+            revisions = self.documents.write(
+                event.document, event.changes, done=done, unix_ms=event.unix_ms
+            )
+        except RequestFault as fault:
+            self._out.put(StateWritten(number, code=fault.code, detail=fault.detail))
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        self.documents.check()
+        self._sync.check()

@@ -1,0 +1,558 @@
+"""How replicas find out what they lack, and get it.
+
+What is durable is pushed to everybody who wants the document; a few others are told what came
+from elsewhere; and now and then two nodes compare. A comparison is one hash where nothing is
+missing, else a digest for each document, a vector for each that differs, and the signed deltas
+behind it. Whoever lacks something asks, piece by piece, so that bulk goes at the asker's pace.
+
+Messages: 101 to 107. Timers: `state.sync`, `state.push`, `state.tell`.
+
+Rules:
+- Nothing is sent to who does not want the document.
+- All of it goes in the background lane, so tokens never wait for it.
+- A document is asked for at one peer at a time; after `STATE_PULL_MS` at another.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from meshslm import limits, state_limits
+from meshslm.chance import Chance
+from meshslm.core.directory import Directory, Peer
+from meshslm.core.documents import Documents
+from meshslm.core.events import Lane
+from meshslm.core.outbox import Outbox
+from meshslm.core.state_events import DeltasRead, ReadDeltas
+from meshslm.core.state_intake import StateIntake
+from meshslm.core.state_views import CheckView
+from meshslm.errors import PeerFault
+from meshslm.ids import Instant, NodeId, ms_between
+from meshslm.state.document import Document, total
+from meshslm.state.names import check_name, wanted
+from meshslm.state.part import PartKey
+from meshslm.wire.codec import decode, encode
+from meshslm.wire.messages import Message
+from meshslm.wire.state import (
+    Delta,
+    DocumentDigest,
+    Holding,
+    PartClock,
+    SignedDelta,
+    StateCheck,
+    StateDeltas,
+    StateDigests,
+    StateHave,
+    StateInterest,
+    StateSummary,
+    StateVector,
+)
+
+SYNC = "state.sync"
+PUSH = "state.push"
+TELL = "state.tell"
+
+
+@dataclass(slots=True)
+class Partner:
+    """What is known of one peer."""
+
+    boot: int
+    interests: tuple[str, ...] = ()
+    tokens: float = state_limits.STATE_PUSH_BURST
+    """Bytes that may be pushed to it at once."""
+    touched: Instant = Instant(0)
+    digests: dict[str, DocumentDigest] = field(default_factory=dict)
+    """Of a comparison that comes in several messages."""
+
+
+@dataclass(slots=True)
+class Answering:
+    """A peer's question whose deltas are being read."""
+
+    peer: NodeId
+    document: str
+    parts: list[tuple[PartKey, int]]
+    deltas: list[SignedDelta] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What synchronisation has done since the start."""
+
+    compared: int = 0
+    agreed: int = 0
+    diverged: int = 0
+    pushed_bytes: int = 0
+    answered_bytes: int = 0
+
+
+class StateSync:
+    """The talk about documents with all peers."""
+
+    def __init__(
+        self,
+        documents: Documents,
+        intake: StateIntake,
+        directory: Directory,
+        out: Outbox,
+        chance: Chance,
+        diverged: Callable[[Document, NodeId, Instant], None],
+        compare: Callable[[StateVector, NodeId, Instant], None],
+    ) -> None:
+        self._documents = documents
+        self._library = documents.library
+        self._intake = intake
+        self._directory = directory
+        self._out = out
+        self._chance = chance
+        self._diverged = diverged
+        self._compare = compare
+        self.partners: dict[NodeId, Partner] = {}
+        self.counts = Counts()
+        self._pushing: list[tuple[PartKey, SignedDelta]] = []
+        self._telling: dict[PartKey, int] = {}
+        self._pulling: dict[str, tuple[NodeId, Instant]] = {}
+        self._answering: dict[int, Answering] = {}
+        self._request = 0
+        self._interests: tuple[str, ...] = ()
+        self._nonce = 0
+        self._checks: dict[NodeId, CheckView] = {}
+
+    def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
+        """For messages of members."""
+        return {
+            Delta: _refuse,
+            StateInterest: self.on_interest,
+            StateSummary: self.on_summary,
+            StateDigests: self.on_digests,
+            StateVector: self.on_vector,
+            StateDeltas: self.on_deltas,
+            StateHave: self.on_have,
+            StateCheck: self.on_check,
+        }
+
+    # --- partners -------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Begin to compare."""
+        self._interests = self._documents.interests
+        self._plan()
+        for peer in self._directory.alive():
+            self._greet(peer)
+
+    def met(self, peer: Peer) -> None:
+        """A peer's hello was heard: say what we want, once in its life."""
+        known = self.partners.get(peer.node)
+        if self._documents.ready and (known is None or known.boot != peer.boot):
+            self._greet(peer)
+
+    def parted(self, node: NodeId) -> None:
+        """A peer is gone."""
+        self.partners.pop(node, None)
+        self._pulling = {d: p for d, p in self._pulling.items() if p[0] != node}
+
+    def _greet(self, peer: Peer) -> None:
+        known = self.partners.get(peer.node)
+        interests = known.interests if known is not None and known.boot == peer.boot else ()
+        self.partners[peer.node] = Partner(peer.boot, interests)
+        self._send(peer.node, StateInterest(self._documents.interests))
+        if interests:
+            self._summarise(peer.node)
+
+    def on_interest(self, peer: Peer, message: StateInterest, _now: Instant) -> None:
+        """The peer says what it wants: compare at once."""
+        partner = self.partners.setdefault(peer.node, Partner(peer.boot))
+        partner.interests = message.patterns
+        if self._documents.ready:
+            self._summarise(peer.node)
+
+    def _partner(self, node: NodeId) -> Partner | None:
+        partner = self.partners.get(node)
+        return partner if partner is not None and self._documents.ready else None
+
+    def _shared(self, partner: Partner) -> list[Document]:
+        """Documents here that both want."""
+        return [
+            document
+            for name, document in self._library.documents.items()
+            if self._documents.wanted(name) and wanted(partner.interests, name)
+        ]
+
+    # --- comparing ------------------------------------------------------------------------------
+    def _plan(self) -> None:
+        low, high = state_limits.STATE_SYNC_MS, state_limits.STATE_SYNC_MOST_MS
+        self._out.start_timer(SYNC, "", self._chance.between(low, high))
+
+    def sync(self) -> None:
+        """Compare with a random peer."""
+        self._plan()
+        self.tell_interests()
+        others = [node for node, partner in self.partners.items() if partner.interests]
+        if others:
+            self._summarise(self._chance.pick(others))
+
+    def tell_interests(self) -> None:
+        """Tell everybody where we have come to want more."""
+        if self._interests != self._documents.interests:
+            self._interests = self._documents.interests
+            for node in list(self.partners):
+                self._send(node, StateInterest(self._interests))
+
+    def _summarise(self, node: NodeId) -> None:
+        partner = self._partner(node)
+        if partner is not None:
+            digests = [document.digest() for document in self._shared(partner)]
+            self._send(node, StateSummary(total(digests)))
+
+    def on_summary(self, peer: Peer, message: StateSummary, _now: Instant) -> None:
+        """The peer says what it holds, in one hash."""
+        partner = self._partner(peer.node)
+        if partner is None:
+            return
+        self.counts.compared += 1
+        shared = self._shared(partner)
+        digests = [document.digest() for document in shared]
+        if total(digests) == message.total:
+            self.counts.agreed += 1
+            for document in shared:
+                document.quarantined = False
+        else:
+            self._send_digests(peer.node, digests)
+
+    def _send_digests(self, node: NodeId, digests: list[DocumentDigest], nonce: int = 0) -> None:
+        most = state_limits.DIGESTS
+        for start in range(0, max(1, len(digests)), most):
+            more = start + most < len(digests)
+            piece = tuple(digests[start : start + most])
+            self._send(node, StateDigests(piece, more, nonce))
+
+    def on_check(self, peer: Peer, message: StateCheck, _now: Instant) -> None:
+        """The peer compares everything."""
+        partner = self._partner(peer.node)
+        if partner is not None:
+            digests = [document.digest() for document in self._shared(partner)]
+            self._send_digests(peer.node, digests, message.nonce)
+
+    def on_digests(self, peer: Peer, message: StateDigests, now: Instant) -> None:
+        """The peer says what it holds, document by document."""
+        partner = self._partner(peer.node)
+        if partner is None:
+            return
+        for digest in message.digests:
+            check_name(digest.document)
+        if len(partner.digests) + len(message.digests) > state_limits.DOCUMENTS:
+            raise PeerFault(f"digests of over {state_limits.DOCUMENTS} documents")
+        partner.digests.update((digest.document, digest) for digest in message.digests)
+        if message.more:
+            return
+        theirs, partner.digests = partner.digests, {}
+        if message.nonce and message.nonce == self._nonce:
+            self._note_check(peer.node, theirs)
+        for document in self._shared(partner):
+            ours, told = document.digest(), theirs.get(document.name)
+            if told is None or told.vector != ours.vector:
+                self.ask(peer.node, document.name, now, also_tell=True)
+            elif told.content != ours.content:
+                self.counts.diverged += 1
+                self._diverged(document, peer.node, now)
+            else:
+                document.quarantined = False
+        for name in theirs:
+            if self._library.find(name) is None and self._documents.wanted(name):
+                self.ask(peer.node, name, now)
+
+    def check_all(self, _now: Instant) -> None:
+        """Compare everything with everybody: `checks` tells what comes of it."""
+        self._nonce += 1
+        self._checks = {}
+        for node, partner in self.partners.items():
+            partner.digests = {}
+            self._checks[node] = CheckView(node, "waiting", 0)
+            self._send(node, StateCheck(self._nonce))
+
+    def checks(self) -> tuple[CheckView, ...]:
+        """What came of the last comparison of everything, by peer."""
+        return tuple(self._checks[node] for node in sorted(self._checks))
+
+    def _note_check(self, node: NodeId, theirs: dict[str, DocumentDigest]) -> None:
+        partner = self.partners[node]
+        behind, diverged = [], []
+        ours = {document.name: document.digest() for document in self._shared(partner)}
+        for name in sorted({**ours, **theirs}):
+            mine, other = ours.get(name), theirs.get(name)
+            if mine is None or other is None or mine.vector != other.vector:
+                behind.append(name)
+            elif mine.content != other.content:
+                diverged.append(name)
+        state = "diverged" if diverged else "behind" if behind else "equal"
+        number = len({**ours, **theirs})
+        self._checks[node] = CheckView(node, state, number, tuple(behind), tuple(diverged))
+
+    # --- asking ---------------------------------------------------------------------------------
+    def ask(
+        self,
+        node: NodeId,
+        name: str,
+        now: Instant,
+        parts: tuple[PartKey, ...] | None = None,
+        *,
+        also_tell: bool = False,
+    ) -> None:
+        """Ask for what is missing of a document, or of some parts; and say what we hold."""
+        asked = self._pulling.get(name)
+        busy = asked is not None and ms_between(asked[1], now) < state_limits.STATE_PULL_MS
+        if busy and not also_tell:
+            return
+        document = self._library.find(name)
+        clocks = document.clocks() if document is not None else ()
+        if parts is not None:
+            held = {(c.author, c.generation): c.clock for c in clocks}
+            clocks = tuple(
+                PartClock(p.author, p.generation, held.get((p.author, p.generation), 0))
+                for p in parts
+            )
+        if not busy:
+            self._pulling[name] = (node, now)
+        self._send(node, StateVector(name, clocks, want=not busy, partial=parts is not None))
+
+    def on_vector(self, peer: Peer, message: StateVector, now: Instant) -> None:
+        """The peer says what it holds of one document, and may want the rest."""
+        check_name(message.document)
+        partner = self._partner(peer.node)
+        if partner is None:
+            return
+        if message.contents:
+            self._compare(message, peer.node, now)
+            return
+        document = self._library.find(message.document)
+        theirs = {(part.author, part.generation): part.clock for part in message.parts}
+        if self._documents.wanted(message.document) and self._behind(document, theirs):
+            self.ask(peer.node, message.document, now)
+        if message.want and wanted(partner.interests, message.document):
+            self._answer(peer.node, message, document, theirs)
+
+    def _behind(self, document: Document | None, theirs: dict[tuple[NodeId, int], int]) -> bool:
+        for (author, generation), clock in theirs.items():
+            if document is None:
+                return bool(theirs)
+            part = document.part(author, generation)
+            held = part.clock if part is not None else 0
+            if held < clock and not document.is_outdated(author, generation):
+                return True
+        return False
+
+    def _answer(
+        self,
+        node: NodeId,
+        message: StateVector,
+        document: Document | None,
+        theirs: dict[tuple[NodeId, int], int],
+    ) -> None:
+        missing = [
+            (part.key, theirs.get(name, 0))
+            for name, part in sorted(document.parts.items() if document is not None else ())
+            if part.clock > theirs.get(name, 0) and (not message.partial or name in theirs)
+        ]
+        if not missing or len(self._answering) >= limits.PEERS:
+            self._send(node, StateDeltas(document=message.document))
+            return
+        self._read(Answering(node, message.document, missing))
+
+    def _read(self, answering: Answering) -> None:
+        self._request += 1
+        self._answering[self._request] = answering
+        part, clock = answering.parts[0]
+        room = state_limits.STATE_SYNC_BYTES - answering.size
+        self._out.put(ReadDeltas(self._request, part, clock, room))
+
+    def read(self, event: DeltasRead) -> None:
+        """The journal has read what a peer asked for."""
+        answering = self._answering.pop(event.request, None)
+        if answering is None or answering.peer not in self.partners:
+            return
+        answering.deltas += [delta.signed for delta in event.deltas]
+        answering.size += sum(len(delta.signed.payload) for delta in event.deltas)
+        full = (
+            event.more
+            or answering.size >= state_limits.STATE_SYNC_BYTES
+            or len(answering.deltas) >= state_limits.STATE_SYNC_DELTAS
+        )
+        if not event.more:
+            answering.parts.pop(0)
+        if answering.parts and not full:
+            self._read(answering)
+            return
+        self.counts.answered_bytes += answering.size
+        more = bool(answering.parts)
+        self._send(answering.peer, packed(answering.deltas, answering.document, more=more))
+
+    def on_deltas(self, peer: Peer, message: StateDeltas, now: Instant) -> None:
+        """Deltas: pushed, or asked for."""
+        if self._partner(peer.node) is None:
+            return
+        deltas = unpacked(message)
+        behind = self._intake.take(deltas, peer.node)
+        asked = self._pulling.get(message.document) if message.document else None
+        if asked is not None and asked[0] == peer.node:
+            del self._pulling[message.document]
+            if message.more and deltas:
+                self.ask(peer.node, message.document, now)
+        by_document: dict[str, list[PartKey]] = {}
+        for key in behind:
+            by_document.setdefault(key.document, []).append(key)
+        for name, parts in by_document.items():
+            self.ask(peer.node, name, now, tuple(parts))
+
+    # --- telling --------------------------------------------------------------------------------
+    def publish(self, deltas: tuple[tuple[PartKey, SignedDelta], ...], now: Instant) -> None:
+        """Changes of this node are durable: push them, soon and together."""
+        self._pushing += deltas
+        if not self._out.timer_runs(PUSH, ""):
+            self.push(now)
+
+    def push(self, now: Instant) -> None:
+        """Push what has gathered, to whoever wants it and takes it."""
+        pushing, self._pushing = self._pushing, []
+        if not pushing:
+            return
+        self._out.start_timer(PUSH, "", state_limits.STATE_PUSH_MS)
+        encoded: dict[tuple[int, ...], list[bytes]] = {}
+        size = sum(len(signed.payload) for _, signed in pushing)
+        left_out = False
+        for node, partner in self.partners.items():
+            which = tuple(
+                place
+                for place, (key, _) in enumerate(pushing)
+                if wanted(partner.interests, key.document)
+            )
+            if not which:
+                continue
+            if not self._may_push(partner, size, now):
+                left_out = True
+                continue
+            if which not in encoded:
+                encoded[which] = _messages([pushing[place][1] for place in which])
+            for message in encoded[which]:
+                self._out.send_encoded(node, Lane.BACKGROUND, message)
+                self.counts.pushed_bytes += len(message)
+        if left_out:
+            self._tell_of(tuple(key for key, _ in pushing))
+
+    def _may_push(self, partner: Partner, size: int, now: Instant) -> bool:
+        passed = max(0.0, ms_between(partner.touched, now)) / 1000
+        partner.touched = now
+        filled = partner.tokens + passed * state_limits.STATE_PUSH_PER_S
+        partner.tokens = min(state_limits.STATE_PUSH_BURST, filled)
+        if size > partner.tokens:
+            return False
+        partner.tokens -= size
+        return True
+
+    def heard(self, holdings: tuple[Holding, ...], _now: Instant) -> None:
+        """Changes of others are durable here: tell a few, soon and together."""
+        self._tell_of(
+            tuple(PartKey(h.document, h.part.author, h.part.generation) for h in holdings)
+        )
+
+    def _tell_of(self, parts: tuple[PartKey, ...]) -> None:
+        self._telling.update(dict.fromkeys(parts, 0))
+        if not self._out.timer_runs(TELL, ""):
+            self._out.start_timer(TELL, "", state_limits.STATE_TELL_MS)
+
+    def tell(self, _now: Instant) -> None:
+        """Tell a few, or everybody of our own that was too much to be pushed."""
+        telling, self._telling = self._telling, {}
+        holdings = []
+        for key in telling:
+            part = self._library.part(key)
+            if part is not None:
+                clock = PartClock(key.author, key.generation, part.clock)
+                holdings.append(Holding(key.document, clock))
+        if not holdings:
+            return
+        nodes = list(self.partners)
+        own = any(h.part.author == self._documents.node for h in holdings)
+        if len(nodes) > limits.FANOUT and not own:
+            nodes = self._chance.some(nodes, limits.FANOUT)
+        for node in nodes:
+            interests = self.partners[node].interests
+            told = [h for h in holdings if wanted(interests, h.document)]
+            told = [h for h in told if h.part.author != node]
+            for start in range(0, len(told), state_limits.HOLDINGS):
+                self._send(node, StateHave(tuple(told[start : start + state_limits.HOLDINGS])))
+
+    def on_have(self, peer: Peer, message: StateHave, now: Instant) -> None:
+        """The peer holds something: ask for it where we lack it."""
+        if self._partner(peer.node) is None:
+            return
+        lacking: dict[str, list[PartKey]] = {}
+        for holding in message.holdings:
+            check_name(holding.document)
+            name, part = holding.document, holding.part
+            if self._documents.wanted(name):
+                theirs = {(part.author, part.generation): part.clock}
+                if self._behind(self._library.find(name), theirs):
+                    key = PartKey(name, part.author, part.generation)
+                    lacking.setdefault(name, []).append(key)
+        for name, parts in lacking.items():
+            self.ask(peer.node, name, now, tuple(parts))
+
+    def _send(self, node: NodeId, message: Message) -> None:
+        self._out.send(node, Lane.BACKGROUND, message)
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        for node in self.partners:
+            peer = self._directory.peers.get(node)
+            assert peer is not None, f"{node} is a partner and unknown"
+
+
+def packed(deltas: list[SignedDelta], document: str = "", *, more: bool = False) -> StateDeltas:
+    """Deltas as a message, compressed where that pays."""
+    plain = StateDeltas(tuple(deltas), document=document, more=more)
+    if sum(len(delta.payload) for delta in deltas) < state_limits.STATE_COMPRESS_BYTES:
+        return plain
+    raw = encode(StateDeltas(tuple(deltas)))
+    small = zlib.compress(raw, 1)
+    if len(small) > len(raw) * 0.9:
+        return plain
+    return StateDeltas((), small, document, more)
+
+
+def unpacked(message: StateDeltas) -> tuple[SignedDelta, ...]:
+    """The deltas of a message. Raises `PeerFault`."""
+    if not message.packed:
+        return message.deltas
+    inflate = zlib.decompressobj()
+    try:
+        raw = inflate.decompress(message.packed, limits.MESSAGE_BYTES)
+    except zlib.error as error:
+        raise PeerFault(f"packed deltas are damaged: {error}") from None
+    if not inflate.eof or inflate.unused_data or message.deltas:
+        raise PeerFault(f"packed deltas take over {limits.MESSAGE_BYTES} bytes, or are cut off")
+    inner = decode(raw)
+    if not isinstance(inner, StateDeltas) or inner.packed:
+        raise PeerFault("packed deltas hold something else")
+    return inner.deltas
+
+
+def _messages(deltas: list[SignedDelta]) -> list[bytes]:
+    """Deltas in as many messages as they need."""
+    pieces: list[list[SignedDelta]] = [[]]
+    size = 0
+    for delta in deltas:
+        full = len(pieces[-1]) >= state_limits.STATE_SYNC_DELTAS
+        if pieces[-1] and (full or size + len(delta.payload) > state_limits.STATE_SYNC_BYTES):
+            pieces.append([])
+            size = 0
+        pieces[-1].append(delta)
+        size += len(delta.payload)
+    return [encode(packed(piece)) for piece in pieces]
+
+
+def _refuse(_peer: Peer, message: object, _now: Instant) -> None:
+    raise PeerFault(f"a {type(message).__name__} is no message by itself")

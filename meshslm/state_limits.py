@@ -1,0 +1,107 @@
+"""Bounds of shared documents, with their units and reasons; a part of `limits`, which was too long.
+
+Rules:
+- The same as in `limits`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+DOCUMENT_NAME_BYTES: Final = 160
+"""Name of a shared document: a class, and a namespace or a day."""
+
+STATE_KEY_BYTES: Final = 256
+"""Key of one entry, in UTF-8."""
+
+STATE_VALUE_BYTES: Final = 64 * KIB
+"""One entry's value: a page of text or a vector; larger things are files."""
+
+UPDATE_BYTES: Final = 128 * KIB
+"""Changes in one delta: the largest entry, or a thousand small ones, at 0.2 MB/ms of checking."""
+
+UPDATE_CHANGES: Final = 1_024
+"""Entries changed by one delta."""
+
+DELTA_UPDATES: Final = 256
+"""Writes that one delta brings together: one signature for all that became durable at once."""
+
+SIGNED_DELTA_BYTES: Final = UPDATE_BYTES + 4 * KIB
+"""A delta before it is signed: names and numbers around the updates."""
+
+INTERESTS: Final = 64
+"""Patterns by which a node says which documents it wants."""
+
+DIGESTS: Final = 256
+"""Documents told of in one message, about 60 bytes each."""
+
+PARTS: Final = 1_024
+"""Parts of one document: one for each author, a few more after crashes."""
+
+DELTAS: Final = 1_024
+"""Deltas in one message."""
+
+HOLDINGS: Final = 64
+"""Parts told of in one `StateHave`."""
+
+STATE_SYNC_BYTES: Final = 256 * KIB
+"""Deltas sent in one answer before the asker must ask again: four frames, so bulk never piles up
+in a lane."""
+
+STATE_PUSH_PER_S: Final = 2 * MIB
+STATE_PUSH_BURST: Final = 1 * MIB
+"""Bytes of deltas pushed to one peer; beyond, it is only told and asks at its own pace."""
+
+DOCUMENTS: Final = 4_096
+"""Shared documents on one node, all classes together."""
+
+DOCUMENTS_PER_AUTHOR: Final = 512
+"""Documents that one author may have a part in: a year of ledgers and some namespaces."""
+
+DOCUMENT_KEYS: Final = 200_000
+"""Entries of one author in one document: twice what was measured."""
+
+DOCUMENT_MIB: Final = 64
+"""Default size of one author's live entries in one document; a setting."""
+
+STATE_SYNC_MS: Final = 10_000
+STATE_SYNC_MOST_MS: Final = 30_000
+"""Between two comparisons with a random peer, drawn between these."""
+
+STATE_TELL_MS: Final = 100
+"""Changes that arrive within so long are told of together."""
+
+STATE_PUSH_MS: Final = 20
+"""Between two pushes: at most fifty messages a second, far from what counts as a flood."""
+
+STATE_SYNC_DELTAS: Final = 32
+"""Deltas in one answer: 6 ms of checking signatures at a time."""
+
+STATE_REBUILD_STEP: Final = 256
+"""Entries rebuilt at a time: 2 ms."""
+
+STATE_OWN_PARTS: Final = 8
+"""Parts of this node in one document, one for each crash, before they are rebuilt into one."""
+
+STATE_DELTAS_KEPT: Final = 2_048
+"""Deltas of one part before it is rebuilt: whoever comes new checks each signature, 0.2 ms."""
+
+STATE_PULL_MS: Final = 500
+"""An answer that has not come by then is asked of somebody else: five times a LAN's worst."""
+
+STATE_WRITES_WAITING: Final = 8_192
+"""Writes of local programs that are not durable yet; further ones are refused."""
+
+STATE_REBUILD_BYTES: Final = 256 * KIB
+STATE_REBUILD_RATIO: Final = 4
+"""An author's part is rebuilt when everything in it takes so many times what is live, and it is
+not small anyway."""
+
+STATE_COMPRESS_BYTES: Final = 1_024
+"""Smaller batches are not compressed: one signed delta hardly shrinks, as a third is signature."""
+
+STATE_JOURNAL_BYTES: Final = 16 * MIB
+"""Deltas read from the journal, or waiting to be written to it, before the next must wait."""
