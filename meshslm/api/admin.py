@@ -43,6 +43,8 @@ class SpecialistInfo(msgspec.Struct, kw_only=True):
     """What it can be asked for: `generate`, `embed`, `rerank`, `tokenize`, ..."""
     adapters: list[str] = []
     """LoRA adapters that a request may name."""
+    size_mib: int = 0
+    """Of its model's file; 0 where nobody knows."""
 
 
 class HardwareInfo(msgspec.Struct, kw_only=True):
@@ -52,6 +54,13 @@ class HardwareInfo(msgspec.Struct, kw_only=True):
     memory_mib: int = 0
     features: list[str] = []
     accelerator: str = ""
+    on_battery: bool = False
+    battery: float = 1.0
+    """How full it is, 0 to 1."""
+    temperature_c: float = 0.0
+    """Of the processor; 0 where the system does not tell."""
+    metered: bool = False
+    """Its link is paid for by volume."""
 
 
 class LoadInfo(msgspec.Struct, kw_only=True):
@@ -64,6 +73,10 @@ class LoadInfo(msgspec.Struct, kw_only=True):
     free_slots: int = 0
     prefill_tps: float = 0.0
     decode_tps: float = 0.0
+    run_ms: float = 0.0
+    """How long its runs take of late; 0 while none has ended."""
+    load_ms: float = 0.0
+    """How long its last load took; 0 while there was none."""
 
 
 class PeerInfo(msgspec.Struct, kw_only=True):

@@ -26,6 +26,7 @@ from meshslm.api.fields import (
     check_choice,
     refuse_if_set,
 )
+from meshslm.api.routing import RoutingShape
 
 INTERACTIVE = "interactive"
 BACKGROUND = "background"
@@ -62,6 +63,7 @@ class Wanted(msgspec.Struct, kw_only=True):
     service_tier: str | None = None
     user: str | None = None
     safety_identifier: str | None = None
+    routing: RoutingShape | None = None
 
     @property
     def urgency(self) -> str:
@@ -80,6 +82,8 @@ class Wanted(msgspec.Struct, kw_only=True):
             raise bad_request("'model' is empty; 'auto' lets the mesh choose.", "model")
         check_choice(self.priority, "priority", (INTERACTIVE, BACKGROUND))
         check_choice(self.service_tier, "service_tier", _TIERS)
+        if self.routing is not None:
+            self.routing.check()
         meant = _TIERS[self.service_tier or "auto"]
         if self.priority and meant and self.priority != meant:
             raise bad_request(

@@ -12,8 +12,9 @@ reached, or it is none).
 
 from meshslm.api.admin import DEFAULT_URL, DrainInfo, ModelStatus, PeerInfo, StatusReply
 from meshslm.api.openai_responses import CompletionUsage, Model, RouteInfo
+from meshslm.api.routing import RouteReply
 from meshslm.client.answer import Answer, ToolCall
-from meshslm.client.asking import Message, Options, Urgency, json_form, tool
+from meshslm.client.asking import Message, Options, RouteOptions, Routing, Urgency, json_form, tool
 from meshslm.client.asynchronous import AsyncClient, AsyncTextStream
 from meshslm.client.blocking import Client, TextStream
 from meshslm.client.vectors import Embeddings, Ranking, Scored
@@ -38,6 +39,9 @@ __all__ = [
     "Ranking",
     "RequestFault",
     "RouteInfo",
+    "RouteOptions",
+    "RouteReply",
+    "Routing",
     "Scored",
     "StatusReply",
     "TextStream",

@@ -59,6 +59,18 @@ class Urgency(TypedDict, total=False):
     """Time for the whole answer; at most, and by default, ten minutes."""
 
 
+class Routing(TypedDict, total=False):
+    """How whoever answers is to be chosen."""
+
+    strategy: str
+    """`auto`, `round-robin`, `least-connections`, `response-time`, `capacity`, `prefix`, `cost` or
+    `local-first`."""
+    conversation: str
+    """Requests of the same name stay at one node where they can."""
+    private: bool
+    """The prompt does not leave the mesh for an upstream."""
+
+
 class Options(Urgency, total=False):
     """How an answer is made. What is left out, the specialist's profile decides."""
 
@@ -90,6 +102,14 @@ class Options(Urgency, total=False):
     """Tokens to think at most."""
     adapter: str
     """A LoRA adapter to answer with."""
+    routing: Routing
+    """How whoever answers is to be chosen."""
+
+
+class RouteOptions(Routing, total=False):
+    """What `route` may be told, beside who is asked."""
+
+    max_tokens: int
 
 
 def tool(name: str, description: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,10 +164,7 @@ def asking(
     system = chosen.pop("system", None)
     if isinstance(system, str):
         messages.insert(0, _turn("system", system))
-    body = {"model": model, "messages": messages, **chosen}
-    if stream:
-        body.update(stream=True, stream_options={"include_usage": True})
-    return posting("/v1/chat/completions", body)
+    return {"model": model, "messages": messages, **chosen}
 
 
 def posting(path: str, body: Mapping[str, object]) -> Asking:
@@ -155,6 +172,14 @@ def posting(path: str, body: Mapping[str, object]) -> Asking:
     deadline_ms = body.get("deadline_ms", LONGEST_MS)
     assert isinstance(deadline_ms, int)
     return Asking(path, msgspec.json.encode(body), deadline_ms / 1000 + _MARGIN_S)
+    body = chat_body(prompt, model, options)
+    if stream:
+        body.update(stream=True, stream_options={"include_usage": True})
+    return posting("/v1/chat/completions", body)
+
+
+def chat_body(prompt: str | Sequence[Message], model: str, options: Options) -> dict[str, object]:
+    """The body of a chat completion."""
 
 
 def _turn(role: str, content: str) -> Message:

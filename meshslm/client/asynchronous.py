@@ -20,6 +20,7 @@ from meshslm.api.admin import (
 )
 from meshslm.api.openai_responses import Model, ModelList
 from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
+from meshslm.api.routing import RouteReply
 from meshslm.client.asking import (
     MODELS,
     PEERS,
@@ -29,6 +30,7 @@ from meshslm.client.asking import (
     Options,
     Urgency,
     asking,
+    RouteOptions,
     draining,
     ordering,
 )
@@ -37,6 +39,7 @@ from meshslm.client.vectors import (
     Embeddings,
     Ranking,
     embedding,
+from meshslm.client.routes import routing
     embeddings,
     ranking,
     reranking,
@@ -122,6 +125,16 @@ class AsyncClient:
         return read(await self._fetch(PEERS), PeersReply).peers
 
     async def status(self) -> StatusReply:
+    async def route(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str = "auto",
+        **options: Unpack[RouteOptions],
+    ) -> RouteReply:
+        """Who would be asked `prompt` now, and why: candidates, costs, verdict. Nothing is run."""
+        return read(await self._fetch(routing(prompt, model, options)), RouteReply)
+
         """The asked node about itself."""
         return read(await self._fetch(STATUS), StatusReply)
 

@@ -17,6 +17,7 @@ from meshslm.api.admin import (
 )
 from meshslm.api.openai_responses import Model, ModelList
 from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
+from meshslm.api.routing import RouteReply
 from meshslm.client.asking import (
     MODELS,
     PEERS,
@@ -26,6 +27,7 @@ from meshslm.client.asking import (
     Options,
     Urgency,
     asking,
+    RouteOptions,
     draining,
     ordering,
 )
@@ -34,6 +36,7 @@ from meshslm.client.vectors import (
     Embeddings,
     Ranking,
     embedding,
+from meshslm.client.routes import routing
     embeddings,
     ranking,
     reranking,
@@ -119,6 +122,16 @@ class Client:
         return read(self._fetch(PEERS), PeersReply).peers
 
     def status(self) -> StatusReply:
+    def route(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        model: str = "auto",
+        **options: Unpack[RouteOptions],
+    ) -> RouteReply:
+        """Who would be asked `prompt` now, and why: candidates, costs, verdict. Nothing is run."""
+        return read(self._fetch(routing(prompt, model, options)), RouteReply)
+
         """The asked node about itself."""
         return read(self._fetch(STATUS), StatusReply)
 

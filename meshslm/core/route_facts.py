@@ -43,11 +43,14 @@ class Tier(StrEnum):
     """An upstream, where there is one."""
 
 
-def tier_of(complexity: float | None) -> Tier:
+def tier_of(
+    complexity: float | None, tiers: tuple[float, float] = (EDGE_BELOW, CLOUD_FROM)
+) -> Tier:
     """The tier for an estimate in 0..1; without one, any specialist will do."""
-    if complexity is None or complexity < EDGE_BELOW:
+    edge_below, cloud_from = tiers
+    if complexity is None or complexity < edge_below:
         return Tier.EDGE
-    return Tier.CLOUD if complexity >= CLOUD_FROM else Tier.HYBRID
+    return Tier.CLOUD if complexity >= cloud_from else Tier.HYBRID
 
 
 class Measured(Protocol):
@@ -172,12 +175,19 @@ class Length:
 
     mean: float
     deviation: float
+    answers: int = 0
+
+    @classmethod
+    def unseen(cls, most: float) -> Length:
+        """Before the first answer of at most so many tokens: it may well have them all."""
+        return cls(most / 2, most / 2 / DEVIATIONS)
 
     def after(self, tokens: int) -> Length:
         """With one more answer."""
+        share = max(NEWEST, 1.0 / (self.answers + 3))
         error = tokens - self.mean
-        deviation = self.deviation + NEWEST * (abs(error) - self.deviation)
-        return Length(self.mean + NEWEST * error, deviation)
+        deviation = self.deviation + share * (abs(error) - self.deviation)
+        return Length(self.mean + share * error, deviation, self.answers + 1)
 
     @property
     def likely_most(self) -> float:

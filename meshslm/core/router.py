@@ -22,7 +22,7 @@ from meshslm.core.conversations import Conversations
 from meshslm.core.directory import Directory, Peer
 from meshslm.core.events import Effect, EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.route import DOMAIN, UNSURE_BELOW, Known, choose, decide, request_text
-from meshslm.core.route_facts import length_key
+from meshslm.core.route_facts import ASSUMED_ANSWER_TOKENS, length_key
 from meshslm.core.strategies import AUTO
 from meshslm.core.track_record import TrackRecord
 from meshslm.ids import Instant, NodeId, TaskId
@@ -197,7 +197,8 @@ class Router:
             if verdict.domain:
                 kinds = (*kinds, length_key(DOMAIN + verdict.domain, request))
             self._conversations.answered(request, route.node, route.profile, verdict.domain)
-        self._record.chosen(route, verdict, kinds, self.now)
+        most = (request.max_tokens if request is not None else 0) or ASSUMED_ANSWER_TOKENS
+        self._record.chosen(route, verdict, kinds, self.now, most=most)
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""

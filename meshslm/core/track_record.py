@@ -20,7 +20,7 @@ from typing import Final
 from meshslm import limits
 from meshslm.core.candidates import Candidate, Verdict
 from meshslm.core.events import EmitChunk, FailTask, RouteChosen
-from meshslm.core.route_facts import Length
+from meshslm.core.route_facts import ASSUMED_ANSWER_TOKENS, Length
 from meshslm.ids import Instant, NodeId, TaskId, ms_between
 
 HALF_MS: Final = 120_000.0
@@ -73,6 +73,8 @@ class Attempt:
     expected_ms: float
     kinds: tuple[str, ...]
     """Under which the length of its answer is remembered."""
+    most: int
+    """Tokens that it may have."""
     first: Instant | None = None
     last: Instant = Instant(0)
     tokens: int = 0
@@ -146,7 +148,13 @@ class TrackRecord:
 
     # --- what clients are told ------------------------------------------------------------------
     def chosen(
-        self, route: RouteChosen, verdict: Verdict | None, kinds: tuple[str, ...], now: Instant
+        self,
+        route: RouteChosen,
+        verdict: Verdict | None,
+        kinds: tuple[str, ...],
+        now: Instant,
+        *,
+        most: int = ASSUMED_ANSWER_TOKENS,
     ) -> None:
         """An attempt begins; one of the same task that was under way has failed."""
         former = self._attempts.pop(route.task, None)
@@ -160,7 +168,7 @@ class TrackRecord:
         if len(record.sent) > limits.TASKS_PER_PEER:
             record.sent.popleft()
         expected = verdict.first_ms if verdict is not None else 0.0
-        self._attempts[route.task] = Attempt(engine, now, expected, kinds)
+        self._attempts[route.task] = Attempt(engine, now, expected, kinds, most)
         if len(self._attempts) > limits.TASKS_PER_NODE:
             del self._attempts[next(iter(self._attempts))]
 
@@ -196,7 +204,7 @@ class TrackRecord:
             record.decode_tps += share * (tps - record.decode_tps)
             record.answers += 1
         for kind in attempt.kinds:
-            self._learn_length(kind, attempt.tokens)
+            self._learn_length(kind, attempt.tokens, attempt.most)
 
     def failed(self, told: FailTask, now: Instant) -> None:
         """A task ended without its answer."""
@@ -222,11 +230,11 @@ class TrackRecord:
         record.age(now)
         return record
 
-    def _learn_length(self, kind: str, tokens: int) -> None:
+    def _learn_length(self, kind: str, tokens: int, most: int) -> None:
         known = self.lengths.pop(kind, None)
         if known is None and len(self.lengths) >= limits.TRACKED_KINDS:
             del self.lengths[next(iter(self.lengths))]
-        self.lengths[kind] = Length(tokens, tokens / 2) if known is None else known.after(tokens)
+        self.lengths[kind] = (known or Length.unseen(most)).after(tokens)
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""

@@ -17,6 +17,7 @@ import trio
 from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core.drain_events import Drained, DrainRequested
+from meshslm.core.candidates import Decision
 from meshslm.core.events import (
     EmitChunk,
     FailTask,
@@ -146,6 +147,10 @@ class NodeService:
     def answer_order(self, effect: OrderAnswered) -> None:
         """Take the core's answer to the order that is being given."""
         self._answer = effect
+
+    def explain(self, request: TaskRequest) -> Decision:
+        """Who would be asked for it now, and why; nothing is run."""
+        return self._core.explain(request, self._clock.now())
 
     def peers(self) -> tuple[PeerView, ...]:
         """Every node known here, this one first."""

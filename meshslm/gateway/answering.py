@@ -25,6 +25,7 @@ from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.body import read_body
 from meshslm.gateway.jobs import EventWriter, Head, Job
 from meshslm.gateway.replies import fault_reply, json_reply
+from meshslm.gateway.routing import routed
 from meshslm.gateway.service import NodeService, TaskItem, TaskStream
 from meshslm.gateway.told import Told
 from meshslm.ids import TaskId
@@ -52,7 +53,7 @@ class Answering:
         """Answer one request."""
         told = Told(trio.current_time())
         try:
-            job = self._read(await read_body(scope, receive, self._body_bytes))
+            job = routed(self._read(await read_body(scope, receive, self._body_bytes)), scope)
         except ClientDisconnect:
             return
         kind = _WholeAnswer if job.events is None else _StreamedAnswer

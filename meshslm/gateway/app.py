@@ -41,6 +41,7 @@ from meshslm.gateway.operations import (
 from meshslm.gateway.recording import RecordingPage
 from meshslm.gateway.replies import fault_reply, json_reply, refusal
 from meshslm.gateway.responses import Responses
+from meshslm.gateway.routing import RoutePage
 from meshslm.gateway.service import NodeService
 from meshslm.gateway.views import model_list, peers_reply, status_reply
 from meshslm.observe.meters import CONTENT_TYPE, Meters
@@ -78,6 +79,7 @@ def create_app(
     meters = Meters(version=version, status=service.status, peers=service.peers)
     pages = _Pages(service, meters, created=int(time.time()))
     responses = Responses(deadline_ms=deadline_ms)
+    explain = RoutePage(service, body_bytes=body_bytes, deadline_ms=deadline_ms)
     readers: dict[str, Callable[[bytes], Job]] = {
         **{path: partial(read, deadline_ms=deadline_ms) for path, read in READERS.items()},
         "/v1/responses": responses.read,
@@ -96,6 +98,7 @@ def create_app(
         Route("/metrics", pages.metrics),
         Route("/mesh/peers", pages.peers),
         Route("/mesh/status", pages.status),
+        Route("/mesh/route", explain.__call__, methods=["POST"]),
         Route("/mesh/recording", RecordingPage(recording), methods=["GET"]),
         Route(DRAIN, DrainPage(service).__call__, methods=["POST"]),
         Route(MODEL_ORDERS, ModelOrders(service).__call__, methods=["POST"]),

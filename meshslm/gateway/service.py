@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias
 
+from meshslm.core.candidates import Decision
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.residency import Order
 from meshslm.core.views import DrainView, ModelView, PeerView, StatusView
@@ -50,6 +51,10 @@ class NodeService(Protocol):
 
         Entering raises `RequestFault` (overloaded, not ready) where the node takes no tasks.
         """
+        ...
+
+    def explain(self, request: TaskRequest) -> Decision:
+        """Who would be asked for it now, and why; nothing is run."""
         ...
 
     def order_model(self, model: str, order: Order, *, at_once: bool = False) -> ModelView:

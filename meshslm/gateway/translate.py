@@ -17,6 +17,7 @@ from meshslm.api.asked import Asked, Thinking, Wanted
 from meshslm.api.conversation import Turn
 from meshslm.api.forms import Form, Tools
 from meshslm.api.openai_requests import COMPLETION_TOKENS, ChatRequest, CompletionRequest
+from meshslm.api.routing import RoutingShape
 from meshslm.wire.messages import (
     ChatMessage,
     Constraint,
@@ -26,6 +27,7 @@ from meshslm.wire.messages import (
     Tool,
     ToolCall,
 )
+from meshslm.wire.routing import Routing
 
 
 def task_of(asked: Wanted, deadline_ms: int) -> TaskRequest:
@@ -35,7 +37,13 @@ def task_of(asked: Wanted, deadline_ms: int) -> TaskRequest:
         deadline_ms=asked.deadline_ms or deadline_ms,
         priority=asked.urgency,
         tenant=tenant(asked.behalf),
+        routing=routing_of(asked.routing or RoutingShape()),
     )
+
+
+def routing_of(shape: RoutingShape) -> Routing:
+    """How a client wants to be routed; the name of its conversation only as a hash."""
+    return Routing(shape.strategy or "", tenant(shape.conversation or ""), bool(shape.private))
 
 
 def conversation_task(

@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from meshslm.core.candidates import Decision, Refusal
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.residency import Order
 from meshslm.core.views import DrainView, ModelView, PeerView, StatusView, TaskCounts
@@ -189,6 +190,8 @@ class ScriptedService:
         self.orders: list[tuple[str, Order, bool]] = []
         self.ordered = "loading"
         """State that a model has after an order."""
+        self.explained: list[TaskRequest] = []
+        self.decision = Decision(Refusal(FaultCode.UNKNOWN_MODEL, "nobody hosts it"), "auto", ())
         self._arrival = trio.Event()
 
     @asynccontextmanager
@@ -208,6 +211,10 @@ class ScriptedService:
         await self._arrival.wait()
         self._arrival = trio.Event()
         return self.visits[-1]
+
+    def explain(self, request: TaskRequest) -> Decision:
+        self.explained.append(request)
+        return self.decision
 
     def order_model(self, model: str, order: Order, *, at_once: bool = False) -> ModelView:
         if self.refusal is not None:
