@@ -299,6 +299,17 @@ LINGER_MS: Final = 30_000
 ACCEPT_MS: Final = 3_000
 """A submitted task that its node has not taken by then goes to another: six submissions lost."""
 
+HEDGE_SAMPLES: Final = 128
+HEDGE_LEAST: Final = 20
+"""First tokens of one kind that are remembered, and that there must be before one is called late:
+with fewer, the slowest twentieth is none."""
+
+HEDGE_KINDS: Final = 256
+"""Kinds of requests whose first tokens are remembered, those last seen."""
+
+HEDGE_BURST: Final = 4.0
+"""Requests that may be asked of two nodes in a row, after many that were not."""
+
 DRAIN_MS: Final = 3_600_000
 """Longest time that a node may take to leave."""
 

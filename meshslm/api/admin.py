@@ -113,6 +113,8 @@ class TaskCountsInfo(msgspec.Struct, kw_only=True):
     continued: int
     served: int
     refused: int
+    hedged: int = 0
+    hedges_won: int = 0
 
 
 class ModelStatus(msgspec.Struct, kw_only=True):

@@ -27,6 +27,8 @@ class CoreConfig:
     credentials: Credentials | None = None
     """Of a private mesh; None: the mesh is open."""
     queue_per_engine: int = limits.QUEUE_PER_ENGINE
+    hedge: float = 0.0
+    """Share of requests that may be asked of two nodes, where the first is late."""
     state: StateConfig | None = None
     """Shared documents; None: this node has none."""
     strategy: str = AUTO

@@ -18,6 +18,8 @@ def task_counts(origin: Origin, serving: Serving) -> TaskCounts:
         active=origin.active,
         retried=counts.retried,
         continued=counts.continued,
+        hedged=counts.hedged,
+        hedges_won=counts.hedges_won,
         served=serving.served,
         refused=serving.refused,
     )

@@ -21,6 +21,7 @@ from meshslm.core import (
     admission,
     detection,
     dialling,
+    hedging,
     membership,
     models,
     origin,
@@ -117,7 +118,12 @@ class NodeCore:
             config.node, config.queue_per_engine, self._out, self._models, self._deliver
         )
         self._origin = origin.Origin(
-            config.node, self._serving, self._out, self._candidates, self._router.route
+            config.node,
+            self._serving,
+            self._out,
+            self._candidates,
+            self._router.route,
+            config.hedge,
         )
         self._admission = admission.Admission(
             config,
@@ -202,6 +208,7 @@ class NodeCore:
             origin.DEADLINE: lambda s, now: self._origin.deadline(TaskId(s), now),
             origin.WATCH: lambda s, now: self._origin.watch(TaskId(s), now),
             origin.GAP: lambda s, _: self._origin.gap(TaskId(s)),
+            hedging.TIMER: lambda s, now: self._origin.late(TaskId(s), now),
             origin.RETRY: lambda s, now: self._origin.retry(TaskId(s), now),
         }
 

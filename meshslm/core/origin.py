@@ -24,6 +24,7 @@ from meshslm.core.calls import Calls
 from meshslm.core.choosing import Choosing, Router
 from meshslm.core.continuation import Pace
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
+from meshslm.core.hedging import Hedging
 from meshslm.core.outbox import Outbox
 from meshslm.core.route import Candidate, Refusal, Verdict
 from meshslm.core.serving import Item, Reply, Serving
@@ -60,6 +61,7 @@ class Origin:
         out: Outbox,
         candidates: Callable[[], list[Candidate]],
         route: Router,
+        hedge: float = 0.0,
     ) -> None:
         self._node = node
         self._calls = Calls(node, serving, out)
@@ -68,6 +70,7 @@ class Origin:
         self.cooling = self._choosing.cooling
         self._tasks: dict[TaskId, Task] = {}
         self.counts = Counts()
+        self._hedging = Hedging(hedge, out, self._calls, self._choosing, self.counts)
         self.leaving = False
         self.draining = False
 
@@ -98,14 +101,14 @@ class Origin:
         if task is not None:
             self._abandon(task, now)
             self.counts.cancelled += 1
-            self._forget(task)
+            self._forget(task, now)
 
     def leave(self, now: Instant) -> None:
         """Take no more tasks, and end those that run."""
         self.leaving = True
         for task in list(self._tasks.values()):
             self._abandon(task, now)
-            self._end_failed(task, Fault(FaultCode.NOT_READY, "the node is shutting down"))
+            self._end_failed(task, Fault(FaultCode.NOT_READY, "the node is shutting down"), now)
 
     # --- timers ---------------------------------------------------------------------------------
     def deadline(self, task_id: TaskId, now: Instant) -> None:
@@ -114,7 +117,7 @@ class Origin:
         self._abandon(task, now)
         because = f"; last: {task.fault.detail}" if task.fault else ""
         spent = f"no answer within {task.request.deadline_ms} ms{because}"
-        self._end_failed(task, Fault(FaultCode.DEADLINE, spent))
+        self._end_failed(task, Fault(FaultCode.DEADLINE, spent), now)
 
     def watch(self, task_id: TaskId, now: Instant) -> None:
         """Look after a task that waits for its node."""
@@ -147,6 +150,10 @@ class Origin:
             self._ask_again(task)
             self._out.start_timer(GAP, task_id, limits.GAP_MS)
 
+    def late(self, task_id: TaskId, now: Instant) -> None:
+        """Its first token takes long."""
+        self._hedging.late(self._tasks[task_id], now)
+
     def retry(self, task_id: TaskId, now: Instant) -> None:
         """Ask the nodes that failed once more."""
         self._try(self._tasks[task_id], now)
@@ -155,6 +162,8 @@ class Origin:
     def reply(self, node: NodeId, reply: Reply, now: Instant) -> None:
         """A serving node says something about a task."""
         task = self._tasks.get(reply.task)
+        if task is not None and self._hedging.heard(task, node, reply, now):
+            return
         if task is None or node != task.node or reply.attempt != task.attempt:
             self._calls.stale(node, reply, now)
             return
@@ -177,6 +186,7 @@ class Origin:
 
     def peer_gone(self, peer: NodeId, reason: str, now: Instant) -> None:
         """A serving node is gone."""
+        self._hedging.lost(self._tasks.values(), peer)
         for task in [t for t in self._tasks.values() if t.node == peer]:
             self._move_on(task, Fault(FaultCode.PEER_LOST, f"the node is gone: {reason}"), now)
 
@@ -203,7 +213,7 @@ class Origin:
         if task.begun:
             next_one = self._choosing.successor(task, now)
             if isinstance(next_one, Refusal):
-                self._none_left(task, next_one)
+                self._none_left(task, next_one, now)
                 return
             verdict, way = next_one.verdict, next_one.way
             request = task.delivered.rest(request, next_one.way)
@@ -212,7 +222,7 @@ class Origin:
         else:
             found = self._choosing.best(task, now)
             if isinstance(found, Refusal):
-                self._none_left(task, found)
+                self._none_left(task, found, now)
                 return
             verdict = found
         self._begin(task, verdict, request, way, now)
@@ -222,7 +232,7 @@ class Origin:
     ) -> None:
         candidate = verdict.candidate
         specialist = candidate.specialist
-        task.attempt += 1
+        task.attempt = max(task.attempt, task.numbers) + 1
         if task.attempt > 1:
             self.counts.retried += 1
         task.former, task.node = candidate, candidate.node
@@ -246,6 +256,7 @@ class Origin:
             )
         )
         self.cooling.chosen(candidate.node, specialist.model, now)
+        self._hedging.begun(task, now)
         self._calls.submit(candidate.node, task.submit, now)
         if not candidate.local:
             self._start_watch(task)
@@ -264,15 +275,16 @@ class Origin:
         self._move_on(task, Fault(FaultCode.PEER_LOST, f"{what} for {idle:.0f} ms"), now)
         return True
 
-    def _none_left(self, task: Task, refusal: Refusal) -> None:
+    def _none_left(self, task: Task, refusal: Refusal, now: Instant) -> None:
         """Nobody is left in this round: wait for those that may recover, or give up."""
         fault = task.fault
         if fault is None or not refusal.exhausted:
-            self._end_failed(task, fault or Fault(refusal.code, refusal.detail, 1000, "model"))
+            fault = fault or Fault(refusal.code, refusal.detail, 1000, "model")
+            self._end_failed(task, fault, now)
         elif fault.code in WAITING_IS_VAIN or task.attempt >= limits.ATTEMPTS:
-            self._end_failed(task, fault)
+            self._end_failed(task, fault, now)
         elif task.begun and fault.code is FaultCode.NOT_READY:
-            self._end_failed(task, fault)  # it was sent away: its node is not to have it again
+            self._end_failed(task, fault, now)  # it was sent away: its node is not to have it again
         else:
             task.tried = []
             wait = limits.RETRY_WAIT_MS * 2**task.rounds
@@ -290,13 +302,15 @@ class Origin:
         for kind in (WATCH, GAP):
             self._out.stop_timer(kind, task.task)
         if task.delivered.finish:
-            self._finish(task, task.delivered.usage(), Timings())
+            self._finish(task, task.delivered.usage(), Timings(), now)
         elif (
             (task.begun and not task.delivered.ways)
             or fault.code not in RETRYABLE
             or task.attempt >= limits.ATTEMPTS
         ):
-            self._end_failed(task, fault)
+            self._end_failed(task, fault, now)
+        elif self._hedging.promote(task, now):
+            self._start_watch(task)
         else:
             self._out.tell("task.moved", fault.detail, task=task.task)
             self._try(task, now)
@@ -315,7 +329,7 @@ class Origin:
                 continue
             self._calls.done(node, task.task, task.attempt)
             if isinstance(current, TaskEnded):
-                self._finish(task, current.usage, current.timings)
+                self._finish(task, current.usage, current.timings, now)
             else:
                 self._move_on(task, fault_of(current), now)
             return
@@ -328,6 +342,7 @@ class Origin:
         if first:
             assert task.former is not None
             self.cooling.worked(task.former.node, task.former.specialist.model)
+            self._hedging.flows(task, now)
             self._start_watch(task)  # it is watched more closely from now on
         else:
             task.pace.item(ms_between(task.flowed, now))
@@ -336,10 +351,10 @@ class Origin:
         task.delivered.add(chunk)
         self._out.put(EmitChunk(task.task, chunk))
 
-    def _finish(self, task: Task, usage: Usage, timings: Timings) -> None:
+    def _finish(self, task: Task, usage: Usage, timings: Timings, now: Instant) -> None:
         self.counts.finished += 1
         self._out.put(FinishTask(task.task, usage, timings))
-        self._forget(task)
+        self._forget(task, now)
 
     def _abandon(self, task: Task, now: Instant) -> None:
         """Tell the serving node that the answer is not wanted."""
@@ -360,13 +375,14 @@ class Origin:
         wait = task.probe_ms if task.accepted else limits.SUBMIT_RETRY_MS
         self._out.start_timer(WATCH, task.task, wait)
 
-    def _end_failed(self, task: Task, fault: Fault) -> None:
+    def _end_failed(self, task: Task, fault: Fault, now: Instant) -> None:
         self.counts.failed += 1
         told = FailTask(task.task, fault.code, fault.detail, fault.retry_after_ms, fault.param)
         self._out.put(told)
-        self._forget(task)
+        self._forget(task, now)
 
-    def _forget(self, task: Task) -> None:
+    def _forget(self, task: Task, now: Instant) -> None:
+        self._hedging.drop(task, now)
         for kind in (DEADLINE, WATCH, GAP, RETRY):
             self._out.stop_timer(kind, task.task)
         del self._tasks[task.task]

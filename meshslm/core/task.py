@@ -23,6 +23,15 @@ class Fault:
     param: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Hedge:
+    """A second node that was asked because the first is late."""
+
+    candidate: Candidate
+    submit: TaskSubmit
+    reason: str
+
+
 @dataclass(slots=True)
 class Task:
     """One question of a local client."""
@@ -31,6 +40,11 @@ class Task:
     request: TaskRequest
     deadline: Instant
     attempt: int = 0
+    numbers: int = 0
+    """Highest number that a second node's attempt took."""
+    hedge: Hedge | None = None
+    asked: Instant | None = None
+    """When its first node was asked, while it is of interest how long that takes."""
     node: NodeId | None = None
     former: Candidate | None = None
     """Whom the present or last attempt went to."""
@@ -87,6 +101,10 @@ class Counts:
     retried: int = 0
     continued: int = 0
     """Went on elsewhere after their first token."""
+    hedged: int = 0
+    """Asked of a second node too, as the first was late."""
+    hedges_won: int = 0
+    """Answered by that one."""
 
 
 def fault_of(told: TaskRefused | TaskFailed) -> Fault:

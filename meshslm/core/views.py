@@ -47,6 +47,10 @@ class TaskCounts:
     """Runs begun on this node, for whomever."""
     refused: int
     """Runs refused by this node."""
+    hedged: int = 0
+    """Asked of a second node too, as the first was late."""
+    hedges_won: int = 0
+    """Answered by that one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,9 @@ class _Views:
         yield _gauge("tasks_retried", "Attempts after a first.", [], [((), counts.retried)])
         told = "Answers gone on with elsewhere."
         yield _gauge("tasks_continued", told, [], [((), counts.continued)])
+        told = "Asked of a second node, as the first was late."
+        yield _gauge("tasks_hedged", told, [], [((), counts.hedged)])
+        yield _gauge("hedges_won", "Answered by the second.", [], [((), counts.hedges_won)])
 
 
 Samples = list[tuple[tuple[str, ...], float]]

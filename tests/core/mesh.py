@@ -82,11 +82,14 @@ class Mesh:
         *specialists: Specialist,
         bootstrap: tuple[str, ...] = (),
         queue_per_engine: int = limits.QUEUE_PER_ENGINE,
+        hedge: float = 0.0,
     ) -> NodeCore:
         """A node that starts now; its engines are ready."""
         node = NodeId(name)
         addresses = tuple(b if b.startswith("/") else address_of(b) for b in bootstrap)
-        config = CoreConfig(node, name, bootstrap=addresses, queue_per_engine=queue_per_engine)
+        config = CoreConfig(
+            node, name, bootstrap=addresses, queue_per_engine=queue_per_engine, hedge=hedge
+        )
         core = NodeCore(config, Chance.from_int(len(self.boxes)))
         self.boxes[node] = Box(core)
         self.give(name, Started(1, (address_of(name),)))
