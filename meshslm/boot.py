@@ -240,6 +240,7 @@ class _Node:
             body_bytes=gateway.max_body_bytes,
             deadline_ms=self._settings.limits.deadline_ms,
             recording=self.dump_recording,
+            state=None if self._state is None else self._state.desk,
         )
         address: HttpAddress = await nursery.start(
             partial(serve, app, host=gateway.host, port=gateway.port)

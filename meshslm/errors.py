@@ -65,6 +65,8 @@ class FaultCode(StrEnum):
     """The node that was answering is gone."""
     WORKER_LOST = "worker_lost"
     """The engine process died."""
+    CONFLICT = "conflict"
+    """It contradicts what is decided or written already."""
     FORBIDDEN = "forbidden"
     """The certificate of the node where it entered does not allow it to submit tasks."""
     NOT_READY = "not_ready"

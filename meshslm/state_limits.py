@@ -105,3 +105,11 @@ STATE_COMPRESS_BYTES: Final = 1_024
 
 STATE_JOURNAL_BYTES: Final = 16 * MIB
 """Deltas read from the journal, or waiting to be written to it, before the next must wait."""
+
+# --- memory for programs ------------------------------------------------------------------------
+MEMORY_PAGE: Final = 1_000
+MEMORY_PAGE_BYTES: Final = MIB
+"""Entries and bytes in one answer: some milliseconds of work."""
+
+MEMORY_WATCHES: Final = 64
+"""Watches of one node; each holds a connection and up to `STREAM_ITEMS` changes."""

@@ -51,6 +51,7 @@ HTTP_FAULTS: dict[FaultCode, HttpFault] = {
     FaultCode.PEER_LOST: HttpFault(503, "server_error", "peer_lost"),
     FaultCode.WORKER_LOST: HttpFault(503, "server_error", "worker_lost"),
     FaultCode.FORBIDDEN: HttpFault(403, "permission_error", "not_permitted"),
+    FaultCode.CONFLICT: HttpFault(409, "invalid_request_error", "conflict"),
     FaultCode.NOT_READY: HttpFault(503, "server_error", "not_ready"),
     FaultCode.INTERNAL: HttpFault(500, "server_error", "internal"),
 }
@@ -59,6 +60,7 @@ _CODE_OF_WORD = {shown.code: code for code, shown in HTTP_FAULTS.items()}
 
 _CODE_OF_STATUS = {
     404: FaultCode.BAD_REQUEST,
+    409: FaultCode.CONFLICT,
     429: FaultCode.OVERLOADED,
     503: FaultCode.NOT_READY,
     504: FaultCode.DEADLINE,

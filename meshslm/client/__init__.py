@@ -11,12 +11,14 @@ reached, or it is none).
 """
 
 from meshslm.api.admin import DEFAULT_URL, DrainInfo, ModelStatus, PeerInfo, StatusReply
+from meshslm.api.memory import Happened, MemoryEntry
 from meshslm.api.openai_responses import CompletionUsage, Model, RouteInfo
 from meshslm.api.routing import RouteReply
 from meshslm.client.answer import Answer, ToolCall
 from meshslm.client.asking import Message, Options, RouteOptions, Routing, Urgency, json_form, tool
 from meshslm.client.asynchronous import AsyncClient, AsyncTextStream
 from meshslm.client.blocking import Client, TextStream
+from meshslm.client.memory import AsyncMemory, Memory
 from meshslm.client.vectors import Embeddings, Ranking, Scored
 from meshslm.errors import FaultCode, OurFault, RequestFault
 
@@ -24,12 +26,16 @@ __all__ = [
     "DEFAULT_URL",
     "Answer",
     "AsyncClient",
+    "AsyncMemory",
     "AsyncTextStream",
     "Client",
     "CompletionUsage",
     "DrainInfo",
     "Embeddings",
     "FaultCode",
+    "Happened",
+    "Memory",
+    "MemoryEntry",
     "Message",
     "Model",
     "ModelStatus",

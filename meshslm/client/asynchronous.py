@@ -39,6 +39,7 @@ from meshslm.client.vectors import (
     Embeddings,
     Ranking,
     embedding,
+from meshslm.client.memory import AsyncMemory
 from meshslm.client.routes import routing
     embeddings,
     ranking,
@@ -160,6 +161,10 @@ class AsyncClient:
         It is gone after `limit_s` seconds, whatever is left; `status` tells how much that is.
         """
         return read(await self._fetch(draining(limit_s)), DrainInfo)
+
+    def memory(self, namespace: str) -> AsyncMemory:
+        """What every node of the mesh has under this name: values, lists, counters."""
+        return AsyncMemory(self._http, namespace)
 
     async def models(self) -> list[Model]:
         """Everything that `model` may name now, with who answers for it."""

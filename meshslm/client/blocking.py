@@ -36,6 +36,7 @@ from meshslm.client.vectors import (
     Embeddings,
     Ranking,
     embedding,
+from meshslm.client.memory import Memory
 from meshslm.client.routes import routing
     embeddings,
     ranking,
@@ -157,6 +158,10 @@ class Client:
         It is gone after `limit_s` seconds, whatever is left; `status` tells how much that is.
         """
         return read(self._fetch(draining(limit_s)), DrainInfo)
+
+    def memory(self, namespace: str) -> Memory:
+        """What every node of the mesh has under this name: values, lists, counters."""
+        return Memory(self._http, namespace)
 
     def models(self) -> list[Model]:
         """Everything that `model` may name now, with who answers for it."""

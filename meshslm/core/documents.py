@@ -291,7 +291,7 @@ class Documents:
         found = 0 if present is None or present.deleted else present.revision
         if change.revision is not None and change.revision != found:
             why = f"{change.key!r} has revision {found}, not {change.revision}"
-            raise RequestFault(FaultCode.BAD_REQUEST, why, param="revision")
+            raise RequestFault(FaultCode.CONFLICT, why, param="revision")
         revision = min(1 + (present.revision if present is not None else 0), REVISIONS)
         deleted = change.value is None
         return Entry(change.value or b"", revision, unix_ms, change.expires_ms, deleted)

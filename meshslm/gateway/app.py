@@ -27,6 +27,7 @@ from meshslm.gateway.draining import PATH as DRAIN
 from meshslm.gateway.draining import DrainPage
 from meshslm.gateway.guard import Guard, HostPolicy
 from meshslm.gateway.jobs import Job, Reader
+from meshslm.gateway.memory import MemoryPages, SharedState
 from meshslm.gateway.messages import read_message
 from meshslm.gateway.model_orders import PATH as MODEL_ORDERS
 from meshslm.gateway.model_orders import ModelOrders
@@ -44,6 +45,7 @@ from meshslm.gateway.responses import Responses
 from meshslm.gateway.routing import RoutePage
 from meshslm.gateway.service import NodeService
 from meshslm.gateway.views import model_list, peers_reply, status_reply
+from meshslm.gateway.watching import Watching
 from meshslm.observe.meters import CONTENT_TYPE, Meters
 
 READERS: dict[str, Reader] = {
@@ -68,18 +70,20 @@ def create_app(
     body_bytes: int = limits.HTTP_BODY_BYTES,
     deadline_ms: int = limits.DEADLINE_MS,
     recording: Callable[[str], bytes] | None = None,
+    state: SharedState | None = None,
 ) -> Starlette:
     """The HTTP face of the node behind `service`.
 
     `host` is the address it will be served on: on loopback only requests for a loopback host or
     one of `allowed_hosts` are heard. A body has at most `body_bytes`; a
     request that names no deadline gets `deadline_ms`. `recording` gives what the flight recorder
-    has, where there is one.
+    has, where there is one. `state` are its shared documents, where it keeps any.
     """
     meters = Meters(version=version, status=service.status, peers=service.peers)
     pages = _Pages(service, meters, created=int(time.time()))
     responses = Responses(deadline_ms=deadline_ms)
     explain = RoutePage(service, body_bytes=body_bytes, deadline_ms=deadline_ms)
+    memory = MemoryPages(service, state)
     readers: dict[str, Callable[[bytes], Job]] = {
         **{path: partial(read, deadline_ms=deadline_ms) for path, read in READERS.items()},
         "/v1/responses": responses.read,
@@ -101,6 +105,8 @@ def create_app(
         Route("/mesh/route", explain.__call__, methods=["POST"]),
         Route("/mesh/recording", RecordingPage(recording), methods=["GET"]),
         Route(DRAIN, DrainPage(service).__call__, methods=["POST"]),
+        *memory.routes(),
+        *Watching(memory).routes(),
         Route(MODEL_ORDERS, ModelOrders(service).__call__, methods=["POST"]),
     ]
     guard = Middleware(

@@ -26,7 +26,7 @@ def section(title: str) -> str:
 
 def test_routes() -> None:
     told = set(
-        re.findall(r"^\| (GET|POST|DELETE) \| `([^`]+)` \|", section("Routes"), re.MULTILINE)
+        re.findall(r"^\| (GET|POST|PUT|DELETE) \| `([^`]+)` \|", section("Routes"), re.MULTILINE)
     )
     app = create_app(ScriptedService(), version="0")
     served = {
