@@ -353,6 +353,21 @@ same third one at different times find each other. News so spread doubles its re
 CLASSIFY_BYTES: Final = 2 * KIB
 """Text looked at to find its domain, half from the head and half from the tail."""
 
+GIST_CHARACTERS: Final = 160
+GIST_BEFORE_CHARACTERS: Final = 64
+"""Of a request and of the turn before it, for an embedding model: some 60 tokens, so that a small
+model reads them in 20 ms on two cores."""
+
+TEXTS_PER_DOMAIN: Final = 128
+CARD_TEXTS: Final = 4096
+"""Texts of cards that have vectors, of one domain and of all: a minute of a core, once."""
+
+EMBED_WAIT_MS: Final = 50
+"""How long a request waits for its own vector before words alone decide."""
+
+VECTORS_KEPT: Final = 1024
+"""Vectors of requests that are kept for their next attempts: 1.5 KiB each."""
+
 DIAL_MS: Final = 15_000
 """A dial without an outcome by then is counted as failed: three times the link's own deadline."""
 

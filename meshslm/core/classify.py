@@ -21,8 +21,15 @@ from math import log, sqrt
 from meshslm import limits
 from meshslm.wire.messages import DomainCard
 
+GENERAL = "general"
+"""Domain of the specialist that takes what no other recognises."""
+
 WORD = re.compile(r"[^\W_]+", re.UNICODE)
 GRAM = 4
+UNSURE_BELOW = 0.06
+"""Cosines below this say nothing: measured on the packaged cards, texts in languages and subjects
+that no card mentions stay under it."""
+
 WORD_WEIGHT = 2.0
 """A whole word counts twice a 4-gram of it: there are several 4-grams to a word."""
 
@@ -31,7 +38,7 @@ Vector = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well a text fits a domain: cosine similarity in [0, 1]."""
+    """How well a text fits a domain, in [0, 1]: cosine similarity, or the judge's probability."""
 
     domain: str
     score: float
@@ -58,6 +65,8 @@ def sample(text: str, most: int = limits.CLASSIFY_BYTES) -> str:
 
 class Classifier:
     """Centroids of domains in TF-IDF space."""
+
+    unsure_below = UNSURE_BELOW
 
     def __init__(self, cards: Iterable[DomainCard]) -> None:
         documents: list[tuple[str, Counter[str]]] = []

@@ -31,5 +31,12 @@ class CoreConfig:
     """Share of requests that may be asked of two nodes, where the first is late."""
     state: StateConfig | None = None
     """Shared documents; None: this node has none."""
+    semantic: bool = False
+    """Judge what requests are about, and how hard they are, by trained weights: with vectors of an
+    embedding model, where one is loaded here."""
+    unsure_below: float = 0.3
+    """Least probability with which a domain is then recognised."""
+    tiers: tuple[float, float] = (0.3, 0.7)
+    """Complexities from which a larger model, and from which an upstream is to answer."""
     strategy: str = AUTO
     """By which requests are routed that name none; see `core.strategies`."""

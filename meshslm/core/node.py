@@ -65,6 +65,7 @@ from meshslm.core.events import (
     TimerFired,
 )
 from meshslm.core.outbox import Outbox
+from meshslm.core.reading import Reading
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
 from meshslm.core.router import Own, Router
 from meshslm.core.shared_state import SharedState
@@ -109,13 +110,19 @@ class NodeCore:
         self._out = Outbox()
         self._directory = Directory()
         self._conduct = Conduct(self._out)
-        self._router = Router(
-            self._directory, chance.fork("route"), self._own, strategy=config.strategy
-        )
         self._dialling = dialling.Dialling(config.node, self._out, chance.fork("dialling"))
         self._models = models.Models(self._out, self._usage)
         self._serving = serving.Serving(
             config.node, config.queue_per_engine, self._out, self._models, self._deliver
+        )
+        self._reading = self._make_reading() if config.semantic else None
+        self._router = Router(
+            self._directory,
+            chance.fork("route"),
+            self._own,
+            strategy=config.strategy,
+            tiers=config.tiers,
+            reading=self._reading,
         )
         self._origin = origin.Origin(
             config.node,
@@ -124,6 +131,7 @@ class NodeCore:
             self._candidates,
             self._router.route,
             config.hedge,
+            self._reading.read if self._reading is not None else None,
         )
         self._admission = admission.Admission(
             config,
@@ -282,6 +290,9 @@ class NodeCore:
     def _on_tick(self, now: Instant) -> None:
         self._serving.sweep(now)
         self._membership.tick(now)
+        if self._reading is not None:
+            self._router.know()
+            self._reading.learn(now)
 
     def _on_dropped(self, event: TaskDropped, now: Instant) -> None:
         self._router.dropped(event.task)
@@ -289,6 +300,8 @@ class NodeCore:
 
     def _on_hosting(self, event: HostingChanged, now: Instant) -> None:
         self._serving.host(event.specialists)
+        if self._reading is not None:
+            self._reading.host(event.specialists)
         names = tuple(dict.fromkeys(s.model for s in event.specialists))
         self._models.host(names, event.residency, now)
         self._membership.host(() if self._drain.begun else event.specialists, event.hardware)
@@ -368,7 +381,20 @@ class NodeCore:
 
     # --- routing --------------------------------------------------------------------------------
     def _deliver(self, node: NodeId, reply: serving.Reply, now: Instant) -> None:
-        self._origin.reply(node, reply, now)
+        if self._reading is not None and self._reading.owns(reply.task):
+            self._reading.reply(reply, now)
+        else:
+            self._origin.reply(node, reply, now)
+
+    def _make_reading(self) -> Reading:
+        return Reading(
+            self._config.node,
+            self._serving,
+            self._out,
+            self._models.takes_runs,
+            lambda task, now: self._origin.was_read(task, now),  # noqa: PLW0108 - made later
+            self._config.unsure_below,
+        )
 
     def _own(self) -> Own:
         config = self._config

@@ -51,6 +51,10 @@ WAITING_IS_VAIN = (FaultCode.OVERLOADED, FaultCode.UNKNOWN_MODEL)
 """Faults of every node that was asked, which will not be gone a moment later."""
 
 
+Reads = Callable[[TaskId, TaskRequest, Instant], bool]
+"""Begins to read what a request is about; whether its task is to wait for that."""
+
+
 class Origin:
     """All tasks of this node's clients."""
 
@@ -62,8 +66,10 @@ class Origin:
         candidates: Callable[[], list[Candidate]],
         route: Router,
         hedge: float = 0.0,
+        reads: Reads | None = None,
     ) -> None:
         self._node = node
+        self._reads = reads
         self._calls = Calls(node, serving, out)
         self._out = out
         self._choosing = Choosing(candidates, route)
@@ -93,7 +99,17 @@ class Origin:
             return
         self._tasks[task_id] = task
         self._out.start_timer(DEADLINE, task_id, request.deadline_ms)
+        if self._reads is not None and self._reads(task_id, request, now):
+            self._out.start_timer(RETRY, task_id, limits.EMBED_WAIT_MS)
+            return
         self._try(task, now)
+
+    def was_read(self, task_id: TaskId, now: Instant) -> None:
+        """A task that waited until its text was read can be routed now, if it still waits."""
+        task = self._tasks.get(task_id)
+        if task is not None and task.attempt == 0 and self._out.timer_runs(RETRY, task_id):
+            self._out.stop_timer(RETRY, task_id)
+            self._try(task, now)
 
     def drop(self, task_id: TaskId, now: Instant) -> None:
         """A client went away."""

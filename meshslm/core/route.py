@@ -32,9 +32,11 @@ from meshslm.core.candidates import (
     Terms,
     Verdict,
 )
-from meshslm.core.classify import Score
+from meshslm.core.classify import GENERAL, Score
 from meshslm.core.route_costs import terms_of
 from meshslm.core.route_facts import (
+    CLOUD_FROM,
+    EDGE_BELOW,
     GENERATE,
     NOTHING_MEASURED,
     Facts,
@@ -76,13 +78,6 @@ __all__ = [
     "request_text",
 ]
 
-GENERAL: Final = "general"
-"""Domain of the specialist that takes what no other recognises."""
-
-UNSURE_BELOW: Final = 0.06
-"""Scores below this say nothing: measured on the packaged cards, texts in languages and subjects
-that no card mentions stay under it."""
-
 EVEN: Final = 1.10
 EVEN_MS: Final = 5.0
 PATIENCE_LEAST_MS: Final = 500.0
@@ -91,6 +86,9 @@ PATIENCE_LEAST_MS: Final = 500.0
 
 class Classifies(Protocol):
     """Says what a text is about."""
+
+    unsure_below: float
+    """A best score below this says that it does not know."""
 
     def classify(self, text: str) -> list[Score]:
         """Every domain with its score, best first."""
@@ -106,6 +104,8 @@ class Known:
     measured: Measured = NOTHING_MEASURED
     stay: Stay | None = None
     complexity: float | None = None
+    tiers: tuple[float, float] = (EDGE_BELOW, CLOUD_FROM)
+    """Complexities from which a larger model, and from which an upstream is to answer."""
     lengths: Mapping[str, Length] = field(default_factory=dict)
     """Of answers so far, by `length_key`."""
 
@@ -198,7 +198,7 @@ class _Choice:
             measured=known.measured,
             stay=known.stay,
             expected_tokens=length.likely_most if length is not None else 0.0,
-            tier=tier_of(known.complexity),
+            tier=tier_of(known.complexity, known.tiers),
         )
 
     # --- who may be asked -----------------------------------------------------------------------
@@ -232,7 +232,7 @@ class _Choice:
             chat = [c for c in pool if GENERATE in c.specialist.operations]
             return self._best(chat or pool, f"auto: {request.operation}")
         self._scores = classifier.classify(request_text(request))
-        wanted = self._wanted_domains()
+        wanted = self._wanted_domains(classifier.unsure_below)
         for domain, reason in wanted:
             here = [c for c in pool if c.upstream or has_domain(c, domain)]
             if any(reachable(self._tried, c) for c in here):
@@ -241,9 +241,9 @@ class _Choice:
                 return self._best(here, reason, domain)
         return self._best(pool, f"{wanted[0][1]}, anybody", wanted[0][0])
 
-    def _wanted_domains(self) -> list[tuple[str, str]]:
+    def _wanted_domains(self, unsure_below: float) -> list[tuple[str, str]]:
         scores, stay = self._scores, self._known.stay
-        if not scores or scores[0].score < UNSURE_BELOW:
+        if not scores or scores[0].score < unsure_below:
             general = [(GENERAL, "auto: no domain recognised")]
             if stay is not None and stay.domain:
                 return [(stay.domain, f"auto: the conversation is about {stay.domain}"), *general]

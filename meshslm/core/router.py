@@ -17,12 +17,19 @@ from dataclasses import dataclass
 
 from meshslm.chance import Chance
 from meshslm.core.candidates import Candidate, Decision, Refusal, Verdict
-from meshslm.core.classify import Classifier, classifier_for, distinct
+from meshslm.core.classify import classifier_for, distinct
+from meshslm.core.complexity import complexity_of
 from meshslm.core.conversations import Conversations
 from meshslm.core.directory import Directory, Peer
 from meshslm.core.events import Effect, EmitChunk, FailTask, FinishTask, RouteChosen
-from meshslm.core.route import DOMAIN, UNSURE_BELOW, Known, choose, decide, request_text
-from meshslm.core.route_facts import ASSUMED_ANSWER_TOKENS, length_key
+from meshslm.core.reading import Reading
+from meshslm.core.route import DOMAIN, Classifies, Known, choose, decide, request_text
+from meshslm.core.route_facts import (
+    ASSUMED_ANSWER_TOKENS,
+    CLOUD_FROM,
+    EDGE_BELOW,
+    length_key,
+)
 from meshslm.core.strategies import AUTO
 from meshslm.core.track_record import TrackRecord
 from meshslm.ids import Instant, NodeId, TaskId
@@ -67,11 +74,16 @@ class Router:
         own: Callable[[], Own],
         *,
         strategy: str = AUTO,
+        tiers: tuple[float, float] = (EDGE_BELOW, CLOUD_FROM),
+        reading: Reading | None = None,
     ) -> None:
+        """`reading`: judges by meaning; without it words alone decide, and nothing is hard."""
         self._directory = directory
         self._chance = chance
         self._own = own
         self._strategy = strategy
+        self._tiers = tiers
+        self._reading = reading
         self._listed: dict[NodeId, _Listed] = {}
         self._cards: tuple[DomainCard, ...] = ()
         self._cards_version = -1
@@ -139,7 +151,7 @@ class Router:
         self, request: TaskRequest, tried: list[NodeId], candidates: list[Candidate]
     ) -> Verdict | Refusal:
         """The best of some candidates."""
-        classifier, known = self._classifier(), self._known(request)
+        classifier, known = self._classifier(request), self._known(request)
         found = choose(request, candidates, tried, classifier, self._chance, known)
         if isinstance(found, Verdict):
             chosen = found.candidate
@@ -148,31 +160,42 @@ class Router:
 
     def likely(self, request: TaskRequest) -> tuple[str, ...]:
         """The domain that a request's text is of, if one is recognised."""
-        scores = self._classifier().classify(request_text(request))
-        return (scores[0].domain,) if scores and scores[0].score >= UNSURE_BELOW else ()
+        classifier = self._classifier(request)
+        scores = classifier.classify(request_text(request))
+        recognised = scores and scores[0].score >= classifier.unsure_below
+        return (scores[0].domain,) if recognised else ()
 
     def explain(self, request: TaskRequest, candidates: list[Candidate], now: Instant) -> Decision:
         """What `route` would do now, and why; who is drawn among equals may be another."""
         self.now = now
         chance = self._chance.fork("explained")
         known = self._known(request)
-        return decide(request, candidates, [], self._classifier(), chance, known)
+        return decide(request, candidates, [], self._classifier(request), chance, known)
 
     def _known(self, request: TaskRequest) -> Known:
         return Known(
             self._strategy,
             self._record.at(self.now),
             self._conversations.of(request),
-            None,
+            complexity_of(request).value if self._reading else None,
+            self._tiers,
             self._record.lengths,
         )
 
-    def _classifier(self) -> Classifier:
+    def _classifier(self, request: TaskRequest) -> Classifies:
+        self.know()
+        if self._reading is not None:
+            return self._reading.judged(request)
+        return classifier_for(self._cards)
+
+    def know(self) -> None:
+        """Take up the cards that came since the last time."""
         if self._cards_version != self._directory.cards_version:
             self._cards_version = self._directory.cards_version
             own = [c for s in self._own().capability.specialists for c in s.domains]
             self._cards = distinct([*own, *self._directory.cards()])
-        return classifier_for(self._cards)
+            if self._reading is not None:
+                self._reading.know(self._cards)
 
     # --- learning -------------------------------------------------------------------------------
     def learn(self, effects: Iterable[Effect]) -> None:

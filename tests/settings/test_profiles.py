@@ -99,10 +99,10 @@ def packaged() -> dict[str, Profile]:
 
 
 def test_the_packaged_profiles(packaged: dict[str, Profile]) -> None:
-    assert sorted(packaged) == ["code", "embeddings", "general", "writing"]
+    assert sorted(packaged) == ["classifier", "code", "embeddings", "general", "writing"]
     for name, profile in packaged.items():
         assert profile.name == name
-        if name == "embeddings":
+        if name in ("classifier", "embeddings"):
             assert not profile.domains, "nobody is routed to it for an answer"
             continue
         (card,) = profile.domains
