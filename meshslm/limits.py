@@ -503,8 +503,11 @@ MODEL_RETRY_MOST_MS: Final = 600_000
 """First and longest wait before a model that could not be loaded is tried again; doubles. A lack
 of memory may pass, a damaged file does not mend itself."""
 
-STREAM_ITEMS: Final = 65_536
-"""Items of one answer that wait for a slow local client: more than an answer of most contexts."""
+STREAM_BYTES: Final = 4 * MIB
+"""Of one answer that wait for a slow local client, about: more than all text of most contexts."""
+
+MERGED_TOKENS: Final = 64
+"""Tokens told at once to a client that is behind: a second or so of a stream."""
 
 EVENTS_PER_TURN: Final = 32
 """Events handled in one go before other tasks of the loop get a turn: under a millisecond."""

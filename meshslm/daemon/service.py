@@ -3,26 +3,19 @@
 Rules:
 - A stream is opened by `submit` and closed by leaving its block; whoever leaves before the end has
   hung up, and the task is cancelled wherever it runs.
-- A reader so slow that `STREAM_ITEMS` pile up loses its task, not the node its memory.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
 
-from meshslm import limits
 from meshslm.chance import Chance
-from meshslm.core.drain_events import Drained, DrainRequested
 from meshslm.core.candidates import Decision
+from meshslm.core.drain_events import Drained, DrainRequested
 from meshslm.core.events import (
-    EmitChunk,
-    FailTask,
-    FinishTask,
-    RouteChosen,
     TaskArrived,
     TaskDropped,
 )
@@ -30,51 +23,11 @@ from meshslm.core.node import NodeCore
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
 from meshslm.core.views import DrainView, ModelView, PeerView, StatusView
 from meshslm.daemon.pump import Pump
-from meshslm.errors import FaultCode, RequestFault
+from meshslm.daemon.task_stream import ClientEffect, TaskStream
+from meshslm.errors import RequestFault
 from meshslm.ids import TaskId
 from meshslm.ports import Clock
 from meshslm.wire.messages import TaskRequest
-
-ClientEffect = RouteChosen | EmitChunk | FinishTask | FailTask
-
-
-class TaskStream:
-    """What comes back for one task: the route, chunks, and one end."""
-
-    def __init__(self, task: TaskId) -> None:
-        self.task = task
-        self.ended = False
-        self._items: deque[ClientEffect] = deque()
-        self._more = trio.Event()
-
-    def push(self, effect: ClientEffect) -> bool:
-        """Queue an item; false where the reader is too slow and the task must go."""
-        if self.ended:
-            return True
-        if len(self._items) >= limits.STREAM_ITEMS:
-            slow = FailTask(self.task, FaultCode.CANCELLED, "the client reads too slowly")
-            self._items.append(slow)
-            self.ended = True
-        else:
-            self._items.append(effect)
-            self.ended = isinstance(effect, FinishTask | FailTask)
-        self._more.set()
-        return not self.ended or isinstance(effect, FinishTask | FailTask)
-
-    def take_nowait(self) -> ClientEffect | None:
-        """The next item if it is there already."""
-        return self._items.popleft() if self._items else None
-
-    def __aiter__(self) -> TaskStream:
-        return self
-
-    async def __anext__(self) -> ClientEffect:
-        while not self._items:
-            if self.ended:
-                raise StopAsyncIteration
-            self._more = trio.Event()
-            await self._more.wait()
-        return self._items.popleft()
 
 
 class NodeService:

@@ -16,7 +16,8 @@ from meshslm.core.views import ModelView
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.hosting import Hosting, Room, Shape
 from meshslm.daemon.pump import Pump
-from meshslm.daemon.service import ClientEffect, NodeService
+from meshslm.daemon.service import NodeService
+from meshslm.daemon.task_stream import ClientEffect
 from meshslm.daemon.timers import Timers
 from meshslm.errors import OurFault
 from meshslm.ids import Instant, NodeId

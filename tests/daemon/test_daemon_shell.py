@@ -33,7 +33,8 @@ from meshslm.core.node import NodeCore
 from meshslm.daemon.defaults import fill
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.pump import Pump
-from meshslm.daemon.service import ClientEffect, NodeService, TaskStream
+from meshslm.daemon.service import NodeService
+from meshslm.daemon.task_stream import ClientEffect, TaskStream, weight
 from meshslm.daemon.timers import Timers
 from meshslm.ids import Instant, NodeId, RunId, TaskId
 from meshslm.ports import Post
@@ -221,7 +222,8 @@ async def test_a_stream_brings_route_chunks_and_one_end() -> None:
         node.pump.handle(RunProduced(run, Chunk(0, (2,), "lo", finish="stop")))
         node.pump.handle(RunEnded(run, Usage(1, 2), Timings()))
         got.extend([item async for item in stream])
-    assert [type(item) for item in got] == [RouteChosen, EmitChunk, EmitChunk, FinishTask]
+    assert [type(item) for item in got] == [RouteChosen, EmitChunk, FinishTask]
+    assert [i.chunk.text for i in got if isinstance(i, EmitChunk)] == ["hello"]  # it was behind
     assert node.engine.stopped == []
     assert node.service.status().tasks.finished == 1
 
@@ -262,7 +264,7 @@ async def test_hanging_up_stops_the_run(how: str) -> None:
 
 
 async def test_a_reader_too_slow_loses_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "STREAM_ITEMS", 3)
+    monkeypatch.setattr(limits, "STREAM_BYTES", 3 * weight(Chunk(0, (1,), "x")))
     node = Node()
     async with node.service.submit(ASK) as stream:
         run, _ = node.engine.started[0]
@@ -271,7 +273,8 @@ async def test_a_reader_too_slow_loses_its_task(monkeypatch: pytest.MonkeyPatch)
         assert node.engine.stopped == [run]
         items = [item async for item in stream]
     assert isinstance(items[-1], FailTask)
-    assert len(items) == 4
+    texts = [item.chunk.text for item in items if isinstance(item, EmitChunk)]
+    assert "".join(texts) == "xxx"
 
 
 async def test_a_run_on_an_engine_that_is_gone_fails_clearly() -> None:
