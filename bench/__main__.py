@@ -14,6 +14,7 @@ from bench import (
     bench_daemon,
     bench_drafts,
     bench_engine,
+    bench_failover,
     bench_forms,
     bench_hop,
     bench_lifecycle,
@@ -108,6 +109,13 @@ SECTIONS: dict[str, Section] = {
         0.5,
         bench_run.measure,
     ),
+    "routing-failover": Section(
+        "Failing over",
+        "Three daemons as three processes; the one that serves a stream is killed, stopped or cut "
+        "off at a random moment of it, and the text compared with the undisturbed run's.",
+        45,
+        bench_failover.measure,
+    ),
     "mesh": Section(
         "The mesh",
         "Production cores in the simulator, without requests. Times are virtual.",
@@ -162,7 +170,15 @@ def main() -> int:
     """Measure the sections that were asked for, or all."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="default: all")
-    chosen = parser.parse_args().sections or list(SECTIONS)
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=bench_failover.ROUNDS,
+        help="streams disturbed by each kind of fault; only in 'routing-failover'",
+    )
+    asked = parser.parse_args()
+    bench_failover.rounds = asked.rounds
+    chosen = asked.sections or list(SECTIONS)
     missed: list[Row] = []
     broken: list[str] = []
     for name in chosen:

@@ -110,19 +110,10 @@ def test_a_signal_leaves_time_for_what_is_under_way(
 ) -> None:
     config = tmp_path / "config.toml"
     config.write_text("[limits]\ndrain_s = 60\n", encoding="utf-8")
-    node = start(
-        *(
-            "up",
-            "--config",
-            str(config),
-            "--data-dir",
-            str(tmp_path / "data"),
-            "--models-dir",
-            str(models_dir),
-        ),
-        *("--gateway-port", "0", "--listen", "/ip4/127.0.0.1/tcp/0", "--profile", "general"),
-    )
-    until(lambda: "API at" in node.said, 30, "it is up")
+    places = ("--data-dir", str(tmp_path / "data"), "--models-dir", str(models_dir))
+    doors = ("--gateway-port", "0", "--listen", "/ip4/127.0.0.1/tcp/0")
+    node = start("up", "--config", str(config), *places, *doors, "--profile", "general")
+    until(lambda: "API at" in node.said, START_SECONDS, "it is up")
     url = node.said.partition("API at")[2].split()[0].removesuffix("/v1")
     until(lambda: is_ready(url), START_SECONDS, "it is ready")
     body = {
@@ -135,8 +126,8 @@ def test_a_signal_leaves_time_for_what_is_under_way(
     events: list[str] = []
     ask = partial(httpx.stream, "POST", url + "/v1/chat/completions", json=body, timeout=60)
     with ask(trust_env=False) as answer:
-        for line in answer.iter_lines():
-            events += [line] if line else []
+        for line in filter(None, answer.iter_lines()):
+            events.append(line)
             if len(events) == 3:
                 node.process.send_signal(signal.SIGTERM)
                 refused = refusal(url, body)
