@@ -50,6 +50,8 @@ from meshslm.daemon.remembering import Remembering
 from meshslm.daemon.service import NodeService
 from meshslm.daemon.shared_documents import keep_state, state_config
 from meshslm.daemon.timers import Timers
+from meshslm.daemon.upstream import NAME as UPSTREAM
+from meshslm.daemon.upstream import upstream_of
 from meshslm.engine.estimate import estimate
 from meshslm.engine.gguf import read_header
 from meshslm.engine.kinds import operations_of
@@ -104,6 +106,8 @@ def run_daemon(
     for name in names:
         if names.count(name) > 1:
             raise OurFault(f"two profiles are called {name!r}; a node hosts each name once")
+    if settings.upstream.url and UPSTREAM in names:
+        raise OurFault(f"a profile is called {UPSTREAM!r}, which is what the upstream is called")
     set_up_logging(settings.log.level, settings.log.format, sys.stderr)
     data = Path(settings.node.data_dir)
     with DirectoryLock(data):
@@ -159,6 +163,11 @@ class _Node:
             bootstrap=(*settings.link.bootstrap, *(member.addresses if member else ())),
             credentials=credentials_of(member),
             queue_per_engine=settings.limits.queue,
+            strategy=settings.routing.strategy,
+            hedge=settings.routing.hedge,
+            semantic=settings.routing.semantic,
+            unsure_below=settings.routing.unsure_below,
+            tiers=(settings.routing.edge_below, settings.routing.cloud_from),
             state=state_config(settings, key, member),
         )
         seed = secrets.token_bytes(32)
@@ -182,6 +191,9 @@ class _Node:
             desk = AdmissionDesk(membership, key, time.time)
             self._keeper = MembershipKeeper(membership, desk, self._pump.handle, time.time)
             executor.keep_membership(self._keeper)
+        self._upstream = upstream_of(
+            settings.upstream, Path(settings.node.data_dir), environment
+        )
         self._hosting = Hosting(
             profiles,
             detect(),
@@ -190,6 +202,7 @@ class _Node:
             ensure=self._ensure,
             make_engine=self._make_engine,
             adapters=self._adapters.of,
+            upstream=self._upstream,
             room=Room(
                 self._budget_mib(),
                 settings.engine.idle_s * 1000,
@@ -218,7 +231,7 @@ class _Node:
                 log.info("node %s (%s), boot %d", self.name, self._link.node_id, boot)
                 if self._settings.link.mdns:
                     nursery.start_soon(self._mdns().run, self._pump.post)
-                if self._profiles:
+                if self._profiles or self._upstream is not None:
                     nursery.start_soon(self._hosting.run)
                 if on_ready is not None:
                     on_ready(self._told(address))

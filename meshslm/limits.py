@@ -433,6 +433,21 @@ HTTP_GRACE_MS: Final = 2_000
 
 HTTP_LINGER_MS: Final = 2_000
 HTTP_LINGER_BYTES: Final = 32 * MIB
+UPSTREAM_LINE_BYTES: Final = 256 * KIB
+"""One event of an upstream's stream: a token or some, and what is told beside it."""
+
+UPSTREAM_ANSWER_BYTES: Final = 64 * MIB
+"""All of an upstream's answer: a hundred thousand tokens with an envelope of 600 bytes each."""
+
+TRACKED_ENGINES: Final = 4_096
+"""Engines whose answers are measured at one origin: 300 bytes each, a mesh of a thousand nodes."""
+
+TRACKED_KINDS: Final = 1_024
+"""Selectors and domains whose answers' lengths are remembered at one origin."""
+
+CONVERSATIONS: Final = 4_096
+"""Conversations whose last node is remembered at one origin: 200 bytes each."""
+
 """How long, and how much of, a refused body is still read after the refusal was sent: closing at
 once would reset the connection, and the client would never see why."""
 

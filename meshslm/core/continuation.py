@@ -111,7 +111,8 @@ def successor(
     """Who can best go on with what `former` began, or why nobody; there must be a way."""
     refusal: Refusal | None = None
     for way in delivered.ways:
-        fit = candidates if way is Way.TEXT else [c for c in candidates if _same(c, former)]
+        inside = [c for c in candidates if not c.upstream]  # those begin anew
+        fit = inside if way is Way.TEXT else [c for c in inside if _same(c, former)]
         verdict = choose(fit)
         if isinstance(verdict, Verdict):
             return Successor(verdict, way)

@@ -149,6 +149,8 @@ class HostingChanged:
     residency: Residency = UNBOUNDED
 
 
+    upstream: tuple[Specialist, ...] = ()
+    """Endpoints outside the mesh, for this node's own clients; no peer hears of them."""
 @dataclass(frozen=True, slots=True)
 class EngineLoading:
     """How far the load of `model` is, 0 to 1."""

@@ -119,6 +119,7 @@ class NodeCore:
         self._router = Router(
             self._directory,
             chance.fork("route"),
+        self._upstream: tuple[Specialist, ...] = ()
             self._own,
             strategy=config.strategy,
             tiers=config.tiers,
@@ -160,7 +161,8 @@ class NodeCore:
             self._out,
             chance.fork("membership"),
             absence.Absence(self._out, self._peer_gone, self._origin.peer_back),
-            loads=self._serving.loads,
+            loads=self._told_loads,
+            growth=self._growth,
         )
         self._drain = Drain(
             config.node, self._out, self._origin, self._serving, self._membership.host_nothing
@@ -299,10 +301,12 @@ class NodeCore:
         self._origin.drop(event.task, now)
 
     def _on_hosting(self, event: HostingChanged, now: Instant) -> None:
-        self._serving.host(event.specialists)
+        everything = (*event.specialists, *event.upstream)
+        self._upstream = event.upstream
+        self._serving.host(everything)
         if self._reading is not None:
             self._reading.host(event.specialists)
-        names = tuple(dict.fromkeys(s.model for s in event.specialists))
+        names = tuple(dict.fromkeys(s.model for s in everything))
         self._models.host(names, event.residency, now)
         self._membership.host(() if self._drain.begun else event.specialists, event.hardware)
 
@@ -360,7 +364,8 @@ class NodeCore:
             self._member_messages[type(message)](peer, message, now)
 
     def _on_submit(self, peer: Peer, message: TaskSubmit, now: Instant) -> None:
-        if self._admission.may(peer.node, Act.SUBMIT):
+        outside = any(s.profile == message.profile for s in self._upstream)
+        if self._admission.may(peer.node, Act.SUBMIT) and not outside:
             self._serving.submit(peer.node, message, now)
         else:
             self._out.send(peer.node, Lane.CONTROL, admission.forbidden(message))
@@ -398,7 +403,13 @@ class NodeCore:
 
     def _own(self) -> Own:
         config = self._config
-        return Own(config.node, config.name, self._membership.capability, self._serving.loads())
+        capability, loads = self._membership.capability, self._serving.loads()
+        return Own(config.node, config.name, capability, loads, self._upstream)
+
+    def _told_loads(self) -> tuple[EngineLoad, ...]:
+        """What peers hear of: not an upstream, which is for this node's own clients."""
+        outside = [s.model for s in self._upstream]
+        return tuple(load for load in self._serving.loads() if load.model not in outside)
 
     def _candidates(self) -> list[Candidate]:
         return self._router.candidates(others=self._admission.may(self._config.node, Act.SUBMIT))
@@ -433,7 +444,7 @@ class NodeCore:
             member.addresses[0] if member.addresses else "",
             0.0,
             0.0,
-            capability.specialists,
+            (*capability.specialists, *self._upstream),
             capability.hardware,
             self._serving.loads(),
             member.addresses,

@@ -15,6 +15,7 @@ from typing import Final
 from meshslm.core.candidates import Candidate
 from meshslm.core.route_facts import GENERATE, Facts, Tier
 from meshslm.ids import NodeId
+from meshslm.wire.messages import TaskRequest
 
 AUTO: Final = "auto"
 DOMAIN: Final = "domain:"
@@ -69,12 +70,24 @@ def private(facts: Facts, candidate: Candidate) -> str:
 
 def cloud(facts: Facts, candidate: Candidate) -> str:
     """An upstream is asked where it is named, or the request is hard enough for its tier."""
-    if not candidate.upstream or facts.tier is Tier.CLOUD:
+    if not candidate.upstream:
+        return ""
+    if not _plain(facts.request):
+        return "an upstream is asked for one plain answer in a chat"
+    if facts.tier is Tier.CLOUD:
         return ""
     name = facts.request.selector.partition("@")[0]
     if name in (candidate.specialist.profile, candidate.specialist.model):
         return ""
     return "an upstream is for hard requests, or to be named"
+
+
+def _plain(request: TaskRequest) -> bool:
+    """Whether an upstream is sure to understand all that a request asks for."""
+    special = request.tools or request.constraint or request.echo or request.adapter
+    if special or request.logprobs is not None or request.choices > 1 or not request.messages:
+        return False
+    return all(not turn.calls and not turn.call_id for turn in request.messages)
 
 
 def context(facts: Facts, candidate: Candidate) -> str:

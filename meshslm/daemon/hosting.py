@@ -89,6 +89,15 @@ class Room:
     """What the machine has left now; 0 where it does not tell."""
 
 
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An endpoint outside the mesh, as one more engine of this node's own clients."""
+
+    engine: Engine
+    profile: Profile
+    specialist: Specialist
+
+
 M = TypeVar("M", bound=Hosted)
 
 
@@ -105,6 +114,7 @@ class Hosting(Generic[M]):
         ensure: Callable[[str], tuple[M, Shape]],
         make_engine: Callable[[M], Engine],
         room: Room,
+        upstream: Upstream | None = None,
         adapters: Callable[[str], Mapping[str, str]] = lambda _: {},
     ) -> None:
         """`ensure` has a model ready, blocking, in a thread; it raises `OurFault`.
@@ -113,6 +123,7 @@ class Hosting(Generic[M]):
         `ADAPTERS_LOOK_S`.
         """
         self._adapters = adapters
+        self._upstream = upstream
         self._profiles = profiles
         self._hardware = hardware
         self._pump = pump
@@ -143,15 +154,19 @@ class Hosting(Generic[M]):
             if shape.unknown:
                 log.warning("%s needs more memory than can be foreseen: %s", model, shape.unknown)
         engines = {model: self._make_engine(found) for model, (found, _) in hosted.items()}
+        if self._upstream is not None:
+            engines[self._upstream.engine.model] = self._upstream.engine
         engine_room = EngineRoom(engines, self._pump.post, self._refusal)
         profiles = {profile.name: profile for profile in self._profiles}
+        if self._upstream is not None:
+            profiles[self._upstream.profile.name] = self._upstream.profile
         self._executor.host(engines, profiles, engine_room)
         announced = tuple(self._specialists(hosted))
 
         def announce() -> None:
             for model in hosted:
                 self._states[model] = ""
-            self._pump.handle(HostingChanged(announced, self._hardware, self._residency()))
+            self._pump.handle(self._hosting(announced))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(engine_room.run, announce)
@@ -160,7 +175,11 @@ class Hosting(Generic[M]):
                 now = tuple(self._specialists(hosted))
                 if now != announced:
                     announced = now
-                    self._pump.handle(HostingChanged(now, self._hardware, self._residency()))
+                    self._pump.handle(self._hosting(now))
+
+    def _hosting(self, announced: tuple[Specialist, ...]) -> HostingChanged:
+        outside = () if self._upstream is None else (self._upstream.specialist,)
+        return HostingChanged(announced, self._hardware, self._residency(), outside)
 
     def _residency(self) -> Residency:
         needs = tuple(
@@ -176,6 +195,8 @@ class Hosting(Generic[M]):
 
     def _refusal(self, model: str) -> str:
         """Why a model cannot be loaded now; empty where it can."""
+        if model not in self._shapes:
+            return ""
         need, left = self._shapes[model].need_mib, self._room.available_mib()
         if not left or need <= left:
             return ""

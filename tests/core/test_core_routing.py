@@ -14,19 +14,35 @@ from meshslm.chance import Chance
 from meshslm.core.candidates import Candidate, Refusal, Verdict
 from meshslm.core.classify import Classifier
 from meshslm.core.conversations import Conversations
-from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
+from meshslm.core.events import (
+    BytesReceived,
+    EmitChunk,
+    EngineReady,
+    FailTask,
+    FinishTask,
+    HostingChanged,
+    RouteChosen,
+    RunEnded,
+    RunFailed,
+    RunProduced,
+    StartRun,
+    TaskArrived,
+)
 from meshslm.core.prefix import digest, marks
 from meshslm.core.route import Known, choose, decide
 from meshslm.core.strategies import STRATEGIES
 from meshslm.core.track_record import TrackRecord
 from meshslm.errors import FaultCode
 from meshslm.ids import Instant, NodeId, TaskId, after
+from meshslm.wire.codec import encode
 from meshslm.wire.messages import (
     ChatMessage,
     Chunk,
     EngineLoad,
     Hardware,
+    Presence,
     TaskRequest,
+    TaskSubmit,
     Timings,
     Usage,
 )
@@ -437,3 +453,52 @@ def test_an_end_without_a_beginning_is_ignored() -> None:
     record.failed(FailTask(TaskId("x"), FaultCode.INTERNAL, ""), START)
     record.check()
     assert FinishTask(TaskId("x"), Usage(), Timings()).task == "x"
+
+
+def outside_of(mesh: Mesh, name: str) -> None:
+    """A node gets an upstream, which is ready at once."""
+    endpoint = replace(specialist("upstream", model="upstream/big"), digest="")
+    mesh.give(name, HostingChanged((), Hardware(), upstream=(endpoint,)))
+    mesh.give(name, EngineReady("upstream/big", 2))
+
+
+def test_an_upstream_is_this_nodes_own_affair(pair: Mesh) -> None:
+    outside_of(pair, "a")
+    pair.pass_time(3000)
+    told = pair.boxes[NodeId("b")].core.explain(REQUEST, pair.now)
+    assert {a.candidate.node for a in told.assessments} == {"b"}
+    heard = [m for m in pair.seen["a", "b"] if isinstance(m, Presence)][-1]
+    assert not heard.loads
+    before = len(pair.effects("a", StartRun))
+    submit = TaskSubmit(TaskId("0" * 32), 1, "upstream", REQUEST, 1000)
+    pair.give("a", BytesReceived(NodeId("b"), encode(submit)))
+    assert len(pair.effects("a", StartRun)) == before
+
+
+def test_an_upstream_answers_where_it_is_named(pair: Mesh) -> None:
+    outside_of(pair, "a")
+    request = replace(REQUEST, selector="upstream")
+    pair.give("a", TaskArrived(TaskId("1" * 32), request))
+    (run,) = pair.effects("a", StartRun)
+    assert run.model == "upstream/big"
+    pair.give("a", RunProduced(run.run, Chunk(0, (), "hi", finish="stop")))
+    pair.give("a", RunEnded(run.run, Usage(3, 1), Timings()))
+    assert [e.task for e in pair.effects("a", FinishTask)] == [TaskId("1" * 32)]
+
+
+def test_what_an_upstream_breaks_off_the_mesh_makes_good(
+    pair: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside_of(pair, "a")
+    hard = replace(REQUEST, selector="auto")
+    router = pair.boxes[NodeId("a")].core._router
+    usual = router._known
+    monkeypatch.setattr(router, "_known", lambda r: replace(usual(r), complexity=0.9))
+    pair.give("a", TaskArrived(TaskId("2" * 32), hard))
+    (run,) = pair.effects("a", StartRun)
+    pair.give("a", RunProduced(run.run, Chunk(0, (), "Once upon")))
+    pair.give("a", RunFailed(run.run, FaultCode.WORKER_LOST, "it broke off"))
+    assert [e.node for e in pair.effects("a", RouteChosen)] == ["a", "b"]
+    assert pair.effects("a", RouteChosen)[-1].continued == "text"
+    (begun,) = pair.effects("b", StartRun)
+    assert begun.request.begun == "Once upon"
