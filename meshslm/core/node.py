@@ -116,10 +116,10 @@ class NodeCore:
             config.node, config.queue_per_engine, self._out, self._models, self._deliver
         )
         self._reading = self._make_reading() if config.semantic else None
+        self._upstream: tuple[Specialist, ...] = ()
         self._router = Router(
             self._directory,
             chance.fork("route"),
-        self._upstream: tuple[Specialist, ...] = ()
             self._own,
             strategy=config.strategy,
             tiers=config.tiers,
@@ -162,7 +162,6 @@ class NodeCore:
             chance.fork("membership"),
             absence.Absence(self._out, self._peer_gone, self._origin.peer_back),
             loads=self._told_loads,
-            growth=self._growth,
         )
         self._drain = Drain(
             config.node, self._out, self._origin, self._serving, self._membership.host_nothing
