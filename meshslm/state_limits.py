@@ -111,5 +111,8 @@ MEMORY_PAGE: Final = 1_000
 MEMORY_PAGE_BYTES: Final = MIB
 """Entries and bytes in one answer: some milliseconds of work."""
 
+CONVERSATION_MS: Final = 30 * 86_400_000
+"""Turns of a conversation are kept for so long: thirty days (a guess)."""
+
 MEMORY_WATCHES: Final = 64
 """Watches of one node; each holds a connection and up to `STREAM_ITEMS` changes."""

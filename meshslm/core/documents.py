@@ -31,8 +31,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from meshslm import state_limits
 from meshslm.core.outbox import Outbox
@@ -40,6 +38,7 @@ from meshslm.core.state_config import StateConfig
 from meshslm.core.state_events import Change, StateChanged, StateOpened, StoredDelta, StoredSnapshot
 from meshslm.core.state_journal import StateJournal
 from meshslm.core.state_library import StateLibrary, changes_in
+from meshslm.core.state_writing import Done, Outgoing, Rebuilds, check_changes
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.ids import Instant, NodeId
 from meshslm.state.document import Statistics
@@ -53,36 +52,9 @@ from meshslm.wire.state import Delta, SignedDelta
 GENERATION_BITS = 16
 """Generations begin with the number of the boot, so that none comes twice, and count below it."""
 
-Done = Callable[[str, Instant], None]
-"""Told once: with nothing when the write is durable, or why it is not yet."""
 Watcher = Callable[[str, tuple[str, ...], Instant], None]
 MayWrite = Callable[[NodeId, str], bool]
 Publish = Callable[[tuple[tuple[PartKey, SignedDelta], ...], Instant], None]
-
-
-class Rebuilds(Protocol):
-    """Who rebuilds parts that have grown."""
-
-    def consider(self, document: str) -> None:
-        """A document was written to."""
-        ...
-
-    def written(self, document: str, keys: tuple[str, ...]) -> None:
-        """Keys of a document that may be in the middle of a rebuild have changed."""
-        ...
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """Writes to one part that have not been given to the journal."""
-
-    part: Part
-    before: int
-    updates: list[bytes] = field(default_factory=list)
-    keys: dict[str, None] = field(default_factory=dict)
-    size: int = 0
-    sealed: bool = False
-    done: list[Done] = field(default_factory=list)
 
 
 class Documents:
@@ -272,19 +244,7 @@ class Documents:
         if waiting >= state_limits.STATE_WRITES_WAITING:
             why = f"{waiting} writes wait for the disk; try again"
             raise RequestFault(FaultCode.OVERLOADED, why, retry_after_ms=100)
-        if not 0 < len(changes) <= state_limits.UPDATE_CHANGES:
-            why = f"{len(changes)} changes at once, 1 to {state_limits.UPDATE_CHANGES} are possible"
-            raise RequestFault(FaultCode.BAD_REQUEST, why)
-        if len({change.key for change in changes}) != len(changes):
-            raise RequestFault(FaultCode.BAD_REQUEST, "a key is to be changed twice at once")
-        for change in changes:
-            _check_change(change)
-        size = sum(len(c.value or b"") + 4 * len(c.key) + 64 for c in changes)
-        if size > state_limits.UPDATE_BYTES:
-            why = (
-                f"changes of {size} bytes at once, at most {state_limits.UPDATE_BYTES} are possible"
-            )
-            raise RequestFault(FaultCode.BAD_REQUEST, why)
+        check_changes(changes)
 
     def _next(self, document: str, change: Change, unix_ms: int) -> Entry:
         present = self.entry(document, change.key)
@@ -310,7 +270,8 @@ class Documents:
                     FaultCode.OVERLOADED, f"over {state_limits.DOCUMENTS} documents here"
                 )
             if not own and self.library.authored(self.node) >= state_limits.DOCUMENTS_PER_AUTHOR:
-                why = f"this node has written to {state_limits.DOCUMENTS_PER_AUTHOR} documents already"
+                most = state_limits.DOCUMENTS_PER_AUTHOR
+                why = f"this node has written to {most} documents already"
                 raise RequestFault(FaultCode.OVERLOADED, why)
         live = sum(p.live_bytes for p in own) + sum(map(len, packed.values()))
         keys = sum(len(p.live) for p in own) + len(packed)
@@ -442,13 +403,3 @@ class Documents:
         for name, part in self._writing.items():
             assert part.key.document == name, f"{part.key} is written to as {name}"
             assert not part.sealed, f"{part.key} is sealed and written to"
-
-
-def _check_change(change: Change) -> None:
-    key = change.key
-    if not key or not key.isprintable() or len(key.encode()) > state_limits.STATE_KEY_BYTES:
-        why = f"a key has 1 to {state_limits.STATE_KEY_BYTES} bytes, all printable"
-        raise RequestFault(FaultCode.BAD_REQUEST, why, param="key")
-    if len(change.value or b"") > state_limits.STATE_VALUE_BYTES:
-        why = f"a value has {len(change.value or b'')} bytes, at most {state_limits.STATE_VALUE_BYTES}"
-        raise RequestFault(FaultCode.BAD_REQUEST, why, param="value")

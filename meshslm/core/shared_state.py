@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshslm.chance import Chance
-from meshslm.core import state_rebuild, state_sync
+from meshslm.core import state_push, state_rebuild, state_sync
 from meshslm.core.config import CoreConfig
 from meshslm.core.directory import Directory, Peer
 from meshslm.core.documents import Documents, MayWrite
@@ -68,7 +68,7 @@ class SharedState:
             lambda vector, peer, now: self._repair.compare(self._sync, vector, peer, now),
         )
         self._rebuild = StateRebuild(self.documents, out)
-        self.documents.attach(self._sync.publish, self._rebuild)
+        self.documents.attach(self._sync.pushes.publish, self._rebuild)
 
     def event_handlers(self) -> dict[type, Callable[[Any, Instant], None]]:
         """For the node's table: each takes exactly the class that it is listed under."""
@@ -93,8 +93,8 @@ class SharedState:
         """By kind of timer; each takes the timer's subject."""
         return {
             state_sync.SYNC: lambda _subject, _now: self._sync.sync(),
-            state_sync.PUSH: lambda _, now: self._sync.push(now),
-            state_sync.TELL: lambda _, now: self._sync.tell(now),
+            state_push.PUSH: lambda _, now: self._sync.pushes.push(now),
+            state_push.TELL: lambda _, now: self._sync.pushes.tell(now),
             state_rebuild.TIMER: self._rebuild.step,
         }
 
@@ -127,7 +127,7 @@ class SharedState:
         )
 
     def _heard(self, holdings: tuple[Holding, ...], now: Instant) -> None:
-        self._sync.heard(holdings, now)
+        self._sync.pushes.heard(holdings, now)
 
     # --- events ---------------------------------------------------------------------------------
     def _on_opened(self, event: StateOpened, _now: Instant) -> None:

@@ -5,7 +5,7 @@ from elsewhere; and now and then two nodes compare. A comparison is one hash whe
 missing, else a digest for each document, a vector for each that differs, and the signed deltas
 behind it. Whoever lacks something asks, piece by piece, so that bulk goes at the asker's pace.
 
-Messages: 101 to 107. Timers: `state.sync`, `state.push`, `state.tell`.
+Messages: 101 to 107. Timer: `state.sync`.
 
 Rules:
 - Nothing is sent to who does not want the document.
@@ -15,7 +15,6 @@ Rules:
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,18 +27,18 @@ from meshslm.core.events import Lane
 from meshslm.core.outbox import Outbox
 from meshslm.core.state_events import DeltasRead, ReadDeltas
 from meshslm.core.state_intake import StateIntake
+from meshslm.core.state_packing import packed, unpacked
+from meshslm.core.state_push import Partner, StatePush
 from meshslm.core.state_views import CheckView
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.state.document import Document, total
 from meshslm.state.names import check_name, wanted
 from meshslm.state.part import PartKey
-from meshslm.wire.codec import decode, encode
 from meshslm.wire.messages import Message
 from meshslm.wire.state import (
     Delta,
     DocumentDigest,
-    Holding,
     PartClock,
     SignedDelta,
     StateCheck,
@@ -52,21 +51,6 @@ from meshslm.wire.state import (
 )
 
 SYNC = "state.sync"
-PUSH = "state.push"
-TELL = "state.tell"
-
-
-@dataclass(slots=True)
-class Partner:
-    """What is known of one peer."""
-
-    boot: int
-    interests: tuple[str, ...] = ()
-    tokens: float = state_limits.STATE_PUSH_BURST
-    """Bytes that may be pushed to it at once."""
-    touched: Instant = Instant(0)
-    digests: dict[str, DocumentDigest] = field(default_factory=dict)
-    """Of a comparison that comes in several messages."""
 
 
 @dataclass(slots=True)
@@ -87,7 +71,6 @@ class Counts:
     compared: int = 0
     agreed: int = 0
     diverged: int = 0
-    pushed_bytes: int = 0
     answered_bytes: int = 0
 
 
@@ -113,9 +96,8 @@ class StateSync:
         self._diverged = diverged
         self._compare = compare
         self.partners: dict[NodeId, Partner] = {}
+        self.pushes = StatePush(documents, self.partners, out, chance)
         self.counts = Counts()
-        self._pushing: list[tuple[PartKey, SignedDelta]] = []
-        self._telling: dict[PartKey, int] = {}
         self._pulling: dict[str, tuple[NodeId, Instant]] = {}
         self._answering: dict[int, Answering] = {}
         self._request = 0
@@ -407,84 +389,6 @@ class StateSync:
         for name, parts in by_document.items():
             self.ask(peer.node, name, now, tuple(parts))
 
-    # --- telling --------------------------------------------------------------------------------
-    def publish(self, deltas: tuple[tuple[PartKey, SignedDelta], ...], now: Instant) -> None:
-        """Changes of this node are durable: push them, soon and together."""
-        self._pushing += deltas
-        if not self._out.timer_runs(PUSH, ""):
-            self.push(now)
-
-    def push(self, now: Instant) -> None:
-        """Push what has gathered, to whoever wants it and takes it."""
-        pushing, self._pushing = self._pushing, []
-        if not pushing:
-            return
-        self._out.start_timer(PUSH, "", state_limits.STATE_PUSH_MS)
-        encoded: dict[tuple[int, ...], list[bytes]] = {}
-        size = sum(len(signed.payload) for _, signed in pushing)
-        left_out = False
-        for node, partner in self.partners.items():
-            which = tuple(
-                place
-                for place, (key, _) in enumerate(pushing)
-                if wanted(partner.interests, key.document)
-            )
-            if not which:
-                continue
-            if not self._may_push(partner, size, now):
-                left_out = True
-                continue
-            if which not in encoded:
-                encoded[which] = _messages([pushing[place][1] for place in which])
-            for message in encoded[which]:
-                self._out.send_encoded(node, Lane.BACKGROUND, message)
-                self.counts.pushed_bytes += len(message)
-        if left_out:
-            self._tell_of(tuple(key for key, _ in pushing))
-
-    def _may_push(self, partner: Partner, size: int, now: Instant) -> bool:
-        passed = max(0.0, ms_between(partner.touched, now)) / 1000
-        partner.touched = now
-        filled = partner.tokens + passed * state_limits.STATE_PUSH_PER_S
-        partner.tokens = min(state_limits.STATE_PUSH_BURST, filled)
-        if size > partner.tokens:
-            return False
-        partner.tokens -= size
-        return True
-
-    def heard(self, holdings: tuple[Holding, ...], _now: Instant) -> None:
-        """Changes of others are durable here: tell a few, soon and together."""
-        self._tell_of(
-            tuple(PartKey(h.document, h.part.author, h.part.generation) for h in holdings)
-        )
-
-    def _tell_of(self, parts: tuple[PartKey, ...]) -> None:
-        self._telling.update(dict.fromkeys(parts, 0))
-        if not self._out.timer_runs(TELL, ""):
-            self._out.start_timer(TELL, "", state_limits.STATE_TELL_MS)
-
-    def tell(self, _now: Instant) -> None:
-        """Tell a few, or everybody of our own that was too much to be pushed."""
-        telling, self._telling = self._telling, {}
-        holdings = []
-        for key in telling:
-            part = self._library.part(key)
-            if part is not None:
-                clock = PartClock(key.author, key.generation, part.clock)
-                holdings.append(Holding(key.document, clock))
-        if not holdings:
-            return
-        nodes = list(self.partners)
-        own = any(h.part.author == self._documents.node for h in holdings)
-        if len(nodes) > limits.FANOUT and not own:
-            nodes = self._chance.some(nodes, limits.FANOUT)
-        for node in nodes:
-            interests = self.partners[node].interests
-            told = [h for h in holdings if wanted(interests, h.document)]
-            told = [h for h in told if h.part.author != node]
-            for start in range(0, len(told), state_limits.HOLDINGS):
-                self._send(node, StateHave(tuple(told[start : start + state_limits.HOLDINGS])))
-
     def on_have(self, peer: Peer, message: StateHave, now: Instant) -> None:
         """The peer holds something: ask for it where we lack it."""
         if self._partner(peer.node) is None:
@@ -509,49 +413,6 @@ class StateSync:
         for node in self.partners:
             peer = self._directory.peers.get(node)
             assert peer is not None, f"{node} is a partner and unknown"
-
-
-def packed(deltas: list[SignedDelta], document: str = "", *, more: bool = False) -> StateDeltas:
-    """Deltas as a message, compressed where that pays."""
-    plain = StateDeltas(tuple(deltas), document=document, more=more)
-    if sum(len(delta.payload) for delta in deltas) < state_limits.STATE_COMPRESS_BYTES:
-        return plain
-    raw = encode(StateDeltas(tuple(deltas)))
-    small = zlib.compress(raw, 1)
-    if len(small) > len(raw) * 0.9:
-        return plain
-    return StateDeltas((), small, document, more)
-
-
-def unpacked(message: StateDeltas) -> tuple[SignedDelta, ...]:
-    """The deltas of a message. Raises `PeerFault`."""
-    if not message.packed:
-        return message.deltas
-    inflate = zlib.decompressobj()
-    try:
-        raw = inflate.decompress(message.packed, limits.MESSAGE_BYTES)
-    except zlib.error as error:
-        raise PeerFault(f"packed deltas are damaged: {error}") from None
-    if not inflate.eof or inflate.unused_data or message.deltas:
-        raise PeerFault(f"packed deltas take over {limits.MESSAGE_BYTES} bytes, or are cut off")
-    inner = decode(raw)
-    if not isinstance(inner, StateDeltas) or inner.packed:
-        raise PeerFault("packed deltas hold something else")
-    return inner.deltas
-
-
-def _messages(deltas: list[SignedDelta]) -> list[bytes]:
-    """Deltas in as many messages as they need."""
-    pieces: list[list[SignedDelta]] = [[]]
-    size = 0
-    for delta in deltas:
-        full = len(pieces[-1]) >= state_limits.STATE_SYNC_DELTAS
-        if pieces[-1] and (full or size + len(delta.payload) > state_limits.STATE_SYNC_BYTES):
-            pieces.append([])
-            size = 0
-        pieces[-1].append(delta)
-        size += len(delta.payload)
-    return [encode(packed(piece)) for piece in pieces]
 
 
 def _refuse(_peer: Peer, message: object, _now: Instant) -> None:

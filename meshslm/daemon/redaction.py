@@ -15,9 +15,11 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final
 
 from meshslm.core.events import BytesReceived, Event, RunFailed, RunProduced, TaskArrived
+from meshslm.daemon.state_redaction import STATE_EVENTS, without_entries, without_values
 from meshslm.errors import PeerFault
 from meshslm.wire.codec import UnknownKind, decode, encode, message_classes
 from meshslm.wire.messages import TaskChunk, TaskFailed, TaskSubmit
+from meshslm.wire.state import StateDeltas
 
 HARMLESS: Final = {
     "TaskRequest": {"selector", "operation", "priority", "reasoning_effort", "adapter", "choices"},
@@ -35,7 +37,7 @@ _WIDTHS: Final = (
 )
 """Characters that take one, two, three and four bytes, and what stands for each."""
 
-_FILLED: Final = (TaskSubmit, TaskChunk, TaskFailed)
+_FILLED: Final = (TaskSubmit, TaskChunk, TaskFailed, StateDeltas)
 """Messages with texts of people in them."""
 
 _UNREADABLE: Final = b"\xc1"
@@ -62,6 +64,8 @@ def without_texts(event: Event) -> Event:
         return replace(event, chunk=_filled(event.chunk))
     if type(event) is RunFailed:
         return replace(event, detail=_filler(event.detail))
+    if isinstance(event, STATE_EVENTS):
+        return without_entries(event)
     return event
 
 
@@ -81,6 +85,8 @@ def _message(message: bytes) -> bytes:
         return encode(replace(said, chunk=_filled(said.chunk)))
     if isinstance(said, TaskFailed):
         return encode(replace(said, detail=_filler(said.detail)))
+    if isinstance(said, StateDeltas):
+        return without_values(said)
     if (secret := getattr(said, _ADMITS, None)) is not None:
         return encode(replace(said, **{_ADMITS: _value(secret)}))
     return message

@@ -66,11 +66,11 @@ class Disk:
     def parts(self) -> tuple[StoredPart, ...]:
         """What a start finds."""
         assert not self._unsynced, "a start comes after a stop or a crash"
-        return tuple(self._part(key) for key in sorted({**self._deltas, **self._snapshots}))
+        return tuple(self.stored(key) for key in sorted({**self._deltas, **self._snapshots}))
 
     def read(self, effect: ReadDeltas) -> DeltasRead:
         """Answer a reader."""
-        kept = self._whole()._deltas.get(effect.part, {})
+        kept = self._whole().kept(effect.part)
         found: list[StoredDelta] = []
         size = 0
         for _, delta in sorted(kept.items()):
@@ -85,14 +85,14 @@ class Disk:
 
     def reload(self, effect: ReloadPart) -> PartReloaded:
         """Read all of a part again."""
-        return PartReloaded(self._whole()._part(effect.part))
+        return PartReloaded(self._whole().stored(effect.part))
 
     def clocks(self) -> dict[PartKey, int]:
         """How much of each part is durable."""
         return {part.part: _end(part) for part in self._durable_parts()}
 
     def _durable_parts(self) -> Iterable[StoredPart]:
-        return (self._part(key) for key in sorted(self._deltas))
+        return (self.stored(key) for key in sorted(self._deltas))
 
     def _whole(self) -> Disk:
         """With what is not synced yet."""
@@ -114,7 +114,12 @@ class Disk:
             self._deltas.pop(key, None)
             self._snapshots.pop(key, None)
 
-    def _part(self, key: PartKey) -> StoredPart:
+    def kept(self, key: PartKey) -> dict[int, StoredDelta]:
+        """Deltas of a part that are durable, by where they begin."""
+        return self._deltas.get(key, {})
+
+    def stored(self, key: PartKey) -> StoredPart:
+        """A part as far as it is durable."""
         snapshot = self._snapshots.get(key)
         begin = snapshot.clock if snapshot is not None else 0
         deltas = (d for _, d in sorted(self._deltas.get(key, {}).items()))

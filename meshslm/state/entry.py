@@ -73,6 +73,12 @@ def unpack(data: bytes) -> Entry:
     return Entry(data[at:], revision, written, expires, deleted)
 
 
+def head_of(data: bytes) -> int:
+    """How many bytes stand before the value. Raises `PeerFault`."""
+    entry = unpack(data)
+    return len(data) - len(entry.value)
+
+
 def revision_of(data: bytes) -> int:
     """The revision of a sound entry."""
     return _take(data, 1, REVISIONS)[0]

@@ -58,7 +58,7 @@ def check_update(update: bytes, client: int, before: int) -> Changes:
     """
     if len(update) > state_limits.UPDATE_BYTES:
         raise PeerFault(f"an update of {len(update)} bytes, most {state_limits.UPDATE_BYTES}")
-    reader = _Reader(update)
+    reader = Reader(update)
     reader.must(1, "clients")
     count = reader.up_to(state_limits.UPDATE_CHANGES, "changes")
     if not count:
@@ -78,7 +78,7 @@ def check_update(update: bytes, client: int, before: int) -> Changes:
 
 
 def _item(
-    reader: _Reader, client: int, clock: int, replaced: dict[int, None], made: list[str]
+    reader: Reader, client: int, clock: int, replaced: dict[int, None], made: list[str]
 ) -> None:
     info = reader.byte()
     if info == _FIRST:
@@ -110,14 +110,11 @@ def _key(key: bytes) -> str:
     return text
 
 
-def _deletions(reader: _Reader, client: int, before: int, replaced: dict[int, None]) -> None:
+def _deletions(reader: Reader, client: int, before: int, replaced: dict[int, None]) -> None:
     """The deleted are exactly the replaced: those that were there, once each, in order."""
-    if reader.number() == 0:
-        if replaced:
-            raise PeerFault("an update replaces what it does not delete")
+    reader.must(1 if replaced else 0, "clients of deletions")
+    if not replaced:
         return
-    reader.at -= 1
-    reader.must(1, "clients of deletions")
     reader.must(client, "client of deletions")
     left = len(replaced)
     ends = 0
@@ -134,7 +131,7 @@ def _deletions(reader: _Reader, client: int, before: int, replaced: dict[int, No
         raise PeerFault("an update replaces what it does not delete")
 
 
-class _Reader:
+class Reader:
     """Bytes of an update, from the front."""
 
     __slots__ = ("at", "data")
@@ -144,6 +141,7 @@ class _Reader:
         self.at = 0
 
     def byte(self) -> int:
+        """The next byte."""
         if self.at >= len(self.data):
             raise PeerFault("an update is cut off")
         byte = self.data[self.at]
@@ -170,11 +168,13 @@ class _Reader:
         return number
 
     def must(self, expected: int, what: str) -> None:
+        """Take the next number, which must be this."""
         found = self.number()
         if found != expected:
             raise PeerFault(f"an update has {what} {found}, not {expected}")
 
     def up_to(self, most: int, what: str) -> int:
+        """The next number, which must not be larger."""
         found = self.number()
         if found > most:
             raise PeerFault(f"an update has {found} {what}, most {most}")

@@ -124,8 +124,7 @@ async def test_a_full_disk_is_told_and_nothing_is_lost_when_there_is_room_again(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(journal.run, handle)
         journal.perform(Persist(2, tuple(delta(n, size=50_000) for n in range(1, 9))))
-        while StatePersisted(2) not in events:
-            await trio.sleep(0.1)
+        await journal.drained()
         nursery.cancel_scope.cancel()
     assert isinstance(events[0], StateNotPersisted)
     journal.abandon()

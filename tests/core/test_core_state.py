@@ -102,7 +102,7 @@ def test_a_conditional_write_is_refused_where_the_revision_is_another() -> None:
     mesh.give("a", StateWrite(90, DOC, (Change("k", b"w", revision=0),), 0))
     mesh.give("a", StateWrite(91, DOC, (Change("k", b"w", revision=1),), 0))
     refused, taken = mesh.effects("a", StateWritten)[-2:]
-    assert refused.code is FaultCode.BAD_REQUEST
+    assert refused.code is FaultCode.CONFLICT
     assert taken.revisions == (2,)
 
 
