@@ -78,8 +78,8 @@ llama-server: ## compile llama.cpp's own server, for bench-engine; about 10 minu
 	@"$(PYTHON)" -m scripts.llama_server
 
 .PHONY: bench-mesh
-bench-mesh: setup ## measure how soon a simulated mesh notices, and what it costs
-	@$(BIN)/python -m bench mesh sim
+bench-mesh: setup ## measure how soon a mesh notices, simulated and as processes, and what it costs
+	@$(BIN)/python -m bench mesh mesh-real sim
 
 # --- paperwork ----------------------------------------------------------------------------------
 .PHONY: changelog

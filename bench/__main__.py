@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import (
+    bench_accuracy,
     bench_daemon,
     bench_drafts,
     bench_engine,
@@ -19,6 +20,7 @@ from bench import (
     bench_hop,
     bench_lifecycle,
     bench_mesh,
+    bench_mesh_real,
     bench_neighbour,
     bench_operations,
     bench_run,
@@ -116,11 +118,24 @@ SECTIONS: dict[str, Section] = {
         45,
         bench_failover.measure,
     ),
+    "routing-accuracy": Section(
+        "Recognising requests",
+        "Requests that were written for this and used for nothing else; `docs/routing-accuracy.md` "
+        "has them by kind and domain.",
+        2,
+        bench_accuracy.measure,
+    ),
     "mesh": Section(
         "The mesh",
         "Production cores in the simulator, without requests. Times are virtual.",
         1,
         bench_mesh.measure,
+    ),
+    "mesh-real": Section(
+        "The mesh, as processes",
+        "Daemons without models as processes on one machine.",
+        6,
+        bench_mesh_real.measure,
     ),
     "sim": Section(
         "The simulator",
