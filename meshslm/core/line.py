@@ -64,6 +64,16 @@ class Line(Generic[T]):
         """Interactive entries."""
         return len(self._interactive)
 
+    @property
+    def background(self) -> int:
+        """Background entries."""
+        return len(self._background)
+
+    def last_background(self) -> T | None:
+        """The background entry that came last."""
+        newest = (entries[-1] for entries in self._background.entries.values())
+        return max(newest, key=lambda one: one[0], default=(0, None))[1]
+
     def add(self, entry: T, tenant: str = "", *, background: bool = False) -> None:
         """Put an entry at the end of its tenant's."""
         self._count += 1

@@ -90,6 +90,14 @@ class EngineState:
         before = self.weight + waiting + min(choices, self.slots) - self.slots
         return max(0, before) / self.slots * self.run_ms
 
+    def measured(self, prefill_tps: float, decode_tps: float, warm: tuple[int, ...]) -> None:
+        """Its speeds, and the runs whose prompts it still has."""
+        self.prefill_tps = prefill_tps or self.prefill_tps
+        self.decode_tps = decode_tps or self.decode_tps
+        self.warm = [RunId(run) for run in warm if run in self.marks]
+        kept = {*self.warm, *self.running}
+        self.marks = {run: mark for run, mark in self.marks.items() if run in kept}
+
     def has_room(self, choices: int) -> bool:
         """Whether a run would have its slots at once, or as soon as the model is loaded."""
         waiting = sum(run.weight for run in self.queue)

@@ -26,6 +26,7 @@ from meshslm import limits
 from meshslm.core.events import Lane, RunEnded, RunFailed, RunProduced, StartRun, StopRun
 from meshslm.core.models import Models
 from meshslm.core.outbox import Outbox
+from meshslm.core.overload import full, place_ms, turned_away
 from meshslm.core.prefix import digest, marks
 from meshslm.core.runs import EngineState, Key, Run, RunState, clipped, prompt_bytes
 from meshslm.errors import FaultCode
@@ -47,7 +48,6 @@ from meshslm.wire.messages import (
 )
 
 DEADLINE = "run-deadline"
-RETRY_AFTER_LEAST_MS = 250
 BYTES_PER_TOKEN = 4
 """Of prompts, about, for sharing fairly before anything was counted."""
 
@@ -123,11 +123,7 @@ class Serving:
         """An engine's speeds, and the runs whose prompts it still has."""
         engine = self._engines.get(model)
         if engine is not None:
-            engine.prefill_tps = prefill_tps or engine.prefill_tps
-            engine.decode_tps = decode_tps or engine.decode_tps
-            engine.warm = [RunId(run) for run in warm if run in engine.marks]
-            kept = {*engine.warm, *engine.running}
-            engine.marks = {run: mark for run, mark in engine.marks.items() if run in kept}
+            engine.measured(prefill_tps, decode_tps, warm)
 
     def loads(self) -> tuple[EngineLoad, ...]:
         """How busy every engine is."""
@@ -163,15 +159,11 @@ class Serving:
             return
         specialist = self._profiles[submit.profile]
         engine = self._engines[specialist.model]
+        if full(engine, submit, self._queue_bound):
+            self._shed(engine, now)
         self._next_run += 1
-        run = Run(
-            RunId(self._next_run),
-            key,
-            submit,
-            specialist.model,
-            min(submit.request.choices, engine.slots),
-            arrived=now,
-        )
+        weight = min(submit.request.choices, engine.slots)
+        run = Run(RunId(self._next_run), key, submit, engine.model, weight, arrived=now)
         self._known[key] = run
         self._by_run[run.run] = run
         self._of_peer[origin] = self._of_peer.get(origin, 0) + 1
@@ -287,14 +279,19 @@ class Serving:
             return refuse(FaultCode.OVERLOADED, "too many tasks of late", limits.LINGER_MS)
         if origin != self._node and self._of_peer.get(origin, 0) >= limits.TASKS_PER_PEER:
             return refuse(FaultCode.OVERLOADED, "too many tasks of one peer", engine.run_ms)
-        if len(engine.queue) >= self._queue_bound and not engine.has_room(submit.request.choices):
-            wait = max(RETRY_AFTER_LEAST_MS, engine.run_ms / engine.slots)
-            full = f"{engine.model} has no free slot, and {len(engine.queue)} tasks wait already"
-            return refuse(FaultCode.OVERLOADED, full, wait)
-        wait = engine.wait_ms(submit.request.choices)
-        if 0 < submit.patience_ms < wait:
-            return refuse(FaultCode.OVERLOADED, f"it would wait {wait:.0f} ms here", wait)
+        away = turned_away(engine, submit, self._queue_bound)
+        if away is not None:
+            return refuse(FaultCode.OVERLOADED, *away)
         return None
+
+    def _shed(self, engine: EngineState, now: Instant) -> None:
+        """Give the place of the background run that came last to an interactive one."""
+        run = engine.queue.last_background()
+        assert run is not None, "it was admitted for that"
+        self.refused += 1
+        why, wait = f"{engine.model} is full: interactive work goes first", int(place_ms(engine))
+        told = TaskFailed(*run.key[1:], run.seq, FaultCode.OVERLOADED, why, wait)
+        self._end(run, told, now)
 
     def _accepted(self, run: Run) -> TaskAccepted:
         _, task, attempt = run.key
@@ -337,10 +334,12 @@ class Serving:
 
     def _fail(self, run: Run, code: FaultCode, detail: str, now: Instant, param: str = "") -> None:
         """End a run with a fault; the engine has let go of it already, or never had it."""
-        _, task, attempt = run.key
         told = clipped(detail, DETAIL_BYTES), 0, clipped(param, limits.NAME_BYTES)
+        self._end(run, TaskFailed(*run.key[1:], run.seq, code, *told), now)
+
+    def _end(self, run: Run, told: TaskFailed, now: Instant) -> None:
         self._over_with(run, now)
-        self._item(run, TaskFailed(task, attempt, run.seq, code, *told), now)
+        self._item(run, told, now)
 
     def _stop(self, run: Run, now: Instant) -> None:
         """End a run that nobody waits for."""
