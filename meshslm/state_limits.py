@@ -103,6 +103,9 @@ not small anyway."""
 STATE_COMPRESS_BYTES: Final = 1_024
 """Smaller batches are not compressed: one signed delta hardly shrinks, as a third is signature."""
 
+FOLLOWED_CHANGES: Final = 4_096
+"""Changes that wait for a slow follower before it is cut off."""
+
 STATE_JOURNAL_BYTES: Final = 16 * MIB
 """Deltas read from the journal, or waiting to be written to it, before the next must wait."""
 

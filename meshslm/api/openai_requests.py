@@ -43,6 +43,7 @@ from meshslm.api.forms import (
     functions_of,
     tools_of,
 )
+from meshslm.api.recall import RecallShape, check_recall
 
 ROLES = {
     "system": "system",
@@ -215,6 +216,8 @@ class ChatRequest(Completing, kw_only=True):
     audio: Any = None
     prediction: Any = None
     web_search_options: Any = None
+    memory: RecallShape | None = None
+    conversation: str | None = None
 
     def check(self) -> None:
         """Raises `RequestFault` where the request does not make sense or is not served."""
@@ -237,6 +240,7 @@ class ChatRequest(Completing, kw_only=True):
         check_budget(answers=self.n or 1, most=self.most, name="n")
         self.thinking()
         self.tool_use()
+        check_recall(self.memory, self.conversation, self.n or 1)
 
     @property
     def most(self) -> int | None:

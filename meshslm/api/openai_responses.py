@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import msgspec
 
+from meshslm.api.recall import Citation
+
 # --- shared -------------------------------------------------------------------------------------
 
 
@@ -61,6 +63,8 @@ class RouteInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     queue_ms: float | None = None
     prefill_ms: float | None = None
     decode_ms: float | None = None
+    memory: list[Citation] = []
+    """What of shared memory was put into the prompt."""
 
 
 class Completion(msgspec.Struct, kw_only=True):

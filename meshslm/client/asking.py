@@ -102,6 +102,10 @@ class Options(Urgency, total=False):
     """Tokens to think at most."""
     adapter: str
     """A LoRA adapter to answer with."""
+    memory: dict[str, Any]
+    """`{"namespace": ...}`: what of shared memory fits goes into the prompt."""
+    conversation: str
+    """Which the messages go on with; its turns are kept in shared memory."""
     routing: Routing
     """How whoever answers is to be chosen."""
 

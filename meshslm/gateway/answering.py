@@ -24,9 +24,10 @@ from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.body import read_body
 from meshslm.gateway.jobs import EventWriter, Head, Job
+from meshslm.gateway.recalling import Recalling
 from meshslm.gateway.replies import fault_reply, json_reply
 from meshslm.gateway.routing import routed
-from meshslm.gateway.service import NodeService, TaskItem, TaskStream
+from meshslm.gateway.service import Submitting, TaskItem, TaskStream
 from meshslm.gateway.told import Told
 from meshslm.ids import TaskId
 from meshslm.observe.meters import FINISHED, Meters
@@ -38,13 +39,13 @@ class Answering:
 
     def __init__(
         self,
-        service: NodeService,
         meters: Meters,
         read: Callable[[bytes], Job],
         *,
         body_bytes: int,
+        recalling: Recalling,
     ) -> None:
-        self._service = service
+        self._recalling = recalling
         self._meters = meters
         self._read = read
         self._body_bytes = body_bytes
@@ -54,14 +55,16 @@ class Answering:
         told = Told(trio.current_time())
         try:
             job = routed(self._read(await read_body(scope, receive, self._body_bytes)), scope)
+            prepared = await self._recalling.prepare(job)
         except ClientDisconnect:
             return
+        job, told.citations = prepared.job, prepared.citations
         kind = _WholeAnswer if job.events is None else _StreamedAnswer
         answer = kind(job, self._meters, told, scope, receive, send)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(answer.leave_when_gone, nursery.cancel_scope)
-                await answer.run(self._service)
+                await answer.run(self._recalling.submitting(prepared))
                 nursery.cancel_scope.cancel()
         finally:
             answer.settle(FaultCode.CANCELLED.value)
@@ -99,7 +102,7 @@ class _Answer:
             if outcome == FINISHED:
                 self._meters.tokens(self._usage)
 
-    async def run(self, service: NodeService) -> None:
+    async def run(self, service: Submitting) -> None:
         """Run the tasks to their end, and tell the client."""
         fault = await self._run_all(service)
         if fault is None:
@@ -111,7 +114,7 @@ class _Answer:
             self.settle(fault.code.value)
             await self._fail(fault)
 
-    async def _run_all(self, service: NodeService) -> RequestFault | None:
+    async def _run_all(self, service: Submitting) -> RequestFault | None:
         """Run every task; why the answer failed, if it did. One failed task fails all."""
         requests = self._job.requests
         if len(requests) == 1:
@@ -133,7 +136,7 @@ class _Answer:
         return faults[0] if faults else None
 
     async def _run_one(
-        self, service: NodeService, request: TaskRequest, first: int
+        self, service: Submitting, request: TaskRequest, first: int
     ) -> RequestFault | None:
         """Run one task, whose choices are numbered from `first`; why it failed, if it did."""
         try:

@@ -39,6 +39,7 @@ from meshslm.gateway.operations import (
     read_template,
     read_tokenize,
 )
+from meshslm.gateway.recalling import Recalling
 from meshslm.gateway.recording import RecordingPage
 from meshslm.gateway.replies import fault_reply, json_reply, refusal
 from meshslm.gateway.responses import Responses
@@ -84,15 +85,14 @@ def create_app(
     responses = Responses(deadline_ms=deadline_ms)
     explain = RoutePage(service, body_bytes=body_bytes, deadline_ms=deadline_ms)
     memory = MemoryPages(service, state)
+    recalling = Recalling(service, state)
     readers: dict[str, Callable[[bytes], Job]] = {
         **{path: partial(read, deadline_ms=deadline_ms) for path, read in READERS.items()},
         "/v1/responses": responses.read,
     }
+    answering = partial(Answering, meters, body_bytes=body_bytes, recalling=recalling)
     routes = [
-        *(
-            Route(path, Answering(service, meters, read, body_bytes=body_bytes), methods=["POST"])
-            for path, read in readers.items()
-        ),
+        *(Route(path, answering(read), methods=["POST"]) for path, read in readers.items()),
         Route("/v1/responses/{name}", responses.get, methods=["GET"]),
         Route("/v1/responses/{name}", responses.delete, methods=["DELETE"]),
         Route("/v1/models", pages.models),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshslm.api.openai_responses import RouteInfo
+from meshslm.api.recall import RecallShape
 from meshslm.errors import RequestFault
 from meshslm.wire.messages import Chunk, TaskRequest, Usage
 
@@ -71,6 +72,11 @@ class Job:
     """Makes the writer of its stream; None where it does not stream."""
     names: Mapping[str, str] = field(default_factory=dict)
     """What its fields are called, where nodes have other names for them."""
+
+    recall: RecallShape | None = None
+    """What of shared memory goes into its prompt."""
+    conversation: str = ""
+    """Which it goes on with; empty for none."""
 
     @property
     def generates(self) -> bool:

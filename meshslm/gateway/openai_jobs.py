@@ -28,6 +28,8 @@ def read_chat(body: bytes, *, deadline_ms: int) -> Job:
         id_prefix="chatcmpl-",
         whole=partial(ChatWhole, request.choices),
         events=events if asked.stream else None,
+        recall=asked.memory,
+        conversation=asked.conversation or "",
     )
 
 

@@ -43,8 +43,8 @@ class TaskStream(Protocol):
         ...
 
 
-class NodeService(Protocol):
-    """A running node."""
+class Submitting(Protocol):
+    """Takes tasks."""
 
     def submit(self, request: TaskRequest) -> AbstractAsyncContextManager[TaskStream]:
         """Begin a task; leaving the block before its end cancels it everywhere.
@@ -52,6 +52,10 @@ class NodeService(Protocol):
         Entering raises `RequestFault` (overloaded, not ready) where the node takes no tasks.
         """
         ...
+
+
+class NodeService(Submitting, Protocol):
+    """A running node."""
 
     def explain(self, request: TaskRequest) -> Decision:
         """Who would be asked for it now, and why; nothing is run."""

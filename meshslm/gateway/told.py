@@ -14,6 +14,7 @@ from meshslm.api.openai_responses import (
     PromptTokensDetails,
     RouteInfo,
 )
+from meshslm.api.recall import Citation
 from meshslm.core.events import RouteChosen
 from meshslm.wire.messages import Timings, Usage
 
@@ -33,6 +34,7 @@ class Told:
         self.ttft_ms: float | None = None
         self.queue_ms: float | None = None
         self._routes = 0
+        self.citations: list[Citation] = []
 
     def chosen(self, route: RouteChosen) -> None:
         """Note who is going to answer."""
@@ -76,6 +78,7 @@ class Told:
             queue_ms=round(timings.queue_ms, 3),
             prefill_ms=round(timings.prefill_ms, 3),
             decode_ms=round(timings.decode_ms, 3),
+            memory=self.citations,
         )
 
     def headers(self) -> dict[str, str]:

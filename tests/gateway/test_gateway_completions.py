@@ -247,6 +247,7 @@ FAULTS = [
     (FaultCode.WORKER_LOST, 503, "worker_lost"),
     (FaultCode.FORBIDDEN, 403, "not_permitted"),
     (FaultCode.NOT_READY, 503, "not_ready"),
+    (FaultCode.CONFLICT, 409, "conflict"),
     (FaultCode.INTERNAL, 500, "internal"),
 ]
 
