@@ -104,14 +104,14 @@ class Oracle:
         def route(
             request: TaskRequest, tried: list[NodeId], candidates: list[Candidate]
         ) -> Verdict | Refusal:
-            classifier = core._router._classifier()  # noqa: SLF001 - the same but for one thing
+            classifier = core._router._classifier(request)  # noqa: SLF001 - the same but for one thing
             decision = decide(request, candidates, tried, classifier, inner)
             if isinstance(decision.outcome, Refusal):
                 return decision.outcome
             left = [a.candidate for a in decision.assessments if a.terms is not None]
             return Verdict(self._first_done(request, left), ORACLE)
 
-        core._origin._route = route  # noqa: SLF001 - what makes it an oracle
+        core._origin._choosing._route = route  # noqa: SLF001 - what makes it an oracle
         return core
 
     def _first_done(self, request: TaskRequest, left: list[Candidate]) -> Candidate:

@@ -265,7 +265,7 @@ TASKS_PER_NODE: Final = 4096
 TASKS_PER_PEER: Final = 256
 """Runs that one peer may have on this node at a time."""
 
-ATTEMPTS: Final = 4
+ATTEMPTS: Final = 8
 """Nodes tried for one task."""
 
 SUBMIT_RETRY_MS: Final = 500
@@ -400,7 +400,7 @@ REDIRECTS: Final = 5
 # --- HTTP ---------------------------------------------------------------------------------------
 HTTP_PORT: Final = 7416
 """Where a node answers HTTP unless told otherwise: registered for nothing."""
-PATIENT_ATTEMPTS: Final = 2
+PATIENT_ATTEMPTS: Final = 4
 """Attempts of a task whose node may send it on because it would wait there: what is known of the
 others' queues is a presence old, what a node knows of its own is not. With more of them the slowest
 hundredth of answers gains nothing (simulated at 100 nodes)."""

@@ -77,6 +77,8 @@ class LoadInfo(msgspec.Struct, kw_only=True):
     """How long its runs take of late; 0 while none has ended."""
     load_ms: float = 0.0
     """How long its last load took; 0 while there was none."""
+    wait_ms: float = 0.0
+    """How long a request that comes now would wait for a slot, about."""
 
 
 class PeerInfo(msgspec.Struct, kw_only=True):

@@ -112,10 +112,11 @@ def run_ms(facts: Facts, candidate: Candidate) -> float:
 
 def queue(facts: Facts, candidate: Candidate) -> float:
     """Until a slot is free, by how fast its slots become free."""
-    before = waiting(facts, candidate)
-    if not before:
-        return 0.0
-    return before / max(1, candidate.specialist.slots) * run_ms(facts, candidate)
+    slots, told = max(1, candidate.specialist.slots), candidate.load
+    if told is not None and told.wait_ms > 0.0:
+        since = facts.measured.pending(candidate)
+        return told.wait_ms + since / slots * run_ms(facts, candidate)
+    return waiting(facts, candidate) / slots * run_ms(facts, candidate)
 
 
 def load(_facts: Facts, candidate: Candidate) -> float:

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from heapq import heapreplace
 
 from meshslm.core.line import Line
+from meshslm.core.route_facts import (
+    ASSUMED_ANSWER_TOKENS,
+    CHARACTERS_PER_TOKEN,
+    GENERATE,
+    Length,
+)
 from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
-from meshslm.wire.messages import TaskRequest, TaskSubmit
+from meshslm.wire.messages import TaskRequest, TaskSubmit, Timings
 
 ASSUMED_RUN_MS = 4_000.0
 """Length of a run while none has ended yet: 256 tokens at 64 a second."""
@@ -42,6 +49,8 @@ class Run:
     weight: int
     state: RunState = RunState.QUEUED
     seq: int = 0
+    said: int = 0
+    """Tokens of its answer, all choices together."""
     log: list[bytes] = field(default_factory=list)
     """Encoded items for a remote origin, until it has them all."""
     arrived: Instant = Instant(0)
@@ -75,20 +84,44 @@ class EngineState:
     prefill_tps: float = 0.0
     decode_tps: float = 0.0
     run_ms: float = ASSUMED_RUN_MS
-    """How long runs take, as a running mean."""
+    """How long runs keep a slot, as a running mean."""
     ended: int = 0
     """Runs that brought their whole answer."""
+    lengths: dict[int, Length] = field(default_factory=dict)
+    """Of answers, by the power of two of their `max_tokens`; -1 for what writes no text."""
 
-    def took(self, ms: float) -> None:
-        """A run has brought its whole answer, so long after it began."""
+    def took(self, run: Run, timings: Timings, elapsed_ms: float) -> None:
+        """A run has brought its whole answer, so long after it was given to the engine."""
         self.ended += 1
-        self.run_ms += max(RUN_SHARE, 1.0 / self.ended) * (ms - self.run_ms)
+        kept = timings.prefill_ms + timings.decode_ms or elapsed_ms  # it may have waited there, too
+        self.run_ms += max(RUN_SHARE, 1.0 / self.ended) * (kept - self.run_ms)
+        self.lengths[_kind(run)] = self._length(run).after(run.said)
 
     def wait_ms(self, choices: int) -> float:
         """How long a run that comes now would wait for its slots, about."""
         waiting = sum(run.weight for run in self.queue)
         before = self.weight + waiting + min(choices, self.slots) - self.slots
-        return max(0, before) / self.slots * self.run_ms
+        if before <= 0:
+            return 0.0
+        if not (self.ended and self.decode_tps and self.prefill_tps):
+            return before / self.slots * self.run_ms
+        free = [0.0] * self.slots  # a heap of when each slot is free
+        for run in (*self.running.values(), *self.queue):
+            left = self._left_ms(run)
+            for _ in range(run.weight):
+                heapreplace(free, free[0] + left)
+        return sorted(free)[min(choices, self.slots) - 1]
+
+    def _left_ms(self, run: Run) -> float:
+        """What a run has still to do, by the answers of its kind so far."""
+        tokens = max(1.0, self._length(run).mean - run.said)
+        reading = 0.0 if run.said else prompt_bytes(run.submit.request) / CHARACTERS_PER_TOKEN
+        return (tokens / self.decode_tps + reading / self.prefill_tps) * 1000.0
+
+    def _length(self, run: Run) -> Length:
+        kind = _kind(run)
+        most = (run.submit.request.max_tokens or ASSUMED_ANSWER_TOKENS) if kind >= 0 else 0
+        return self.lengths.get(kind) or Length.unseen(most)
 
     def measured(self, prefill_tps: float, decode_tps: float, warm: tuple[int, ...]) -> None:
         """Its speeds, and the runs whose prompts it still has."""
@@ -102,6 +135,11 @@ class EngineState:
         """Whether a run would have its slots at once, or as soon as the model is loaded."""
         waiting = sum(run.weight for run in self.queue)
         return self.weight + waiting + min(choices, self.slots) <= self.slots
+
+
+def _kind(run: Run) -> int:
+    request = run.submit.request
+    return request.max_tokens.bit_length() if request.operation == GENERATE else -1
 
 
 def clipped(text: str, most: int) -> str:

@@ -138,6 +138,7 @@ class Serving:
                 engine.decode_tps,
                 digest(engine.marks[run] for run in engine.warm if run in engine.marks),
                 engine.run_ms if engine.ended else 0.0,
+                wait_ms=engine.wait_ms(1) if ready else 0.0,
             )
             for engine in self._engines.values()
             for ready in (self._models.takes_runs(engine.model),)
@@ -212,6 +213,7 @@ class Serving:
             chunk = event.chunk
             tenant = run.submit.request.tenant
             self._engines[run.model].queue.charge(tenant, len(chunk.tokens))
+            run.said += len(chunk.tokens)
             if run.seq == 0:
                 chunk = replace(chunk, queue_ms=chunk.queue_ms + run.waited_ms)
             self._item(run, TaskChunk(task, attempt, run.seq, chunk), now)
@@ -222,7 +224,7 @@ class Serving:
         if run is None:
             return
         engine = self._engines[run.model]
-        engine.took(ms_between(run.started, now))
+        engine.took(run, event.timings, ms_between(run.started, now))
         _, task, attempt = run.key
         timings = replace(event.timings, queue_ms=event.timings.queue_ms + run.waited_ms)
         self._item(run, TaskEnded(task, attempt, run.seq, event.usage, timings), now)

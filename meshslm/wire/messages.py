@@ -106,6 +106,8 @@ class EngineLoad:
     """How long its runs take of late, on average; 0 while none has ended."""
     load_ms: Annotated[float, Tag(10, most=RATE)] = 0.0
     """How long its last load took; 0 while there was none."""
+    wait_ms: Annotated[float, Tag(11, most=RATE)] = 0.0
+    """How long a run that comes now would wait for a slot, about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,11 @@ from meshslm.core.events import (
 )
 from meshslm.core.prefix import digest, marks
 from meshslm.core.route import Known, choose, decide
+from meshslm.core.runs import EngineState, Run
 from meshslm.core.strategies import STRATEGIES
 from meshslm.core.track_record import TrackRecord
 from meshslm.errors import FaultCode
-from meshslm.ids import Instant, NodeId, TaskId, after
+from meshslm.ids import Instant, NodeId, RunId, TaskId, after
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import (
     ChatMessage,
@@ -436,14 +437,42 @@ def test_explaining_runs_and_changes_nothing(twins: Mesh) -> None:
     assert len(twins.boxes[NodeId("a")].done) == done
 
 
-def test_a_node_sends_on_what_would_wait_there_longer_than_elsewhere() -> None:
-    from meshslm.core.runs import EngineState
+def queued_run(number: int, most: int, said: int = 0) -> Run:
+    key = (NodeId("a"), TaskId(str(number)), 1)
+    request = replace(REQUEST, max_tokens=most)
+    run = Run(RunId(number), key, TaskSubmit(key[1], 1, "coder", request, 1000), "tiny", 1)
+    run.said = said
+    return run
 
-    engine = EngineState("tiny", slots=2)
+
+def test_a_node_knows_what_its_runs_have_still_to_do() -> None:
+    engine = EngineState("tiny", slots=2, prefill_tps=400.0, decode_tps=10.0)
     assert engine.wait_ms(1) == 0.0
-    engine.took(3000.0)
-    engine.weight = 4
-    assert engine.wait_ms(1) == pytest.approx(4500.0)
+    for number in range(20):
+        ended = queued_run(number, 64, said=50)
+        engine.took(ended, Timings(0.0, 250.0, 5000.0), 9000.0)
+    assert engine.run_ms == pytest.approx(5250.0)
+    for number, said in ((31, 40), (32, 20)):
+        engine.running[RunId(number)] = queued_run(number, 64, said)
+        engine.weight += 1
+    soon = engine.wait_ms(1)
+    assert soon == pytest.approx(1000.0, rel=0.15)
+    assert engine.wait_ms(2) == pytest.approx(3000.0, rel=0.15)
+    engine.queue.add(queued_run(33, 64), "")
+    assert engine.wait_ms(1) == pytest.approx(3000.0, rel=0.15)
+
+
+def test_who_would_wait_longer_than_elsewhere_is_sent_on(twins: Mesh) -> None:
+    first = twins.boxes[NodeId("a")].core
+    for number in range(12):
+        task = TaskId(f"{number:032d}")
+        twins.give("a", TaskArrived(task, replace(REQUEST, selector="domain:code")))
+    told = [e for e in twins.effects("a", RouteChosen) if e.attempt > 1]
+    served = {box: len(twins.effects(box, StartRun)) for box in ("b", "c")}
+    first.check()
+    assert served["b"] >= 2
+    assert served["c"] >= 2
+    assert not twins.effects("a", FailTask), told
 
 
 def test_an_end_without_a_beginning_is_ignored() -> None:
