@@ -77,6 +77,11 @@ def turn(
     )
 
 
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 def measure(mesh: Mesh) -> list[Row]:
     """First token and speed, one hop away and at home."""
     return [row for count in (1, AT_ONCE) for row in _measure(mesh, count)]
@@ -99,7 +104,7 @@ def _measure(mesh: Mesh, count: int) -> list[Row]:
     added = median(t.first_ms for t in hop) - median(t.first_ms for t in local)
     kept = median(t.tokens_per_s for t in hop) / median(t.tokens_per_s for t in local)
     what = "one stream" if count == 1 else f"{count} streams"
-    here, there = [median(t.cpu_ms[d] for t in hop) for d in (0, 1)]
+    here, there = (median(t.cpu_ms[daemon] for t in hop) for daemon in (0, 1))
     home = median(t.cpu_ms[1] for t in local)
     return [
         Row(
