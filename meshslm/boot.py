@@ -34,6 +34,7 @@ from meshslm.adapters.libp2p_link import Libp2pLink
 from meshslm.adapters.mdns import MdnsDiscovery
 from meshslm.adapters.mesh_folder import MeshFolder
 from meshslm.adapters.peers_file import PeersFile
+from meshslm.adapters.signing import SigningKey, signed_by
 from meshslm.adapters.system_clock import SystemClock
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
@@ -169,6 +170,7 @@ class _Node:
             unsure_below=settings.routing.unsure_below,
             tiers=(settings.routing.edge_below, settings.routing.cloud_from),
             state=state_config(settings, key, member),
+            verify_node=signed_by,
         )
         seed = secrets.token_bytes(32)
         self._core = NodeCore(config, Chance(seed))
@@ -184,6 +186,7 @@ class _Node:
             PeersFile(Path(settings.node.data_dir), settings.node.mesh), self._service, self._pump
         )
         executor = Executor(self._link, self._timers, self._service, self._pump)
+        executor.seal_with(SigningKey(key.secret).seal)
         self._pump.attach(executor.perform)
         self._state = keep_state(settings, self._core, self._pump, executor, last_boot)
         self._keeper: MembershipKeeper | None = None

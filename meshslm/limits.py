@@ -175,6 +175,105 @@ PEERS_REMEMBERED: Final = 256
 PEERS_FILE_BYTES: Final = 1 * MIB
 """Members written down for the next start: one that is still there is enough to find all."""
 
+# --- a large mesh -------------------------------------------------------------------------------
+FULL_MESH: Final = 64
+"""Other members up to which every two keep a link. Beyond, each has some neighbours, and shrinks
+back where fewer than three quarters of this are left."""
+
+MEMBERS: Final = 16_384
+"""Members of which a record is kept, those that are gone included: some 500 bytes each."""
+
+LOST_KEPT: Final = 2_048
+LOST_MS: Final = 3_600_000
+"""Members remembered that are gone, and for how long: they are tried now and then, so that the
+halves of a mesh that was cut in two find each other again."""
+
+RECORDS_PER_SOURCE: Final = 1_024
+"""Members whose records name one IP address first: more stand behind no NAT that we know of, and
+nobody fills the table with identities alone."""
+
+SERVICES: Final = 16
+"""Specialists told of in a record."""
+
+FACTS: Final = 32
+"""Statements in one message: 16 KiB as they are, 256 KiB at most."""
+
+BUCKETS: Final = 64
+"""Parts in which two tables are compared: with 5,000 members 78 each."""
+
+BUCKETS_AT_ONCE: Final = 16
+"""Differing parts compared in one go."""
+
+CHOSEN: Final = 4
+"""Neighbours that a node chooses itself, at random. Graphs of so many are connected with near
+certainty, and strangers cannot take these places."""
+
+CHOOSERS: Final = 8
+"""Neighbours that may have chosen this node: twice the mean."""
+
+BEAT_MS: Final = 2_000
+"""Between two signs of life to a neighbour. With eight neighbours the first misses one, and
+the second, early enough for the mesh to know a death within 5 s."""
+
+ACCUSERS: Final = 2
+"""Members that must have lost somebody before others believe it; one alone may lie, or have a bad
+cable."""
+
+ACCUSED_MS: Final = 60_000
+"""An accusation by a single member holds after so long without a refutation."""
+
+ACCUSATIONS: Final = 60
+ACCUSATIONS_PER_S: Final = 0.5
+"""Accusations of one member that are believed, at once and in the long run: one that is cut off
+from all its neighbours has a dozen to tell."""
+
+AUDIT_MS: Final = 60_000
+"""Between two calls at a member drawn from all, half of them from those that are gone."""
+
+LINK_IDLE_MS: Final = 15_000
+"""A link that serves for nothing else is closed by who dialled it after so long without a task or
+a question."""
+
+LARGE_MESH_LINKS: Final = 160
+"""Links of a node in a large mesh; those unused for longest are closed beyond."""
+
+COMPARE_MS: Final = 4_000
+"""Two neighbours' tables are compared at the first difference while nothing changes, else so
+often."""
+
+SPREAD_MS: Final = 100
+"""News that comes in quick succession is handed on together so often."""
+
+COORDINATORS: Final = 3
+"""Members that keep the loads of one share of a domain: two may die at once."""
+
+SHARE: Final = 64
+"""Nodes of one domain whose loads one set of coordinators keeps; more are shared out."""
+
+OFFERS: Final = 8
+"""Nodes named in answer to one question."""
+
+QUESTION_MS: Final = 250
+"""A coordinator that has not answered by then: the next is asked."""
+
+ANSWER_MS: Final = 1_500
+"""How long an answer counts as new; a presence comes every second."""
+
+ANSWER_KEPT_MS: Final = 30_000
+"""How long an older one serves where nobody answers."""
+
+QUESTIONS: Final = 256
+"""Questions under way, and tasks waiting for one of them."""
+
+ANSWERS: Final = 128
+"""Answers remembered."""
+
+QUEUED_FOR_LINK: Final = 32
+"""Messages to one node that wait for a link to it."""
+
+IDLE_PRESENCE_MS: Final = 3_000
+"""Between two presences of a node whose load does not change."""
+
 # --- conduct -------------------------------------------------------------------------------------
 HOUSEKEEPING_PER_S: Final = 400
 HOUSEKEEPING_BURST: Final = 4_000

@@ -14,7 +14,7 @@ import sys
 from itertools import chain
 from pathlib import Path
 
-from meshslm.wire import admission, messages
+from meshslm.wire import admission, growth, messages
 from meshslm.wire.codec import message_classes
 from meshslm.wire.schema import Field, classes_of, fields_of
 
@@ -102,7 +102,7 @@ def number(value: int | float | None) -> str:
 def field_remarks() -> dict[tuple[str, str], str]:
     """The docstrings below fields, by (class, field)."""
     remarks: dict[tuple[str, str], str] = {}
-    modules = [ast.parse(inspect.getsource(module)).body for module in (messages, admission)]
+    modules = [ast.parse(inspect.getsource(module)).body for module in (messages, admission, growth)]
     for node in chain.from_iterable(modules):
         if not isinstance(node, ast.ClassDef):
             continue

@@ -34,7 +34,10 @@ class SigningKey:
 
     def sign(self, statement: Certificate | Notice) -> Signed:
         """The statement with a signature."""
-        payload = encode(statement)
+        return self.seal(encode(statement))
+
+    def seal(self, payload: bytes) -> Signed:
+        """An encoded statement with a signature."""
         return Signed(payload, self._key.sign(SIGNED_PREFIX + payload))
 
 
@@ -63,8 +66,6 @@ def signed_by(node: NodeId, data: bytes, signature: bytes) -> bool:
         return verify(public_key(node), data, signature)
     except ValueError:
         return False
-
-
 def new_serial() -> bytes:
     """A serial that nobody can guess."""
     return secrets.token_bytes(SERIAL_BYTES)

@@ -239,6 +239,18 @@ class Admission:
             if peer is not None:
                 peer.capability = None  # asked for anew, to be seen through the new certificate
 
+    def vouched(self, node: NodeId, credential: Credential | None, now: Instant) -> bool:
+        """Whether a node that is not linked is a member of this private mesh."""
+        mesh, board, wall = self._mesh, self._board, self._wall(now)
+        if mesh is None or board is None:
+            return False
+        try:
+            keys = board.keys(wall)
+            board.check(certified(credential, node, mesh.mesh, keys, mesh.verify, wall))
+        except NotAdmitted:
+            return False
+        return True
+
     def is_revoked(self, node: NodeId) -> bool:
         """Whether a node was put out, as far as is remembered: it is not to be dialled again."""
         return node in self._revoked

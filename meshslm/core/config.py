@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshslm import limits
 from meshslm.core.certificates import Credentials
+from meshslm.core.records import VerifyNode
 from meshslm.core.state_config import StateConfig
 from meshslm.core.strategies import AUTO
 from meshslm.ids import NodeId
@@ -38,5 +39,9 @@ class CoreConfig:
     """Least probability with which a domain is then recognised."""
     tiers: tuple[float, float] = (0.3, 0.7)
     """Complexities from which a larger model, and from which an upstream is to answer."""
+    full_mesh: int = limits.FULL_MESH
+    """Other members up to which every two keep a link."""
+    verify_node: VerifyNode | None = None
+    """Checks what other members have signed; without it a mesh never counts as large here."""
     strategy: str = AUTO
     """By which requests are routed that name none; see `core.strategies`."""

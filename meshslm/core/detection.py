@@ -69,6 +69,9 @@ class Detection:
         self._nonce = 0
         self._due: Instant | None = None
         self._next = Instant(0)
+        self._sparse = False
+        """In a large mesh only some are watched, whose beats tell; others know too little of them
+        to be asked."""
 
     # --- who is watched -------------------------------------------------------------------------
     def start(self, boot: int, now: Instant) -> None:
@@ -89,6 +92,22 @@ class Detection:
         self._watches[peer.node] = Watch(peer, after(now, limits.HELLO_MS / 2))
         self._doubted.pop(peer.node, None)
         self._ping(peer, now)
+
+    def thin_out(self) -> None:
+        """Watch nobody but those who join from now on, and probe them only in doubt."""
+        self._sparse = True
+        for node in list(self._watches):
+            self.part(node)
+
+    def fill_up(self, now: Instant) -> None:
+        """Probe everybody again, one after the other."""
+        self._sparse = False
+        self._wake(self._chance.between(0, limits.PROBE_MS), now)
+
+    def look(self, peer: Peer, now: Instant) -> None:
+        """Others have lost a peer that is linked here: see whether it answers."""
+        watch = self._watches.setdefault(peer.node, Watch(peer, now))
+        self._look_at(watch, now)
 
     def part(self, node: NodeId) -> None:
         """A peer's link is gone, or it left."""
@@ -213,10 +232,15 @@ class Detection:
     def timer(self, now: Instant) -> None:
         """Probe the next one, and go on with those that are being looked at."""
         if self._due is not None and ms_between(self._due, now) > limits.LATE_MS:
-            self._slept(now)
+            self.slept(now)
         for watch in list(self._doubted.values()):
             self._pursue(watch, now)
         self._give_up_errands(now)
+        if self._sparse:
+            self._due = None
+            if self._doubted or self._errands:
+                self._wake(limits.PROBE_AGAIN_MS, now)
+            return
         if ms_between(self._next, now) >= 0:
             self._probe_next(now)
             self._next = after(now, limits.PROBE_MS * self._health.stretch)
@@ -233,7 +257,7 @@ class Detection:
         if self._due is None or ms_between(now, self._due) > limits.PROBE_AGAIN_MS:
             self._wake(limits.PROBE_AGAIN_MS, now)
 
-    def _slept(self, now: Instant) -> None:
+    def slept(self, now: Instant) -> None:
         """This process did not run: what came meanwhile waits still to be read."""
         self._health.worse()
         for watch in self._watches.values():
@@ -274,6 +298,8 @@ class Detection:
         watch.since, watch.asked, watch.vouched, watch.unanswered = now, None, None, 0
         self._doubted[watch.peer.node] = watch
         self._ping_again(watch, now)
+        if self._sparse:
+            self._hurry(now)
 
     def _pursue(self, watch: Watch, now: Instant) -> None:
         """Another step with a peer that is being looked at."""
@@ -283,7 +309,7 @@ class Detection:
             self._trust(watch)
             return
         patience = self._patience(peer)
-        if ms_between(watch.since, now) >= patience:
+        if ms_between(watch.since, now) >= patience and not self._sparse:
             self._through_others(watch, patience, now)
         if not self._given_up(watch, now) and ms_between(watch.pinged, now) >= self._spacing():
             self._ping_again(watch, now)
@@ -329,6 +355,9 @@ class Detection:
         if watch.unanswered < limits.PINGS_UNANSWERED:
             return False
         silence, peer = watch.silence_ms(now), watch.peer
+        if self._sparse and silence >= limits.SUSPICION_MS * self._health.stretch:
+            self._lost(peer, f"silent for {silence / 1000:.1f} s", now)
+            return True
         if watch.suspicion is not None and not watch.vouched_for(now):
             members = len(self._watches) + 1
             if silence < watch.suspicion.wait_ms(members, self._health.stretch):

@@ -23,13 +23,13 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from itertools import zip_longest
 from typing import Final
 
 from meshslm import limits
 from meshslm.chance import Chance
+from meshslm.core.dial_targets import Outcome, Target, Thin
 from meshslm.core.events import Dial
 from meshslm.core.outbox import Outbox
 from meshslm.core.views import DialView
@@ -58,43 +58,6 @@ def in_turn(addresses: Iterable[str]) -> list[str]:
     return [first, *(a for pair in zip_longest(other, same) for a in pair if a is not None)]
 
 
-@dataclass(slots=True)
-class Target:
-    """Somebody to be linked to: a peer by id, or a configured address without one."""
-
-    key: str
-    addresses: list[str]
-    """The one that worked last comes first."""
-    configured: list[str]
-    """Those of them that are from the configuration."""
-    since: Instant
-    """When it was last linked, or became known."""
-    attempts: int = 0
-    """Rounds in a row that came to nothing, and links that were not accepted."""
-    linked: bool = False
-    lost: Instant | None = None
-    """When its last link was lost."""
-    peer: NodeId | None = None
-    """Who answered there."""
-    trying: list[str] = field(default_factory=list)
-    """Addresses being dialled, or queued for it."""
-    untried: list[str] = field(default_factory=list)
-    """Addresses still to be dialled in this round."""
-    teller: NodeId | None = None
-    """Who told of it; None once it was reached."""
-    next_at: Instant | None = None
-    """When the next round begins; None in a round."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of dialling a configured address."""
-
-    at: Instant
-    reason: str = ""
-    """Empty while it is not known."""
-
-
 class Dialling:
     """State of all dials."""
 
@@ -111,13 +74,14 @@ class Dialling:
         """Targets that nobody has reached yet, by who told of them."""
         self._outcomes: dict[str, Outcome] = {}
         """Of configured addresses, the newest."""
+        self._thin: Thin | None = None
 
     def want(
         self, address: str, now: Instant, *, configured: bool = False, teller: NodeId = LOCAL
     ) -> None:
         """Keep a link to whoever listens at `address`, of which `teller` has told."""
         peer = peer_of(address)
-        if peer == self._node:
+        if peer == self._node or (self._thin is not None and not configured):
             return
         key = peer or address
         target = self._targets.get(key)
@@ -203,16 +167,21 @@ class Dialling:
             rare = target.lost is None or ms_between(target.lost, now) >= limits.DIAL_LASTING_MS
             target.linked = False
             target.since = target.lost = now
-            if missed and rare:
+            if self._thin is not None:
+                self._let_go(target, peer, now, again=again)
+            elif missed and rare:
                 self._begin(target, now)
             elif again or target.configured:
                 self._wait(target, now)
             else:
                 self._forget(target)
         if again and peer not in self._targets and addresses:
-            target = Target(str(peer), list(addresses), [], since=now)
-            self._targets[target.key] = target
-            self._wait(target, now)
+            if self._thin is None:
+                target = Target(str(peer), list(addresses), [], since=now)
+                self._targets[target.key] = target
+                self._wait(target, now)
+            elif self._thin.worth(peer):
+                self.reach(peer, addresses, now)
 
     def failed(
         self, address: str, now: Instant, peer: NodeId | None = None, reason: str = "no answer"
@@ -278,6 +247,41 @@ class Dialling:
             next_ms=max(0.0, ms_between(now, target.next_at or now)) if waiting else None,
         )
 
+    # --- a large mesh ---------------------------------------------------------------------------
+    def thin_out(
+        self, worth: Callable[[NodeId], bool], gave_up: Callable[[NodeId, Instant], None]
+    ) -> None:
+        """Keep links to none but those that are asked for, until `fill_up`."""
+        self._thin = Thin(worth, gave_up)
+        for target in [t for t in self._targets.values() if not (t.linked or t.configured)]:
+            self._forget(target)
+
+    def fill_up(self, now: Instant) -> None:
+        """Keep a link to everybody again."""
+        self._thin = None
+        self.wake(now)
+
+    def reach(self, node: NodeId, addresses: tuple[str, ...], now: Instant) -> None:
+        """Dial a member of a large mesh once."""
+        target = self._targets.get(node)
+        if target is None:
+            target = self._targets[node] = Target(str(node), list(addresses), [], now)
+        if not (target.linked or target.trying):
+            self._begin(target, now)
+
+    def wake(self, now: Instant) -> None:
+        """Dial the addresses from the configuration again that were let go."""
+        for target in list(self._targets.values()):
+            if not (target.linked or target.trying or self._out.timer_runs(TIMER, target.key)):
+                self._begin(target, now)
+
+    def _let_go(self, target: Target, peer: NodeId, now: Instant, *, again: bool) -> None:
+        assert self._thin is not None, "in a small mesh nobody is let go"
+        if again and self._thin.worth(peer):
+            self._begin(target, now)
+        elif not target.configured:
+            self._forget(target)
+
     # --- rounds ---------------------------------------------------------------------------------
     def _begin(self, target: Target, now: Instant) -> None:
         """Dial the addresses of a target, one after the other until one answers."""
@@ -323,10 +327,14 @@ class Dialling:
         return key
 
     def _round_over(self, target: Target, address: str, reason: str, now: Instant) -> None:
-        if not target.configured and ms_between(target.since, now) > limits.PEER_FORGET_MS:
+        thin = self._thin
+        old = thin is not None or ms_between(target.since, now) > limits.PEER_FORGET_MS
+        if not target.configured and old:
             self._forget(target)
-            return
-        self._wait(target, now)
+        else:
+            self._wait(target, now)
+        if thin is not None:
+            thin.gave_up(target.peer or peer_of(address) or NodeId(target.key), now)
         if target.configured and target.attempts == TELL_AT:
             self._out.tell("dial.failed", f"{address}: {reason}; it will be tried on")
 
@@ -365,6 +373,6 @@ class Dialling:
         assert sum(self._told.values()) == sum(t.teller is not None for t in self._targets.values())
         for target in self._targets.values():
             assert target.addresses, f"{target.key} has no address"
-            assert target.linked or target.trying or self._out.timer_runs(TIMER, target.key), (
-                f"nobody will ever dial {target.key} again"
-            )
+            let_go = self._thin is not None and target.configured
+            due = target.trying or self._out.timer_runs(TIMER, target.key)
+            assert target.linked or due or let_go, f"nobody will ever dial {target.key} again"

@@ -55,6 +55,8 @@ class Peer:
     loads: tuple[EngineLoad, ...] = ()
     capability: Capability | None = None
     capability_wanted: int = 0
+    used: Instant = Instant(0)
+    """In a large mesh: when the link last served for a task or a question."""
     told: Instant = Instant(0)
     """When its loads came."""
 
@@ -83,10 +85,23 @@ class Directory:
     peers: dict[NodeId, Peer] = field(default_factory=dict)
     cards_version: int = 0
     """Changes whenever the domain cards of the mesh may have."""
+    reported: dict[NodeId, Peer] = field(default_factory=dict)
+    """Members of a large mesh of whom a coordinator has told: they can be asked, linked or not."""
+    learned_cards: dict[str, DomainCard] = field(default_factory=dict)
+    """Of domains that none of the linked has told of, by domain."""
 
     def alive(self) -> list[Peer]:
         """Peers that said hello and are heard."""
         return [peer for peer in self.peers.values() if peer.state is PeerState.ALIVE]
+
+    def askable(self) -> list[Peer]:
+        """Who can be sent a task: everybody alive here, and those who would be linked for it."""
+        alive = self.alive()
+        if not self.reported:
+            return alive
+        known = [peer for peer in alive if peer.capability is not None]
+        there = {peer.node for peer in known}
+        return [*known, *(p for node, p in self.reported.items() if node not in there)]
 
     def get_alive(self, node: NodeId) -> Peer | None:
         """The peer, if it is alive."""
@@ -101,4 +116,4 @@ class Directory:
             if peer.capability is not None
             for specialist in peer.capability.specialists
             for card in specialist.domains
-        ]
+        ] + list(self.learned_cards.values())

@@ -13,6 +13,7 @@ from enum import IntEnum
 
 from meshslm.core.admission_events import AdmissionEffect, AdmissionEvent
 from meshslm.core.drain_events import DrainEffect, DrainEvent
+from meshslm.core.growth_events import GrowthEffect, GrowthEvent
 from meshslm.core.residency import UNBOUNDED, ModelOrdered, OrderAnswered, Residency
 from meshslm.core.state_events import StateEffect, StateEvent
 from meshslm.errors import FaultCode
@@ -248,6 +249,7 @@ Event = (
     | AdmissionEvent
     | StateEvent
     | DrainEvent
+    | GrowthEvent
 )
 
 
@@ -388,6 +390,7 @@ Effect = (
     AdmissionEffect
     | StateEffect
     | DrainEffect
+    | GrowthEffect
     | Send
     | Dial
     | Disconnect

@@ -27,6 +27,7 @@ from meshslm.core.detection import Detection
 from meshslm.core.dialling import Dialling, peer_of
 from meshslm.core.directory import Directory, Peer, PeerState
 from meshslm.core.events import Disconnect, Lane
+from meshslm.core.growth import Growth
 from meshslm.core.outbox import Outbox
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
@@ -64,6 +65,7 @@ class Membership:
         absence: Absence,
         *,
         loads: Callable[[], tuple[EngineLoad, ...]],
+        growth: Growth,
     ) -> None:
         self._config = config
         self._directory = directory
@@ -74,6 +76,7 @@ class Membership:
         self._chance = chance
         self.absence = absence
         self._loads = loads
+        self._growth = growth
         self._seq = 0
         self._ticks = 0
         self._interval_ms = limits.PRESENCE_MS
@@ -135,6 +138,8 @@ class Membership:
         """Once a presence interval: tell the others that we are here, listen for them."""
         self._out.start_timer(TICK, "", limits.PRESENCE_MS)
         self._ticks += 1
+        if self._growth.tick(now):
+            return
         alive = self._directory.alive()
         rounds = -(-len(alive) // limits.PRESENCE_PER_SECOND)
         self._interval_ms = max(1, rounds) * limits.PRESENCE_MS
@@ -322,6 +327,11 @@ class Membership:
         self._dialling.moved(peer.node, peer.addresses, now)
 
     def _introduce(self, peer: Peer, now: Instant) -> None:
+        if not self._growth.introduced(peer, now):
+            self.welcome(peer, now)
+
+    def welcome(self, peer: Peer, now: Instant) -> None:
+        """Tell a peer what everybody tells everybody in a small mesh."""
         self._out.send_encoded(peer.node, Lane.CONTROL, self._encoded)
         self._out.send_encoded(peer.node, Lane.CONTROL, self._presence())
         if peer.incoming:
@@ -331,9 +341,13 @@ class Membership:
         self._detection.join(peer, now)
 
     def _presence(self) -> bytes:
+        return encode(self.presence())
+
+    def presence(self) -> Presence:
+        """How busy this node is now."""
         self._seq += 1
         revision = self.capability.revision
-        return encode(Presence(self.boot, self._seq, self._loads(), self._interval_ms, revision))
+        return Presence(self.boot, self._seq, self._loads(), self._interval_ms, revision)
 
     def _send_peers(self, to: Peer, most: int) -> None:
         others = [p for p in self._directory.alive() if p.node != to.node and p.addresses]
@@ -352,6 +366,11 @@ class Membership:
         self._end_session(peer, PeerState.UNREACHABLE, reason, now)
         self._out.put(Disconnect(peer.node, reason))
 
+    def close(self, peer: Peer, reason: str, now: Instant) -> None:
+        """End a link that serves for nothing, and say that this is all."""
+        self._out.send(peer.node, Lane.CONTROL, Goodbye(reason))
+        self.drop(peer, reason, now)
+
     def _end_session(
         self, peer: Peer, state: PeerState, reason: str, now: Instant, *, lost: bool = False
     ) -> None:
@@ -366,6 +385,7 @@ class Membership:
         peer.state = state
         self._admission.forget(peer.node)
         self._detection.part(peer.node)
+        self._growth.ended(peer.node, now, broken=lost, left=state is PeerState.LEFT)
         peer.loads = ()
         peer.ping_sent = None
         if was_alive:

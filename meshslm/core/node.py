@@ -21,6 +21,7 @@ from meshslm.core import (
     admission,
     detection,
     dialling,
+    growth,
     hedging,
     membership,
     models,
@@ -64,6 +65,7 @@ from meshslm.core.events import (
     TaskDropped,
     TimerFired,
 )
+from meshslm.core.growth_events import StatementSealed
 from meshslm.core.outbox import Outbox
 from meshslm.core.reading import Reading
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
@@ -143,7 +145,18 @@ class NodeCore:
             greet=self._greet,
         )
         self._detection = detection.Detection(
-            config.node, self._out, chance.fork("detection"), self._drop
+            config.node, self._out, chance.fork("detection"), self._silent
+        )
+        self._growth = growth.Growth(
+            config,
+            self._directory,
+            self._dialling,
+            self._detection,
+            self._admission,
+            self._conduct,
+            self._out,
+            chance.fork("growth"),
+            self._hooks(),
         )
         self._state = SharedState(
             config,
@@ -162,6 +175,7 @@ class NodeCore:
             chance.fork("membership"),
             absence.Absence(self._out, self._peer_gone, self._origin.peer_back),
             loads=self._told_loads,
+            growth=self._growth,
         )
         self._drain = Drain(
             config.node, self._out, self._origin, self._serving, self._membership.host_nothing
@@ -170,11 +184,24 @@ class NodeCore:
         self._timers = self._timer_handlers()
         self._member_messages = self._message_handlers()
 
+    def _hooks(self) -> growth.Hooks:
+        """What a large mesh needs of the other machines; membership is made after it."""
+        return growth.Hooks(
+            own=lambda: (self._membership.capability, self._membership.presence()),
+            addresses=lambda: self._membership.addresses,
+            close=self._close,
+            welcome=self._welcome,
+            unreached=self._peer_gone,
+            arrive=self._origin.arrive,
+            likely=self._router.likely,
+        )
+
     def _event_handlers(self) -> dict[type, Callable[[Any, Instant], None]]:
         """Keyed by class, each handler takes exactly that class: what `Any` cannot say."""
         return {
             **self._admission.event_handlers(),
             **self._state.event_handlers(),
+            StatementSealed: self._growth.on_sealed,
             Started: self._on_started,
             AddressesChanged: lambda e, now: self._membership.moved(e.addresses, now),
             TimerFired: self._on_timer,
@@ -185,7 +212,7 @@ class NodeCore:
             AddressFound: lambda e, now: self._dialling.want(e.address, now),
             ShutdownRequested: self._on_shutdown,
             DrainRequested: self._drain.begin,
-            TaskArrived: lambda e, now: self._origin.arrive(e.task, e.request, now),
+            TaskArrived: self._on_arrived,
             TaskDropped: self._on_dropped,
             HostingChanged: self._on_hosting,
             ModelOrdered: self._on_ordered,
@@ -212,6 +239,7 @@ class NodeCore:
             dialling.TIMER: self._dialling.timer,
             detection.TIMER: lambda _, now: self._detection.timer(now),
             DRAIN: lambda _, now: self._drain.timer(now),
+            **self._growth.timer_handlers(),
             models.TIMER: lambda _, now: self._models.timer(now),
             serving.DEADLINE: lambda s, now: self._serving.deadline(RunId(int(s)), now),
             origin.DEADLINE: lambda s, now: self._origin.deadline(TaskId(s), now),
@@ -238,6 +266,7 @@ class NodeCore:
             **self._admission.message_handlers(),
             **self._state.message_handlers(),
             Draining: lambda p, m, now: self._drain.told(p.node, m, now),
+            **self._growth.message_handlers(),
             TaskSubmit: self._on_submit,
             TaskResend: lambda p, m, now: self._serving.resend(p.node, m, now),
             TaskDone: lambda p, m, _: self._serving.done(p.node, m),
@@ -250,7 +279,7 @@ class NodeCore:
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Everything that follows from `event`, in the order in which it is to be done."""
-        self._router.now = now
+        self._router.now = self._growth.now = now
         self._handlers[type(event)](event, now)
         effects = self._out.take()
         self._router.learn(effects)
@@ -261,6 +290,7 @@ class NodeCore:
         self._started = now
         self._admission.start()
         self._state.boot = event.boot
+        self._growth.start(event.boot)
         self._membership.start(event.boot, event.addresses, now)
 
     def _on_connected(self, event: PeerConnected, now: Instant) -> None:
@@ -295,7 +325,12 @@ class NodeCore:
             self._router.know()
             self._reading.learn(now)
 
+    def _on_arrived(self, event: TaskArrived, now: Instant) -> None:
+        takes = self._growth.finding if self._growth.large else self._origin
+        takes.arrive(event.task, event.request, now)
+
     def _on_dropped(self, event: TaskDropped, now: Instant) -> None:
+        self._growth.finding.drop(event.task)
         self._router.dropped(event.task)
         self._origin.drop(event.task, now)
 
@@ -329,6 +364,7 @@ class NodeCore:
         self._serving.engine_lost(event.model, event.reason, now)
 
     def _on_shutdown(self, _event: ShutdownRequested, now: Instant) -> None:
+        self._growth.leave(now)
         self._origin.leave(now)
         self._serving.leave(now)
         self._membership.leave()
@@ -360,6 +396,8 @@ class NodeCore:
                 self._state.met(peer)
         elif message is not None and (alive or type(message) in (Goodbye, JoinRequest)):
             peer.heard = now
+            if type(message) in TASK_MESSAGES:
+                peer.used = now
             self._member_messages[type(message)](peer, message, now)
 
     def _on_submit(self, peer: Peer, message: TaskSubmit, now: Instant) -> None:
@@ -373,6 +411,16 @@ class NodeCore:
         return self._serving.usage(model)
 
     def _drop(self, peer: Peer, reason: str, now: Instant) -> None:
+        self._membership.drop(peer, reason, now)
+
+    def _close(self, peer: Peer, reason: str, now: Instant) -> None:
+        self._membership.close(peer, reason, now)
+
+    def _welcome(self, peer: Peer, now: Instant) -> None:
+        self._membership.welcome(peer, now)
+
+    def _silent(self, peer: Peer, reason: str, now: Instant) -> None:
+        self._growth.silent(peer, now)
         self._membership.drop(peer, reason, now)
 
     def _greet(self, now: Instant) -> None:
@@ -448,6 +496,8 @@ class NodeCore:
             self._serving.loads(),
             member.addresses,
         )
+        if self._growth.large:
+            return (own, *self._growth.views(now))
         return (own, *(peer.view(now) for peer in self._directory.peers.values()))
 
     def status(self, now: Instant) -> StatusView:
@@ -460,7 +510,7 @@ class NodeCore:
             boot=self._membership.boot,
             uptime_ms=ms_between(self._started, now),
             addresses=self._membership.addresses,
-            peers_alive=len(self._directory.alive()),
+            peers_alive=self._growth.alive,
             leaving=self._membership.leaving,
             tasks=task_counts(self._origin, self._serving),
             loads=self._serving.loads(),
@@ -489,6 +539,7 @@ class NodeCore:
         self._state.check()
         self._membership.check()
         self._detection.check()
+        self._growth.check()
         self._models.check()
         self._serving.check()
         self._origin.check()

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 
 from meshslm.core.events import Effect, Lane, Send, StartTimer, StopTimer, Tell, TimerKey
@@ -17,11 +18,13 @@ from meshslm.ids import NodeId, TaskId
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import Message
 
+Divert = Callable[[NodeId, Lane, Message], bool]
+
 
 class Outbox:
     """Where machines put what is to be done."""
 
-    __slots__ = ("_effects", "_generation", "_timers", "hold_back")
+    __slots__ = ("_effects", "_generation", "_timers", "divert", "hold_back")
 
     def __init__(self) -> None:
         self._effects: list[Effect] = []
@@ -29,6 +32,8 @@ class Outbox:
         self._generation = 0
         self.hold_back: set[NodeId] = set()
         """Peers without a link for a moment: what is said to them of tasks they will ask for."""
+        self.divert: Divert | None = None
+        """Of a large mesh: takes what cannot go out now, as there is no link yet."""
 
     def put(self, effect: Effect) -> None:
         """Append an effect."""
@@ -36,7 +41,9 @@ class Outbox:
 
     def send(self, peer: NodeId, lane: Lane, message: Message) -> None:
         """Encode and send a message to one peer."""
-        if lane is not Lane.INTERACTIVE or peer not in self.hold_back:
+        if lane is Lane.INTERACTIVE and peer in self.hold_back:
+            return
+        if self.divert is None or not self.divert(peer, lane, message):
             self._effects.append(Send(peer, lane, encode(message)))
 
     def send_encoded(self, peer: NodeId, lane: Lane, message: bytes) -> None:

@@ -114,7 +114,7 @@ class Router:
             for s in own.upstream
         )
         if others:
-            for peer in self._directory.alive():
+            for peer in self._directory.askable():
                 if peer.capability is not None:
                     found.extend(self._of(peer, peer.capability))
         return found

@@ -31,6 +31,7 @@ from meshslm.core.events import (
     Tell,
     UnloadModel,
 )
+from meshslm.core.growth_events import SealStatement, StatementSealed
 from meshslm.core.residency import OrderAnswered
 from meshslm.daemon.defaults import fill
 from meshslm.daemon.membership_keeper import MembershipKeeper
@@ -41,6 +42,7 @@ from meshslm.daemon.timers import Timers
 from meshslm.errors import FaultCode
 from meshslm.ports import Engine, Link
 from meshslm.profiles import Profile
+from meshslm.wire.admission import Signed
 
 log = logging.getLogger("meshslm.node")
 
@@ -91,6 +93,15 @@ class Executor:
             Disconnect: lambda e: link.disconnect(e.peer, e.reason),
             Tell: self._tell,
         }
+
+    def seal_with(self, seal: Callable[[bytes], Signed]) -> None:
+        """This node's key, with which it signs what it says of itself to a large mesh."""
+
+        def perform(effect: SealStatement) -> None:
+            farewell = seal(effect.farewell) if effect.farewell else None
+            self._pump.handle(StatementSealed(seal(effect.payload), farewell))
+
+        self._do[SealStatement] = perform
 
     def keep_membership(self, keeper: MembershipKeeper) -> None:
         """Of a private mesh: who signs, and writes down."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from meshslm.core.continuation import TOKEN_BYTES
 from meshslm.core.events import EmitChunk, FinishTask, RouteChosen
+from meshslm.core.records import outlined
 from meshslm.core.views import PeerView
 from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId, TaskId
 from meshslm.sim.node import SECOND, SimNode
@@ -359,7 +360,8 @@ class ViewChecker:
             if view.state == "alive":
                 if peer is None:
                     return f"sees {view.name}, which is gone"
-                if view.specialists != self._hosted(peer):
+                hosted = self._hosted(peer)
+                if view.specialists not in (hosted, outlined(hosted)):
                     return f"does not know what {peer.name} hosts"
                 seen += meet(node, peer)
         flat = self._world.network.flat

@@ -117,6 +117,7 @@ class Simulation:
             check_every=every or (1 if scenario.nodes <= SMALL_MESH else CHECK_EVERY_IN_LARGE),
             groups=scenario.groups,
             clock_spread_us=int(scenario.clock_spread_s * SECOND),
+            full_mesh=scenario.full_mesh,
         )
         self.scenario = scenario
         self.seed = seed

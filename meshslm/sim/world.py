@@ -21,6 +21,7 @@ from hashlib import blake2b
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
+from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import (
@@ -45,10 +46,12 @@ from meshslm.core.events import (
     TimerFired,
     UnloadModel,
 )
+from meshslm.core.growth_events import SealStatement
 from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId
 from meshslm.sim.network import Network
 from meshslm.sim.node import End, Guard, MakeCore, SimNode, identity
 from meshslm.sim.scenario import Network as NetworkSettings
+from meshslm.sim.sealing import sealed, signed_by
 from meshslm.sim.topology import Group, Topology
 
 _HEAD = struct.Struct("<qiB")
@@ -111,6 +114,8 @@ class WorldSettings:
     groups: tuple[Group, ...] = ()
     clock_spread_us: int = 0
     """Clocks begin within so much time."""
+    full_mesh: int = limits.FULL_MESH
+    """Other nodes up to which every two keep a link."""
 
 
 class World:
@@ -126,6 +131,7 @@ class World:
         self._number = 0
         self._make_core = make_core
         self._check_every = settings.check_every
+        self._full_mesh = settings.full_mesh
         self._trace = blake2b(digest_size=16)
         self._names = chance.fork("identities")
         topology = Topology(settings.groups, settings.nodes)
@@ -160,6 +166,7 @@ class World:
             FinishTask: self._to_client,
             FailTask: self._to_client,
             Tell: lambda _node, _effect: None,
+            SealStatement: lambda node, effect: self.tell(node, sealed(node.id, effect)),
         }
 
     # --- who is there ---------------------------------------------------------------------------
@@ -269,7 +276,14 @@ class World:
         node.life = Guard()
         node.up_since = self.now
         others = tuple(address for address in self._bootstrap if address != node.address)
-        config = CoreConfig(node=node.id, name=node.name, agent="sim", bootstrap=others)
+        config = CoreConfig(
+            node=node.id,
+            name=node.name,
+            agent="sim",
+            bootstrap=others,
+            full_mesh=self._full_mesh,
+            verify_node=signed_by,
+        )
         node.core = self._make_core(config, node.chance.fork(f"boot/{node.boot}"))
         self.tell(node, Started(node.boot, (node.address,)))
         self._around.booted(node)

@@ -20,6 +20,7 @@ from meshslm.ids import NodeId, TaskId
 from meshslm.wire.admission import AdmissionMessage, Credential
 from meshslm.wire.detection import DetectionMessage
 from meshslm.wire.draining import DrainMessage
+from meshslm.wire.growth import GrowthMessage
 from meshslm.wire.routing import ROUTED_ANYHOW, Routing
 from meshslm.wire.schema import Tag
 from meshslm.wire.state import StateMessage
@@ -518,4 +519,5 @@ Message = (
     | DetectionMessage
     | StateMessage
     | DrainMessage
+    | GrowthMessage
 )

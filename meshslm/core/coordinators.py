@@ -1,0 +1,403 @@
+"""Who keeps the loads of a large mesh, and who asks them.
+
+For each share of each topic some members are coordinators. Nodes that host something of the topic
+keep a link to them and tell them their loads; a node that looks for somebody asks one of them, and
+talks to whom it named directly.
+
+Events: presences, questions and answers arrive, tasks that need somebody, timers.
+Effects: `Send`, timers; the tasks that waited go on.
+
+Rules:
+- Coordinators hold nothing that is not told to them anew within seconds: when one dies, the next in
+  order hears of the same nodes, and the others go on meanwhile.
+- An answer is short, and drawn among equals, so that not all who ask go to the same node.
+- A task never waits for long: where nobody answers, records alone have to do, without loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from meshslm import limits
+from meshslm.chance import Chance
+from meshslm.core.directory import Directory, Peer, PeerState
+from meshslm.core.events import Lane
+from meshslm.core.members import Members
+from meshslm.core.outbox import Outbox
+from meshslm.core.records import Fact, addresses_of, capability_of, mark_of, topics_of
+from meshslm.core.rendezvous import Rendezvous, shares
+from meshslm.errors import PeerFault
+from meshslm.ids import Instant, NodeId, ms_between
+from meshslm.wire.codec import decode, encode
+from meshslm.wire.growth import Answer, Ask, Offer, Service
+from meshslm.wire.messages import Capability, EngineLoad, Presence, Specialist
+
+TIMER = "question"
+DIAL_MS = 1_500
+"""Time for an answer where the coordinator has to be dialled first: a handshake round the world."""
+TRIES = 3
+UNREACHED_MS = 10_000
+"""A coordinator that could not be dialled is not dialled again for so long."""
+CARD_TRY_MS = 5_000
+"""Between two questions for the texts of one domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a task looks for."""
+
+    topic: str
+    name: str = ""
+    adapter: str = ""
+    operation: str = ""
+
+
+@dataclass(slots=True)
+class Question:
+    """One that was put, and what waits for its answer."""
+
+    need: Need
+    cards: bool
+    then: list[Callable[[Instant], None]] = field(default_factory=list)
+    asked: list[NodeId] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Remembered:
+    """An answer."""
+
+    at: Instant
+    nodes: tuple[NodeId, ...]
+
+
+class Coordinators:
+    """Both sides of the registry on one node."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        directory: Directory,
+        members: Members,
+        out: Outbox,
+        chance: Chance,
+        *,
+        may_coordinate: Callable[[Fact], bool],
+        own: Callable[[], tuple[Capability, Presence]],
+    ) -> None:
+        self._node = node
+        self._directory = directory
+        self._members = members
+        self._out = out
+        self._chance = chance
+        self._may = may_coordinate
+        self._own = own
+        self._rendezvous = Rendezvous(self._eligible)
+        self._questions: dict[int, Question] = {}
+        self._number = 0
+        self._answers: dict[Need, Remembered] = {}
+        self._told: dict[NodeId, tuple[Instant, tuple[EngineLoad, ...]]] = {}
+        """What each coordinator heard of us last."""
+        self._cards_asked: dict[str, Instant] = {}
+        self._unreached: dict[NodeId, Instant] = {}
+        """Who could not be dialled a moment ago."""
+
+    def _eligible(self) -> list[NodeId]:
+        return [fact.record.node for fact in self._members.all() if self._may(fact)]
+
+    def came(self, fact: Fact) -> None:
+        """A member is new, or says something new of itself."""
+        if self._may(fact):
+            self._rendezvous.came(fact.record.node)
+        else:
+            self._rendezvous.gone(fact.record.node)
+
+    def gone(self, fact: Fact) -> None:
+        """A member is gone."""
+        self._rendezvous.gone(fact.record.node)
+
+    def of(self, topic: str, share: int = 0, parts: int = 1) -> tuple[NodeId, ...]:
+        """The coordinators of a share of a topic."""
+        return self._rendezvous.of(f"{topic}\0{parts}\0{share}")
+
+    # --- those who host something ---------------------------------------------------------------
+    def mine(self, services: tuple[Service, ...]) -> dict[NodeId, None]:
+        """Whom to tell how busy this node is, if it hosts these."""
+        found: dict[NodeId, None] = {}
+        for topic in topics_of(services):
+            parts = shares(len(self._members.providers(topic)))
+            share = (mark_of(self._node) >> 32) % parts
+            found.update(dict.fromkeys(self.of(topic, share, parts)))
+        found.pop(self._node, None)
+        return found
+
+    def worth_a_dial(self, node: NodeId) -> bool:
+        """Whether a coordinator that is not linked may be dialled."""
+        return self._directory.get_alive(node) is None and node not in self._unreached
+
+    def tell(self, wanted: dict[NodeId, None], presence: bytes, now: Instant) -> None:
+        """Give each coordinator this node's load, where it changed or it is time."""
+        loads = self._own()[1].loads
+        for node in wanted:
+            if self._directory.get_alive(node) is None:
+                self._told.pop(node, None)
+                continue
+            last, said = self._told.get(node, (None, ()))
+            due = limits.IDLE_PRESENCE_MS - limits.PRESENCE_MS / 2
+            if last is None or said != loads or ms_between(last, now) >= due:
+                self._told[node] = (now, loads)
+                self._out.send_encoded(node, Lane.CONTROL, presence)
+        for node in [n for n in self._told if n not in wanted]:
+            del self._told[node]
+
+    # --- those who are asked --------------------------------------------------------------------
+    def on_ask(self, peer: Peer, ask: Ask, now: Instant) -> None:
+        """A node looks for somebody."""
+        offers, card = self._found(ask, now)
+        self._out.send(peer.node, Lane.INTERACTIVE, Answer(ask.number, offers, card))
+
+    def _found(self, ask: Ask, now: Instant) -> tuple[tuple[Offer, ...], bytes]:
+        capability, presence = self._own()
+        known = [(self._node, capability, presence, now)]
+        for peer in self._directory.alive():
+            if peer.capability is not None:
+                told = Presence(peer.boot, max(0, peer.seq), peer.loads, peer.next_ms)
+                known.append((peer.node, peer.capability, told, peer.told))
+        fitting = [entry for entry in known if any(_fits(s, ask) for s in entry[1].specialists)]
+        drawn = self._chance.shuffled(fitting)
+        drawn.sort(key=lambda entry: _busy(entry[2].loads))
+        offers = tuple(
+            Offer(node, encode(told), max(0, int(ms_between(at, now))))
+            for node, _, told, at in drawn[: limits.OFFERS]
+        )
+        card = _card_in(ask.topic, (c for _, c, _, _ in fitting)) if ask.cards else None
+        return offers, b"" if card is None else encode(card)
+
+    # --- those who ask --------------------------------------------------------------------------
+    def fresh(self, need: Need, now: Instant) -> bool:
+        """Whether who can is known from a moment ago."""
+        known = self._answers.get(need)
+        return known is not None and ms_between(known.at, now) < limits.ANSWER_MS
+
+    def inquire(self, need: Need, then: Callable[[Instant], None], now: Instant) -> None:
+        """Ask who can, and go on with `then` when that is known, or nobody answers in time."""
+        for question in self._questions.values():
+            if question.need == need:
+                question.then.append(then)
+                return
+        if len(self._questions) >= limits.QUESTIONS:
+            then(now)
+            return
+        self._put(Question(need, self._lacks_card(need.topic), [then]), now)
+
+    def learn_cards(self, now: Instant) -> None:
+        """Ask for the texts of one domain that somebody hosts and nobody here can recognise."""
+        for topic in self._members.topics:
+            asked = self._cards_asked.get(topic)
+            waited = asked is None or ms_between(asked, now) >= CARD_TRY_MS
+            if waited and ":" not in topic and self._lacks_card(topic):
+                self._cards_asked[topic] = now
+                self._put(Question(Need(topic), cards=True), now)
+                return
+
+    def _lacks_card(self, topic: str) -> bool:
+        return ":" not in topic and topic not in self._directory.learned_cards
+
+    def _put(self, question: Question, now: Instant) -> None:
+        self._number += 1
+        self._questions[self._number] = question
+        self._ask_next(self._number, now)
+
+    def _ask_next(self, number: int, now: Instant) -> None:
+        question = self._questions[number]
+        need = question.need
+        parts = shares(len(self._members.providers(need.topic)))
+        share = self._chance.below(parts)
+        left = [n for n in self.of(need.topic, share, parts) if n not in question.asked]
+        if not left or len(question.asked) >= TRIES:
+            self._without(number, now)
+            return
+        linked = [n for n in left if n == self._node or self._directory.get_alive(n) is not None]
+        node = linked[0] if linked else left[0]
+        question.asked.append(node)
+        ask = Ask(number, need.topic, need.name, need.adapter, need.operation, question.cards)
+        if node == self._node:
+            offers, card = self._found(ask, now)
+            self._heard(Answer(number, offers, card), now)
+            return
+        self._out.send(node, Lane.INTERACTIVE, ask)
+        self._out.start_timer(TIMER, str(number), limits.QUESTION_MS if linked else DIAL_MS)
+
+    def timer(self, subject: str, now: Instant) -> None:
+        """A coordinator has not answered in time."""
+        if int(subject) in self._questions:
+            self._ask_next(int(subject), now)
+
+    def unreachable(self, node: NodeId, now: Instant) -> None:
+        """A coordinator could not be dialled."""
+        self._unreached[node] = now
+        for number, question in list(self._questions.items()):
+            if question.asked and question.asked[-1] == node:
+                self._ask_next(number, now)
+
+    def on_answer(self, peer: Peer, answer: Answer, now: Instant) -> None:
+        """A coordinator answers."""
+        question = self._questions.get(answer.number)
+        if question is not None and peer.node in question.asked:
+            self._heard(answer, now)
+
+    def _heard(self, answer: Answer, now: Instant) -> None:
+        question = self._questions[answer.number]
+        if answer.card:
+            self._learn(question.need.topic, answer.card)
+        nodes = []
+        for offer in answer.offers:
+            presence = decode(offer.presence)
+            if not isinstance(presence, Presence):
+                raise PeerFault(f"an offer holds a {type(presence).__name__}")
+            told = Instant(max(0, now - 1000 * min(offer.age_ms, limits.ANSWER_KEPT_MS)))
+            if self._report(offer.node, presence.loads, told):
+                nodes.append(offer.node)
+        if not nodes and question.then:
+            self._ask_next(answer.number, now)
+            return
+        self._conclude(answer.number, tuple(nodes), now)
+
+    def _learn(self, topic: str, encoded: bytes) -> None:
+        capability = decode(encoded)
+        if not isinstance(capability, Capability):
+            raise PeerFault(f"a card within a {type(capability).__name__}")
+        cards = [c for s in capability.specialists for c in s.domains if c.domain == topic]
+        if cards and len(self._directory.learned_cards) < limits.MEMBERS:
+            self._directory.learned_cards[topic] = cards[0]
+            self._directory.cards_version += 1
+
+    def _without(self, number: int, now: Instant) -> None:
+        """Nobody answers: some of those who can by their records, without loads."""
+        question = self._questions[number]
+        found = []
+        if question.then:
+            ask = Ask(number, *_words(question.need))
+            able = [
+                node
+                for node in self._members.providers(question.need.topic)
+                if node != self._node and self._able(node, ask)
+            ]
+            found = self._chance.some(able, min(len(able), limits.OFFERS))
+            for node in found:
+                self._report(node, (), now)
+        self._conclude(number, tuple(found), now)
+
+    def _able(self, node: NodeId, ask: Ask) -> bool:
+        fact = self._members.get(node)
+        return fact is not None and any(
+            _fits(s, ask) for s in capability_of(fact.record).specialists
+        )
+
+    def _conclude(self, number: int, nodes: tuple[NodeId, ...], now: Instant) -> None:
+        question = self._questions.pop(number)
+        self._out.stop_timer(TIMER, str(number))
+        if question.then:
+            if len(self._answers) >= limits.ANSWERS:
+                del self._answers[next(iter(self._answers))]
+            self._answers.pop(question.need, None)
+            self._answers[question.need] = Remembered(now, nodes)
+        for then in question.then:
+            then(now)
+
+    def _report(self, node: NodeId, loads: tuple[EngineLoad, ...], told: Instant) -> bool:
+        """Make a member known to routing as somebody who can be asked."""
+        fact = self._members.get(node)
+        if fact is None or node == self._node:
+            return fact is not None
+        peer = self.stand_in(fact)
+        peer.loads, peer.told = loads, told
+        self._directory.reported[node] = peer
+        return True
+
+    def stand_in(self, fact: Fact) -> Peer:
+        """A member as routing sees it, linked or not."""
+        record = fact.record
+        linked = self._directory.get_alive(record.node)
+        return Peer(
+            record.node,
+            PeerState.ALIVE,
+            name=record.name,
+            addresses=addresses_of(record),
+            boot=record.boot,
+            rtt_ms=linked.rtt_ms if linked is not None else None,
+            capability=capability_of(record),
+        )
+
+    def name(self, wanted: str, now: Instant) -> None:
+        """Somebody asks for a node by id or name: let routing see it."""
+        for fact in self._members.all():
+            if wanted in (fact.record.node, fact.record.name):
+                self._report(fact.record.node, (), now)
+
+    def sweep(self, now: Instant) -> None:
+        """Forget what is too old."""
+        old = [
+            need
+            for need, known in self._answers.items()
+            if ms_between(known.at, now) >= limits.ANSWER_KEPT_MS
+        ]
+        for need in old:
+            del self._answers[need]
+        for node, at in list(self._unreached.items()):
+            if ms_between(at, now) >= UNREACHED_MS:
+                del self._unreached[node]
+        reported = self._directory.reported
+        for node, peer in list(reported.items()):
+            if ms_between(peer.told, now) >= 2 * limits.ANSWER_KEPT_MS or node not in self._members:
+                del reported[node]
+
+    def release(self, now: Instant) -> None:
+        """Ask nobody any more: what waits goes on without."""
+        for number in list(self._questions):
+            self._conclude(number, (), now)
+        self._answers.clear()
+        self._told.clear()
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        assert len(self._questions) <= limits.QUESTIONS + 1
+        assert len(self._answers) <= limits.ANSWERS
+        for number in self._questions:
+            assert self._out.timer_runs(TIMER, str(number)), "a question that nobody looks after"
+
+
+def _words(need: Need) -> tuple[str, str, str, str]:
+    return need.topic, need.name, need.adapter, need.operation
+
+
+def _fits(specialist: Specialist, ask: Ask) -> bool:
+    domains = [card.domain for card in specialist.domains]
+    kind, _, of = ask.topic.partition(":")
+    on_topic = (
+        ask.topic in domains
+        or (kind == "model" and specialist.model == of and not domains)
+        or (kind == "operation" and of in specialist.operations)
+    )
+    return (
+        on_topic
+        and (not ask.name or ask.name in (specialist.profile, specialist.model))
+        and (not ask.adapter or ask.adapter in specialist.adapters)
+        and (not ask.operation or ask.operation in specialist.operations)
+    )
+
+
+def _busy(loads: tuple[EngineLoad, ...]) -> tuple[bool, int]:
+    """The less, the better; equals stay in the order in which they were drawn."""
+    ready = [load for load in loads if load.ready]
+    waiting = min((load.queued + (load.free_slots == 0) for load in ready), default=0)
+    return not ready, waiting
+
+
+def _card_in(topic: str, capabilities: Iterable[Capability]) -> Capability | None:
+    for capability in capabilities:
+        for specialist in capability.specialists:
+            for card in specialist.domains:
+                if card.domain == topic and (card.sentence or card.examples):
+                    return Capability(0, 0, (replace(specialist, domains=(card,)),))
+    return None

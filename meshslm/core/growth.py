@@ -1,0 +1,426 @@
+"""What a node does otherwise while the mesh is too large for a link between every two.
+
+It publishes what it is as a signed record, keeps everybody else's, has some neighbours instead of
+all, and looks for specialists through coordinators. Up to `CoreConfig.full_mesh` others nothing of
+that happens.
+
+Events: the tick, links and messages, a statement was sealed.
+Effects: `SealStatement`, and those of the machines that it joins.
+
+Rules:
+- A mesh counts as large from `full_mesh` others on, and until it has shrunk to three quarters.
+- Nothing is believed of a member but what it has signed itself; that it is gone, by what several
+  others have signed. Who hears that it is gone itself begins another life.
+- Whoever hands on what it cannot have checked breaks the protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from meshslm import limits
+from meshslm.chance import Chance
+from meshslm.core import coordinators, spread
+from meshslm.core.admission import Admission
+from meshslm.core.certificates import Act, may, stated
+from meshslm.core.conduct import Conduct
+from meshslm.core.config import CoreConfig
+from meshslm.core.coordinators import Coordinators
+from meshslm.core.detection import Detection
+from meshslm.core.dialling import Dialling
+from meshslm.core.directory import Directory, Peer
+from meshslm.core.events import Lane
+from meshslm.core.finding import Finding
+from meshslm.core.growth_events import StatementSealed
+from meshslm.core.hearing import Hearing
+from meshslm.core.members import Members
+from meshslm.core.on_demand import OnDemand
+from meshslm.core.outbox import Outbox
+from meshslm.core.overlay import Overlay
+from meshslm.core.own_record import OwnRecord, Self
+from meshslm.core.records import COORDINATOR, Fact, addresses_of, services_of
+from meshslm.core.spread import Spread
+from meshslm.core.upkeep import Upkeep
+from meshslm.core.views import PeerView
+from meshslm.errors import PeerFault
+from meshslm.ids import Instant, NodeId, TaskId, ms_between
+from meshslm.wire.admission import Certificate, Credential
+from meshslm.wire.codec import encode
+from meshslm.wire.growth import (
+    Accusation,
+    Answer,
+    Ask,
+    Beat,
+    Digest,
+    Facts,
+    Marks,
+    Part,
+    Prune,
+    Record,
+    Wanted,
+)
+from meshslm.wire.messages import Capability, Presence, TaskRequest
+
+SETTLE_MS = 15_000
+"""A mesh that has just grown does not shrink before: its table is still filling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What growth needs of the rest of the node."""
+
+    own: Callable[[], tuple[Capability, Presence]]
+    addresses: Callable[[], tuple[str, ...]]
+    close: Callable[[Peer, str, Instant], None]
+    """End a link that is not needed."""
+    welcome: Callable[[Peer, Instant], None]
+    """Treat a linked peer as a small mesh does."""
+    unreached: Callable[[NodeId, str, Instant], None]
+    """A member for whom something waits cannot be reached."""
+    arrive: Callable[[TaskId, TaskRequest, Instant], None]
+    likely: Callable[[TaskRequest], tuple[str, ...]]
+    """The domain that a text is of, if one is recognised."""
+
+
+class Growth:
+    """The large mesh, as one node sees it."""
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        directory: Directory,
+        dialling: Dialling,
+        detection: Detection,
+        admission: Admission,
+        conduct: Conduct,
+        out: Outbox,
+        chance: Chance,
+        hooks: Hooks,
+    ) -> None:
+        self._config = config
+        self._directory = directory
+        self._dialling = dialling
+        self._detection = detection
+        self._admission = admission
+        self._conduct = conduct
+        self._out = out
+        self._hooks = hooks
+        self._chance = chance
+        self.large = False
+        self.now = Instant(0)
+        """Of the present event."""
+        self._since = Instant(0)
+        self._ticked: Instant | None = None
+        self._heard_of_large = False
+        node = config.node
+        self.members = Members(self._came, self._gone)
+        self.overlay = Overlay(
+            node,
+            directory,
+            self.members,
+            detection,
+            out,
+            chance.fork("overlay"),
+            reach=self._reach_out,
+            accuse=self._accuse,
+        )
+        self.spread = Spread(self.members, self.overlay.neighbours, out)
+        self._own = OwnRecord(config, self.members, self.spread, out, self._describe)
+        self._hearing = Hearing(
+            config, self.members, self._own, self.overlay, self.spread, admission, conduct
+        )
+        self.coordinators = Coordinators(
+            node,
+            directory,
+            self.members,
+            out,
+            chance.fork("coordinators"),
+            may_coordinate=_may_coordinate,
+            own=hooks.own,
+        )
+        self.finding = Finding(self.members, self.coordinators, hooks.arrive, hooks.likely)
+        self._on_demand = OnDemand(
+            directory, out, lambda n: self._reach_out(n, self.now), hooks.unreached
+        )
+        self._upkeep = Upkeep(
+            node,
+            directory,
+            self.members,
+            chance.fork("upkeep"),
+            reach=self._reach_out,
+            configured=dialling.wake,
+            accuse=self._accuse,
+            close=hooks.close,
+        )
+
+    # --- tables for the node --------------------------------------------------------------------
+    def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
+        """For messages of members; what is only ever signed is a fault by itself."""
+        return {
+            Beat: self._on_beat,
+            Part: lambda peer, _message, now: self.overlay.on_part(peer, now),
+            Facts: self._hearing.on_facts,
+            Prune: lambda peer, _message, _now: self.spread.on_prune(peer),
+            Digest: self.spread.on_digest,
+            Marks: self.spread.on_marks,
+            Wanted: self.spread.on_wanted,
+            Ask: self.coordinators.on_ask,
+            Answer: self.coordinators.on_answer,
+            **dict.fromkeys((Record, Accusation), _refuse),
+        }
+
+    def timer_handlers(self) -> dict[str, Callable[[str, Instant], None]]:
+        """By kind of timer."""
+        return {
+            spread.TIMER: lambda _, now: self.spread.flush(now),
+            coordinators.TIMER: self.coordinators.timer,
+        }
+
+    # --- time -----------------------------------------------------------------------------------
+    def start(self, boot: int) -> None:
+        """A new life of this node begins."""
+        self._own.start(boot)
+
+    def on_sealed(self, event: StatementSealed, now: Instant) -> None:
+        """A statement of this node is signed."""
+        self._own.on_sealed(event, now)
+
+    def _describe(self) -> Self:
+        capability, _ = self._hooks.own()
+        return Self(self._hooks.addresses(), capability, self._admission.credential)
+
+    def tick(self, now: Instant) -> bool:
+        """Once a second; true where the mesh is large, and everything for this second is done."""
+        if self._config.verify_node is None:
+            return False
+        self._sense(now)
+        if not self.large:
+            if self._heard_of_large:
+                self._own.publish_changes(now)
+                self._greet_one(now)
+            return False
+        last, self._ticked = self._ticked, now
+        if last is not None and ms_between(last, now) > limits.PRESENCE_MS + limits.LATE_MS:
+            self._detection.slept(now)
+        self._own.publish_changes(now)
+        self.members.sweep(now)
+        self.overlay.tick(self.spread, now)
+        self._coordinate(now)
+        self._upkeep.audit(now)
+        self._greet_one(now)
+        if not self._directory.alive():
+            self._dialling.wake(now)
+        self._forget_unlinked()
+        return True
+
+    def _sense(self, now: Instant) -> None:
+        """Whether the mesh is large: this node knows it by its links, or by others' records."""
+        full = self._config.full_mesh
+        links, members = len(self._directory.alive()), len(self.members) - 1
+        if not self.large:
+            enough = 3 * full // 4 if self._heard_of_large else full
+            if links > full or members > enough:
+                self._grow(now)
+        elif max(links, members) <= 3 * full // 4 and ms_between(self._since, now) >= SETTLE_MS:
+            self._shrink(now)
+
+    def _grow(self, now: Instant) -> None:
+        self.large, self._since, self._ticked = True, now, now
+        self._out.tell("mesh.large", f"{len(self._directory.alive())} links")
+        self._out.divert = self._divert
+        self._dialling.thin_out(self.overlay.worth_a_dial, self._unreachable)
+        self._detection.thin_out()
+        for peer in self._directory.alive():
+            peer.used = now
+
+    def _shrink(self, now: Instant) -> None:
+        self.large, self._heard_of_large = False, False
+        self._out.tell("mesh.small", f"{len(self.members)} members")
+        known = [fact.record for fact in self.members.all()]
+        known += [lost.fact.record for lost in self.members.lost.values()]
+        self.leave_questions(now)
+        self._out.divert = None
+        self._detection.fill_up(now)
+        self._dialling.fill_up(now)
+        self.overlay.part_all()
+        self.members.clear()
+        self._own.forget()
+        self._directory.reported.clear()
+        for peer in self._directory.alive():
+            self._hooks.welcome(peer, now)
+        for record in known:
+            for address in addresses_of(record):
+                self._dialling.want(address, now)
+
+    def _coordinate(self, now: Instant) -> None:
+        capability, presence = self._hooks.own()
+        wanted = self.coordinators.mine(services_of(capability.specialists))
+        for node in wanted:
+            if self.coordinators.worth_a_dial(node):
+                self._reach_out(node, now)
+        told = replace(presence, next_ms=limits.IDLE_PRESENCE_MS)
+        self.coordinators.tell(wanted, encode(told), now)
+        self.coordinators.learn_cards(now)
+        self.coordinators.sweep(now)
+        neighbours = self.overlay.neighbours
+        kept = (neighbours, wanted, self._on_demand)
+        self._upkeep.close_idle(lambda node: any(node in some for some in kept), now)
+
+    def _greet_one(self, now: Instant) -> None:
+        """Tell a linked peer that is no member yet, or anybody while we know nobody, our sum."""
+        alone = len(self.members) <= 1
+        strange = [p for p in self._directory.alive() if alone or p.node not in self.members]
+        if strange:
+            beat = self.spread.beat(now, neighbour=False)
+            self._out.send(self._chance.pick(strange).node, Lane.CONTROL, beat)
+
+    def _forget_unlinked(self) -> None:
+        peers = self._directory.peers
+        for node in [n for n, peer in peers.items() if not peer.connected]:
+            if node not in self._out.hold_back:
+                del peers[node]
+
+    # --- links ----------------------------------------------------------------------------------
+    def introduced(self, peer: Peer, now: Instant) -> bool:
+        """A peer's hello was heard; true where nothing else is to be said to it."""
+        if not self.large and self._config.verify_node is not None:
+            self._sense(now)
+        if not self.large:
+            return False
+        peer.used = now
+        self._own.dialled = self._own.dialled or peer.incoming
+        self.overlay.linked(peer, self.spread, now)
+        self._on_demand.linked(peer.node)
+        if peer.node not in self.overlay.neighbours:
+            beat = self.spread.beat(now, neighbour=False)
+            self._out.send(peer.node, Lane.CONTROL, beat)
+        return True
+
+    def ended(self, node: NodeId, now: Instant, *, broken: bool, left: bool) -> None:
+        """A link is over: `broken` where nobody meant it, `left` where the peer said goodbye."""
+        if left and node in self.overlay.neighbours:
+            self._accuse(node, now)  # unless its own last word has come
+        self.overlay.ended(node, now, broken=broken)
+        self.spread.forget(node)
+
+    def silent(self, peer: Peer, now: Instant) -> None:
+        """A peer is given up for its silence."""
+        self.overlay.silent(peer, now)
+
+    def _reach_out(self, node: NodeId, now: Instant) -> bool:
+        """Dial a member, once; false where it is not known how."""
+        peer = self._directory.peers.get(node)
+        if peer is not None and peer.connected:
+            return True
+        lost = self.members.lost.get(node)
+        fact = self.members.get(node) or (lost.fact if lost is not None else None)
+        if fact is None or not fact.record.addresses:
+            return False
+        self._dialling.reach(node, addresses_of(fact.record), now)
+        return True
+
+    def _unreachable(self, node: NodeId, now: Instant) -> None:
+        """A member could not be dialled."""
+        self.overlay.unreachable(node, now)
+        self._upkeep.unreachable(node, now)
+        self.coordinators.unreachable(node, now)
+        self._on_demand.unreachable(node, now)
+
+    def _divert(self, node: NodeId, lane: Lane, message: Any) -> bool:
+        if lane is Lane.INTERACTIVE:
+            peer = self._directory.peers.get(node)
+            if peer is not None:
+                peer.used = self.now
+        return self._on_demand.divert(node, lane, message)
+
+    def _on_beat(self, peer: Peer, beat: Beat, now: Instant) -> None:
+        if self._config.verify_node is None:
+            return
+        self._heard_of_large = True
+        if beat.neighbour and self.large:
+            self.overlay.on_beat(peer, self.spread, now)
+        elif beat.neighbour:
+            self.overlay.refuse(peer)
+        self.spread.on_beat(peer, beat, now)
+
+    # --- tasks ----------------------------------------------------------------------------------
+    def leave_questions(self, now: Instant) -> None:
+        """What waits for answers waits no longer."""
+        self.coordinators.release(now)
+        self.finding.release(now)
+
+    def leave(self, now: Instant) -> None:
+        """This node leaves: tell its neighbours, in its own words."""
+        if self.large:
+            self.leave_questions(now)
+            if self._own.farewell is not None:
+                for node in self.overlay.neighbours:
+                    self._out.send(node, Lane.CONTROL, Facts((self._own.farewell,)))
+
+    def _came(self, fact: Fact) -> None:
+        self.coordinators.came(fact)
+
+    def _gone(self, fact: Fact) -> None:
+        self.coordinators.gone(fact)
+        self._directory.reported.pop(fact.record.node, None)
+
+    def _accuse(self, node: NodeId, _now: Instant) -> None:
+        self._own.accuse(node)
+
+    # --- what can be seen -----------------------------------------------------------------------
+    @property
+    def alive(self) -> int:
+        """How many others are there, linked or not."""
+        return len(self.members) - 1 if self.large else len(self._directory.alive())
+
+    def views(self, now: Instant) -> tuple[PeerView, ...]:
+        """Every member but this node, linked or not; and peers that are no members yet."""
+        peers = self._directory.peers
+        found = []
+        for fact in self.members.all():
+            node = fact.record.node
+            if node == self._config.node:
+                continue
+            linked = self._directory.get_alive(node)
+            if linked is not None and linked.capability is not None:
+                found.append(linked.view(now))
+                continue
+            view = self.coordinators.stand_in(fact).view(now)
+            if linked is not None:
+                heard = ms_between(linked.heard, now)
+                view = replace(view, agent=linked.agent, address=linked.address, heard_ms=heard)
+            found.append(view)
+        found.extend(p.view(now) for p in peers.values() if p.node not in self.members)
+        return tuple(found)
+
+    def check(self) -> None:
+        """Raise `AssertionError` where an invariant is broken."""
+        self.members.check()
+        self.overlay.check()
+        self.coordinators.check()
+        self.finding.check()
+        self._hearing.check()
+        self._on_demand.check()
+        if not self.large:
+            assert not self.overlay.neighbours, "neighbours in a small mesh"
+
+
+@lru_cache(maxsize=4_096)
+def _rights(credential: Credential) -> tuple[str, ...]:
+    certificate = stated(credential.certificate, Certificate)
+    return tuple(act for act in Act if may(certificate, act))
+
+
+def _may_coordinate(fact: Fact) -> bool:
+    """Whether a member offers to coordinate, and may, where there are certificates."""
+    record = fact.record
+    if COORDINATOR not in record.roles:
+        return False
+    return record.credential is None or Act.COORDINATE in _rights(record.credential)
+
+
+def _refuse(_peer: Peer, message: object, _now: Instant) -> None:
+    raise PeerFault(f"a {type(message).__name__} is no message by itself")
