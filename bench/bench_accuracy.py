@@ -98,9 +98,11 @@ def by_head(judge: Judge, vectors: Mapping[str, Vector] | None) -> Callable[[Lab
 
     def answer(request: Labelled) -> Answer:
         vector = vectors[request.gist] if vectors else None
-        found = judge.judge(request.gist, vector)
+        found = judge.judge(request.gist if vectors else request.words, vector)
         specialists = sum(s.score for s in found.scores if s.domain != GENERAL)
         domain = found.domain or GENERAL
+        if not found.scores:
+            return GENERAL, 1.0 / len(judge.domains)
         if domain == GENERAL:
             return GENERAL, 1.0 - specialists
         return domain, found.scores[0].score

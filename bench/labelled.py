@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.engines import library
-from meshslm import data
+from meshslm import data, limits
 from meshslm.core.semantics import Vector, gist_of
 from meshslm.engine.kinds import Pooling
 from meshslm.engine.llama_encoder import Encoder
@@ -40,8 +40,13 @@ class Labelled:
 
     @property
     def gist(self) -> str:
-        """What a node looks at."""
+        """What a node reads."""
         return gist_of(self.turns[::2])
+
+    @property
+    def words(self) -> str:
+        """What a node looks at for words alone."""
+        return gist_of(self.turns[::2], limits.WORDS_CHARACTERS)
 
 
 def labelled(split: str) -> list[Labelled]:

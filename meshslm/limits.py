@@ -457,6 +457,9 @@ GIST_BEFORE_CHARACTERS: Final = 64
 """Of a request and of the turn before it, for an embedding model: some 60 tokens, so that a small
 model reads them in 20 ms on two cores."""
 
+WORDS_CHARACTERS: Final = 1024
+"""Of a request where words alone decide: long texts have more of them to tell by."""
+
 TEXTS_PER_DOMAIN: Final = 128
 CARD_TEXTS: Final = 4096
 """Texts of cards that have vectors, of one domain and of all: a minute of a core, once."""

@@ -1,6 +1,6 @@
 """Train the heads that recognise domains, and write them to `meshslm/core/heads.py`.
 
-    python -m scripts.train_classifier
+    python -m scripts.train_classifier [--words]
 
 A head weighs kinds of nearness, alike for all domains. Its training requests are the cards' own
 examples, each fifth judged by cards without it, and the split `train`. For each fifth every domain
@@ -8,11 +8,13 @@ is also left out in turn: its examples are then of no known domain, which is how
 say so. Adam on the cross entropy, no random numbers; then all weights are scaled by one factor, so
 that on the split `dev` probabilities are as often right as they say.
 
-The embedding models are fetched where they are not there. Takes about two minutes on two cores.
+With `--words` only the head for words is trained anew. The embedding models are fetched where they
+are not there. Takes about two minutes on two cores.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +24,7 @@ from typing import Final
 import numpy as np
 
 from bench.labelled import NOBODY, Embedder, cards, labelled
+from meshslm.core import heads
 from meshslm.core.classify import GENERAL
 from meshslm.core.semantics import (
     Head,
@@ -70,7 +73,7 @@ def seen(judge: Judge, text: str, vector: Vector | None, domain: str) -> Seen:
 def training(known: tuple[DomainCard, ...], vectors: Mapping[str, Vector] | None) -> list[Seen]:
     """All training requests, each beside the cards of its fold."""
     made: list[Seen] = []
-    extra = [(row.gist, row.domain) for row in labelled("train")]
+    extra = [(row.gist if vectors else row.words, row.domain) for row in labelled("train")]
     for fold in range(FOLDS):
         left = tuple(
             replace(
@@ -191,7 +194,8 @@ def trained(model: str, prefix: str) -> Head:
         texts += [row.gist for row in (*labelled("train"), *dev)]
         vectors = Embedder(model, prefix).vectors(texts)
     head = fit(training(known, vectors))
-    requests = beside(known, [(row.gist, row.domain) for row in dev], vectors)
+    asked = [(row.gist if vectors else row.words, row.domain) for row in dev]
+    requests = beside(known, asked, vectors)
     return replace(calibrated(head, requests), model=model, prefix=prefix)
 
 
@@ -222,7 +226,10 @@ def shown(head: Head) -> str:
 def main() -> None:
     """Train all heads and write them."""
     words = trained("", "")
-    meaning = [trained(model, prefix) for model, prefix in MODELS.items()]
+    if sys.argv[1:] == ["--words"]:
+        meaning = list(heads.MEANING.values())
+    else:
+        meaning = [trained(model, prefix) for model, prefix in MODELS.items()]
     TARGET.write_text(module(words, meaning), encoding="utf-8")
     print(f"wrote {TARGET}; lay it out with ruff format")
 

@@ -83,20 +83,26 @@ class Classifier:
             centroid = sums.setdefault(domain, {})
             for name, weight in self._vector(counts).items():
                 centroid[name] = centroid.get(name, 0.0) + weight
-        self._centroids = {domain: _normalised(vector) for domain, vector in sums.items()}
+        self._domains = tuple(sums)
+        self._postings: dict[str, list[tuple[int, float]]] = {}
+        """By feature: the places of the domains that have it, and its weight in their centroids."""
+        for place, vector in enumerate(sums.values()):
+            for name, weight in _normalised(vector).items():
+                self._postings.setdefault(name, []).append((place, weight))
 
     @property
     def domains(self) -> tuple[str, ...]:
         """The domains it knows, sorted."""
-        return tuple(self._centroids)
+        return self._domains
 
     def classify(self, text: str) -> list[Score]:
         """Every domain with its score, best first."""
         vector = self._vector(features(sample(text)))
-        scores = [
-            Score(domain, sum(w * centroid.get(name, 0.0) for name, w in vector.items()))
-            for domain, centroid in self._centroids.items()
-        ]
+        totals = [0.0] * len(self._domains)
+        for name, weight in vector.items():
+            for place, central in self._postings.get(name, ()):
+                totals[place] += weight * central
+        scores = [Score(domain, total) for domain, total in zip(self._domains, totals, strict=True)]
         return sorted(scores, key=lambda s: (-s.score, s.domain))
 
     def _vector(self, counts: Counter[str]) -> Vector:

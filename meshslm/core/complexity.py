@@ -16,7 +16,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from meshslm import limits
 from meshslm.core.classify import sample
 from meshslm.wire.messages import TaskRequest
 
@@ -45,6 +44,8 @@ CODE: Final = re.compile(
 )
 MATHS: Final = re.compile(r"[∫∑∂√≤≥≠∞]|\^\s*\d|\b\d+\s*[-+*/=]\s*\d|\\frac")
 
+READ_CHARACTERS: Final = 1024
+"""Looked at for words, half from the head and half from the tail."""
 LONG_CHARACTERS: Final = 1200
 """From here on a prompt's length counts in full: some 300 tokens."""
 LONG_ANSWER_TOKENS: Final = 2000
@@ -63,7 +64,7 @@ def complexity_of(request: TaskRequest) -> Complexity:
     """How hard a request is."""
     turns = [turn.content for turn in request.messages if turn.role == "user"]
     whole = turns[-1] if turns else request.prompt
-    text = sample(whole, limits.CLASSIFY_BYTES)
+    text = sample(whole, READ_CHARACTERS)
     deep = len(dict.fromkeys(word.casefold() for word in DEEP.findall(text)))
     items = len(ITEMS.findall(text))
     signs = {

@@ -11,9 +11,9 @@ from typing import Final
 from meshslm.core.semantics import Head
 
 WORDS: Final = Head(
-    weights=(21.593, 19.981),
-    general=-1.912,
-    nothing=(-0.321, 14.931),
+    weights=(21.711, 20.087),
+    general=-1.911,
+    nothing=(-0.31, 14.947),
     unsure_below=0.3,
     model="",
     prefix="",

@@ -96,7 +96,7 @@ class Reading:
         """Texts of each run that is under way."""
         self._made: dict[TaskId, dict[int, Vector]] = {}
         self._judge = Judge((), self._set(WORDS))
-        self._complete = False
+        self._usable = False
         self._unreadable: dict[str, None] = {}
         self._batch = BATCH
         self._next = 0
@@ -129,8 +129,9 @@ class Reading:
         self._rebuild()
 
     def _rebuild(self) -> None:
-        self._complete = self._head is not None and len(self._vectors) == len(self._wanted)
-        vectors: Mapping[str, Vector] | None = self._vectors if self._complete else None
+        # Most are enough: what a new card lacks is judged by words until it was read.
+        self._usable = self._head is not None and 0 < len(self._wanted) <= 2 * len(self._vectors)
+        vectors: Mapping[str, Vector] | None = self._vectors if self._usable else None
         self._judge = Judge(self._cards, self._set(WORDS), self._head, vectors)
 
     def _set(self, head: Head) -> Head:
@@ -139,13 +140,15 @@ class Reading:
     def judged(self, request: TaskRequest) -> Judged:
         """What decides the domain of a request, with its vector if there is one."""
         text = gist(request)
-        vector = self._gists.get(text) if self._complete else None
+        vector = self._gists.get(text) if self._usable else None
+        if vector is None:
+            text = gist(request, limits.WORDS_CHARACTERS)
         return Judged(self._judge, text, vector)
 
     # --- reading --------------------------------------------------------------------------------
     def learn(self, now: Instant) -> None:
         """Read more of the cards, if there is more and the engine has nothing else to do."""
-        if not self._complete and self._idle():
+        if len(self._vectors) < len(self._wanted) and self._idle():
             self._read_cards(now)
 
     def _read_cards(self, now: Instant) -> None:
@@ -156,7 +159,7 @@ class Reading:
     def read(self, task: TaskId, request: TaskRequest, now: Instant) -> bool:
         """Read a request; whether its task is to wait for that."""
         auto = request.selector.partition("@")[0] == AUTO and request.operation == GENERATE
-        if not auto or not self._complete or not self._idle():
+        if not auto or not self._usable or not self._idle():
             return False
         text = gist(request)
         if not text.strip() or text in self._gists:

@@ -54,16 +54,16 @@ class Head:
     """Put before each text, as the model was trained with."""
 
 
-def gist(request: TaskRequest) -> str:
+def gist(request: TaskRequest, most: int = limits.GIST_CHARACTERS) -> str:
     """What decides the domain: the last turn of the user behind the one before, or the prompt."""
     turns = [turn.content for turn in request.messages if turn.role == "user"]
-    return gist_of(turns) if turns else sample(request.prompt, limits.GIST_CHARACTERS)
+    return gist_of(turns, most) if turns else sample(request.prompt, most)
 
 
-def gist_of(turns: Sequence[str]) -> str:
+def gist_of(turns: Sequence[str], most: int = limits.GIST_CHARACTERS) -> str:
     """The same for the turns of a user; empty where there are none."""
     shown = [sample(turn, limits.GIST_BEFORE_CHARACTERS) for turn in turns[-2:-1]]
-    return " ".join([*shown, *(sample(turn, limits.GIST_CHARACTERS) for turn in turns[-1:])])
+    return " ".join([*shown, *(sample(turn, most) for turn in turns[-1:])])
 
 
 def texts_of(cards: Iterable[DomainCard]) -> dict[str, list[str]]:
@@ -80,7 +80,10 @@ def texts_of(cards: Iterable[DomainCard]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Every domain with its probability, best first. What is none of them is the generalist's."""
+    """Every domain with its probability, best first. What is none of them is the generalist's.
+
+    Nothing at all where nothing can be said.
+    """
 
     scores: tuple[Score, ...]
     unsure_below: float
@@ -120,14 +123,14 @@ class Judge:
                 self._space = _Space(groups)
 
     def judge(self, text: str, vector: Vector | None = None) -> Judgement:
-        """What a gist is about; `vector` is its own."""
+        """What a gist is about; `vector` is its own, and without one the gist may be longer."""
         head = self._meaning if vector is not None and self._meaning else self._head
         if not self.domains:
             return Judgement((), head.unsure_below)
         kinds = self.nearness(text, vector)
-        chances = probabilities(head, kinds, self._general)
         if vector is None and float(kinds[1].max()) < UNSURE_BELOW:
-            chances = np.zeros(len(self.domains))  # no card has a word of it
+            return Judgement((), head.unsure_below)  # no card has a word of it
+        chances = probabilities(head, kinds, self._general)
         nothing = max(0.0, 1.0 - float(chances.sum()))
         if self._general.any():
             chances = chances + nothing * self._general
