@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @contextmanager
 def leaving_node(*left: DrainInfo) -> Iterator[tuple[str, list[bytes]]]:
     """A node that tells so much at one look after the other, and then is gone."""
-    looks, posted = iter(left), []
+    looks = iter(left)
+    posted: list[bytes] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

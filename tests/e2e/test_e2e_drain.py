@@ -43,6 +43,9 @@ class Load:
     lost: list[str] = field(default_factory=list)
     enough: threading.Event = field(default_factory=threading.Event)
 
+    def has(self, answers: int) -> bool:
+        return len(self.texts) >= answers
+
     def run(self) -> None:
         first = 0
         while not self.enough.is_set():
@@ -82,8 +85,7 @@ def test_a_rolling_restart_under_load_loses_nothing(replicas: Mesh) -> None:
         try:
             for letter in "bca":
                 restart(mesh, "abc".index(letter), letter)
-                done = len(load.texts)
-                until(lambda done=done: len(load.texts) >= done + CLIENTS, 60, "it goes on")
+                until(partial(load.has, len(load.texts) + CLIENTS), 60, "it goes on")
         finally:
             load.enough.set()
         for asking in clients:
@@ -124,6 +126,7 @@ def test_a_signal_leaves_time_for_what_is_under_way(
         "stream": True,
     }
     events: list[str] = []
+    refused: dict[str, dict[str, str]] = {}
     ask = partial(httpx.stream, "POST", url + "/v1/chat/completions", json=body, timeout=60)
     with ask(trust_env=False) as answer:
         for line in filter(None, answer.iter_lines()):
