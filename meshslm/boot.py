@@ -34,6 +34,7 @@ from meshslm.adapters.libp2p_link import Libp2pLink
 from meshslm.adapters.mdns import MdnsDiscovery
 from meshslm.adapters.mesh_folder import MeshFolder
 from meshslm.adapters.peers_file import PeersFile
+from meshslm.adapters.power import with_power
 from meshslm.adapters.signing import SigningKey, signed_by
 from meshslm.adapters.system_clock import SystemClock
 from meshslm.chance import Chance
@@ -66,6 +67,7 @@ from meshslm.observe.log import set_up_logging
 from meshslm.profiles import Profile
 from meshslm.settings import RecordSettings, Settings
 from meshslm.wire.admission import JoinToken
+from meshslm.wire.messages import Hardware
 
 log = logging.getLogger("meshslm.boot")
 
@@ -199,13 +201,14 @@ class _Node:
         )
         self._hosting = Hosting(
             profiles,
-            detect(),
+            self._hardware(),
             self._pump,
             executor,
             ensure=self._ensure,
             make_engine=self._make_engine,
             adapters=self._adapters.of,
             upstream=self._upstream,
+            look=with_power,
             room=Room(
                 self._budget_mib(),
                 settings.engine.idle_s * 1000,
@@ -299,6 +302,9 @@ class _Node:
             return not why, why
         hosted = any(peer.specialists for peer in self._service.peers() if peer.state == "alive")
         return hosted, "" if hosted else "no member hosts a model yet"
+
+    def _hardware(self) -> Hardware:
+        return with_power(replace(detect(), metered=self._settings.link.metered))
 
     # --- hosting --------------------------------------------------------------------------------
     def _ensure(self, model: str) -> tuple[ReadyModel, Shape]:

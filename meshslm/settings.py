@@ -121,6 +121,10 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         ),
     ] = ()
     mdns: Annotated[Switch, Meta(description="Find members on the local network.")] = False
+    metered: Annotated[
+        Switch,
+        Meta(description="Its link is paid for by volume: others ask it only where it pays."),
+    ] = False
     open: Annotated[
         Switch,
         Meta(

@@ -41,6 +41,9 @@ ADAPTER_DIGITS = 32
 ADAPTERS_LOOK_S = 1.0
 """Between two looks at which adapters there are: one `stat` while nothing changes."""
 
+POWER_LOOKS = 30
+"""Of these looks, each so manieth is at the power supply and the temperature, too."""
+
 _EAGERNESS = (Keep.DEMAND, Keep.START, Keep.ALWAYS)
 
 
@@ -115,6 +118,7 @@ class Hosting(Generic[M]):
         make_engine: Callable[[M], Engine],
         room: Room,
         upstream: Upstream | None = None,
+        look: Callable[[Hardware], Hardware] = lambda hardware: hardware,
         adapters: Callable[[str], Mapping[str, str]] = lambda _: {},
     ) -> None:
         """`ensure` has a model ready, blocking, in a thread; it raises `OurFault`.
@@ -124,6 +128,8 @@ class Hosting(Generic[M]):
         """
         self._adapters = adapters
         self._upstream = upstream
+        self._look = look
+        """Says how the hardware is powered now."""
         self._profiles = profiles
         self._hardware = hardware
         self._pump = pump
@@ -170,10 +176,14 @@ class Hosting(Generic[M]):
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(engine_room.run, announce)
+            looks = 0
             while True:
                 await trio.sleep(ADAPTERS_LOOK_S)
-                now = tuple(self._specialists(hosted))
-                if now != announced:
+                looks += 1
+                now, before = tuple(self._specialists(hosted)), self._hardware
+                if looks % POWER_LOOKS == 0:
+                    self._hardware = self._look(before)
+                if now != announced or self._hardware != before:
                     announced = now
                     self._pump.handle(self._hosting(now))
 
