@@ -1,8 +1,9 @@
 """From a bare TCP socket to an encrypted channel with a proven peer: Noise, then Yamux agreed.
 
 The handshake is the library's, run over a socket that gives it a bounded number of bytes. After it
-the library is left behind: its session reads a length, then a body, through five layers for each
-packet, while here one read of the socket may hold a hundred packets.
+the library is left behind: its session reads a length, then a body, through ten layers for each
+packet, while here one read of the socket may hold a hundred packets. What is kept of it are the two
+ciphers with their keys, and how many packets each has seen.
 
 Rules:
 - Noise is the only security protocol offered, so nobody can claim an id without proving it.
@@ -34,6 +35,8 @@ PLAINTEXT_BYTES = 65535 - 16
 YAMUX = library.TProtocol("/yamux/1.0.0")
 
 _LENGTH = struct.Struct("!H")
+_NONCE = struct.Struct("<4xQ")
+"""Of packet n, as Noise has it with ChaCha20-Poly1305; past 2^64 it raises."""
 _ED25519_ID = bytes((0x00, 0x24, 0x08, 0x01, 0x12, 0x20))
 """How the bytes of a peer id begin where it is an Ed25519 public key."""
 
@@ -51,16 +54,20 @@ class NoiseChannel:
 
     def __init__(self, peer: NodeId, state: Any, plaintext: bytes, ciphertext: bytes) -> None:
         self.peer = peer
-        self._state = state
+        out = state.noise_protocol.cipher_state_encrypt
+        into = state.noise_protocol.cipher_state_decrypt
+        self._seal, self._sealed = out.cipher.cipher.encrypt, out.n
+        self._open, self._opened = into.cipher.cipher.decrypt, into.n
         self._plaintext = plaintext
         self._received = bytearray(ciphertext)
 
     def encrypt(self, data: bytes) -> bytes:
         """`data` in as few packets as it takes."""
-        encrypt = self._state.encrypt
         pieces: list[bytes] = []
         for start in range(0, len(data), PLAINTEXT_BYTES):
-            packet = encrypt(data[start : start + PLAINTEXT_BYTES])
+            plaintext = data[start : start + PLAINTEXT_BYTES]
+            packet = self._seal(_NONCE.pack(self._sealed), plaintext, None)
+            self._sealed += 1
             pieces += (_LENGTH.pack(len(packet)), packet)
         return b"".join(pieces)
 
@@ -76,7 +83,9 @@ class NoiseChannel:
                 stop = start + 2 + _LENGTH.unpack_from(received, start)[0]
                 if stop > end:
                     break
-                pieces.append(self._state.decrypt(bytes(received[start + 2 : stop])))
+                packet = bytes(received[start + 2 : stop])
+                pieces.append(self._open(_NONCE.pack(self._opened), packet, None))
+                self._opened += 1
                 start = stop
         except Exception as error:
             raise PeerFault("a packet that does not decrypt") from error
