@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import (
     bench_accuracy,
+    bench_consensus,
     bench_daemon,
     bench_drafts,
     bench_engine,
@@ -136,6 +137,12 @@ SECTIONS: dict[str, Section] = {
         "Daemons without models as processes on one machine.",
         6,
         bench_mesh_real.measure,
+    ),
+    "consensus": Section(
+        "Decisions",
+        "Daemons without models as processes of one machine, which share its disk.",
+        1.5,
+        bench_consensus.measure,
     ),
     "sim": Section(
         "The simulator",

@@ -26,6 +26,7 @@ from meshslm import __version__, limits
 from meshslm.adapters import memory
 from meshslm.adapters.admission_desk import AdmissionDesk
 from meshslm.adapters.boot_counter import last_boot, next_boot
+from meshslm.adapters.consensus_log import ConsensusLog
 from meshslm.adapters.crash_files import kept_on_crash
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
 from meshslm.adapters.hardware import detect
@@ -41,6 +42,7 @@ from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import ShutdownRequested, Started
 from meshslm.core.node import NodeCore
+from meshslm.daemon.consensus_keeper import ConsensusKeeper
 from meshslm.daemon.drafts import Drafts
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.hosting import Hosting, Room, Shape
@@ -70,6 +72,8 @@ from meshslm.wire.admission import JoinToken
 from meshslm.wire.messages import Hardware
 
 log = logging.getLogger("meshslm.boot")
+
+ROLES = ("coordinator", "gateway", "specialist")
 
 GOODBYE_S = 2.0
 """Time for links to empty their control lanes."""
@@ -166,6 +170,9 @@ class _Node:
             bootstrap=(*settings.link.bootstrap, *(member.addresses if member else ())),
             credentials=credentials_of(member),
             queue_per_engine=settings.limits.queue,
+            roles=ROLES if settings.consensus.coordinator else ROLES[1:],
+            voters=settings.consensus.voters,
+            lease_reads=settings.consensus.lease_reads,
             strategy=settings.routing.strategy,
             hedge=settings.routing.hedge,
             semantic=settings.routing.semantic,
@@ -191,14 +198,13 @@ class _Node:
         executor.seal_with(SigningKey(key.secret).seal)
         self._pump.attach(executor.perform)
         self._state = keep_state(settings, self._core, self._pump, executor, last_boot)
+        self._consensus = self._keep_log(executor)
         self._keeper: MembershipKeeper | None = None
         if member is not None:
             desk = AdmissionDesk(membership, key, time.time)
             self._keeper = MembershipKeeper(membership, desk, self._pump.handle, time.time)
             executor.keep_membership(self._keeper)
-        self._upstream = upstream_of(
-            settings.upstream, Path(settings.node.data_dir), environment
-        )
+        self._upstream = upstream_of(settings.upstream, Path(settings.node.data_dir), environment)
         self._hosting = Hosting(
             profiles,
             self._hardware(),
@@ -216,6 +222,15 @@ class _Node:
             ),
         )
 
+    def _keep_log(self, executor: Executor) -> ConsensusKeeper | None:
+        """Of a node that may be a coordinator: what writes its log."""
+        if not self._settings.consensus.coordinator:
+            return None
+        kept = ConsensusLog(Path(self._settings.node.data_dir))
+        keeper = ConsensusKeeper(kept, self._pump.handle)
+        executor.keep_log(keeper.persist)
+        return keeper
+
     async def run(self, boot: int, on_ready: OnReady | None) -> int:
         """Serve until a signal comes."""
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -227,6 +242,9 @@ class _Node:
                 if self._keeper is not None:
                     self._keeper.begin()
                     nursery.start_soon(self._keeper.run)
+                if self._consensus is not None:
+                    self._consensus.begin(secrets.randbits(52) + 1)
+                    nursery.start_soon(self._consensus.run)
                 address = await self._open_gateway(nursery)
                 self._pump.handle(Started(boot, self._link.addresses))
                 if self._state is not None:

@@ -686,3 +686,56 @@ RECORDING_LINE_BYTES: Final = 16 * 1024 * 1024
 
 RECORDINGS_KEPT: Final = 5
 """Files of crashes in the data folder; older ones make room."""
+
+# --- consensus ----------------------------------------------------------------------------------
+SEATS: Final = 9
+"""Voters, or learners, of one group: beyond seven voters a decision only gets slower."""
+
+DECISIONS: Final = 1000
+DECISIONS_BYTES: Final = MIB
+"""All that is decided in a mesh: it is in every coordinator's memory and in one snapshot."""
+
+DECISION_VALUE_BYTES: Final = KIB
+"""A digest and a few words; what is long stands in a document."""
+
+SHARES: Final = 256
+"""Holders of one quota."""
+
+PROPOSALS_REMEMBERED: Final = 1000
+"""Entries for which a proposal's result is kept, so that it is carried out once: at 100 a second a
+proposal may be repeated for ten seconds."""
+
+PROPOSALS_PENDING: Final = 512
+"""Proposals, or questions, that a leader has not answered yet."""
+
+APPEND_ENTRIES: Final = 64
+"""Entries in one message: 100 KiB where each has the longest value."""
+
+SNAPSHOT_PART_BYTES: Final = 64 * KIB
+"""A part of a snapshot: it stands 5 ms before something urgent at 100 Mbit/s."""
+
+LOG_ENTRIES: Final = 1024
+"""Applied entries after which a log is cut and a snapshot written, some 10 ms of work."""
+
+HEARTBEAT_MS: Final = 100
+ELECTION_MS: Final = 500
+"""A leader shows itself this often, and a follower waits one to two of these for it: thrice the
+pause of a busy process, and a new leader in under two seconds."""
+
+LEASE_MS: Final = 375
+"""How long after a heartbeat that a majority answered no other leader can have been chosen. It is
+0.75 of `ELECTION_MS`, so it holds while no clock runs more than 14 % faster than another."""
+
+ASK_MS: Final = 5_000
+"""Time for a decision, in which several leaders may be chosen."""
+
+ASK_AGAIN_MS: Final = 300
+
+SEAT_LEARN_MS: Final = 30_000
+"""Time for a learner to catch up before another member is tried in its place."""
+
+SEAT_LOST_MS: Final = 60_000
+"""A voter that is gone for so long is replaced: a restart or an update takes less."""
+
+SEATS_LOOK_MS: Final = 1_000
+"""Between two looks of the leader at who has a seat."""

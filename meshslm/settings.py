@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta, inspect
 
 from meshslm import limits, state_limits
+from meshslm.consensus_settings import ConsensusSettings
 from meshslm.errors import OurFault
 from meshslm.toml_reference import key_rows, toml_value
 from meshslm.toml_text import TomlText, nearest, sentence
@@ -425,6 +426,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log: LogSettings = LogSettings()
     limits: LimitSettings = LimitSettings()
     record: RecordSettings = RecordSettings()
+    consensus: ConsensusSettings = ConsensusSettings()
     routing: RoutingSettings = RoutingSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     state: StateSettings = StateSettings()
@@ -583,8 +585,7 @@ def _check_variables(environment: Mapping[str, str]) -> None:
 def _value(key: str, given: Any, origin: str) -> Any:
     """A value from the environment or a flag, as its setting's type. Raises `OurFault`."""
     kind = _TYPES[key]
-    node = inspect.type_info(kind)
-    value = given
+    node, value = inspect.type_info(kind), given
     if isinstance(given, str) and _is_list(node):
         value = [item.strip() for item in given.split(",")] if given.strip() else []
     try:

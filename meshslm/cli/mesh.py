@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from meshslm.cli.consensus import consensus
 from meshslm.cli.durations import Duration, moment_text
+from meshslm.cli.consensus import consensus
 from meshslm.cli.effective import config_option, load_effective
 from meshslm.cli.failures import fail
 from meshslm.cli.mesh_tokens import invite, narrow, token_from, token_options
@@ -46,6 +49,7 @@ def create(name: str, as_json: bool, **where: Any) -> None:
     safe place. Whoever has it can let anybody in; without it nobody can be put out.
     """
     from meshslm.adapters.admission_desk import create_mesh
+    from meshslm.adapters.consensus_log import ConsensusLog
     from meshslm.adapters.keyring import DirectoryLock
 
     if not 1 <= len(name.encode()) <= 64:
@@ -54,6 +58,7 @@ def create(name: str, as_json: bool, **where: Any) -> None:
     with DirectoryLock(Path(settings.node.data_dir)):
         folder, key = _open(settings)
         certificate = create_mesh(folder, key, name, time.time())
+        ConsensusLog(Path(settings.node.data_dir)).found(secrets.randbits(52) + 1)
     if as_json:
         print_json(_told(folder))
         return
@@ -220,7 +225,8 @@ def rotate(grace: int, as_json: bool, **where: Any) -> None:
 @data_dir_option
 @json_option
 def leave(yes: bool, as_json: bool, **where: Any) -> None:
-    """Forget the mesh: certificate, notices, ledger, and the mesh's key."""
+    """Forget the mesh: certificate, notices, ledger, log of decisions, and the mesh's key."""
+    from meshslm.adapters.consensus_log import ConsensusLog
     from meshslm.adapters.keyring import DirectoryLock
 
     settings = load_effective(**where).settings
@@ -229,10 +235,12 @@ def leave(yes: bool, as_json: bool, **where: Any) -> None:
         if folder.root() is not None and not yes:
             fail(f"the mesh's key is here ({folder.path}); copy it first, then add --yes")
         folder.forget()
+        ConsensusLog(Path(settings.node.data_dir)).forget()
     if as_json:
         print_json({"left": True})
 
 
+mesh.add_command(consensus)
 mesh.add_command(invite)
 mesh.add_command(narrow)
 

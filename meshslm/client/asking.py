@@ -147,6 +147,22 @@ class Asking:
 PEERS = Asking("/mesh/peers")
 STATUS = Asking("/mesh/status")
 MODELS = Asking("/v1/models")
+CONSENSUS = Asking("/mesh/consensus")
+
+
+def deciding(act: str, subject: str, fields: dict[str, object]) -> Asking:
+    """A command to the coordinators; `fields` has what else it needs."""
+    return posting("/mesh/consensus/decisions", {"act": act, "subject": subject, **fields})
+
+
+def deciding_who(order: str, node: str) -> Asking:
+    """An order about who decides: `found`, `add`, `remove` or `transfer`."""
+    return posting("/mesh/consensus/seats", {"order": order, "node": node})
+
+
+def decided(kind: str, subject: str) -> Asking:
+    """What is decided."""
+    return Asking(f"/mesh/consensus/decisions?kind={quote(kind)}&subject={quote(subject)}")
 
 
 def ordering(model: str, order: str, *, now: bool = False) -> Asking:
@@ -163,6 +179,14 @@ def asking(
     prompt: str | Sequence[Message], model: str, options: Options, *, stream: bool
 ) -> Asking:
     """The request for a chat completion; a text is one message of the user."""
+    body = chat_body(prompt, model, options)
+    if stream:
+        body.update(stream=True, stream_options={"include_usage": True})
+    return posting("/v1/chat/completions", body)
+
+
+def chat_body(prompt: str | Sequence[Message], model: str, options: Options) -> dict[str, object]:
+    """The body of a chat completion."""
     chosen: dict[str, object] = dict(options)
     messages = list(prompt) if not isinstance(prompt, str) else [_turn("user", prompt)]
     system = chosen.pop("system", None)
@@ -176,14 +200,6 @@ def posting(path: str, body: Mapping[str, object]) -> Asking:
     deadline_ms = body.get("deadline_ms", LONGEST_MS)
     assert isinstance(deadline_ms, int)
     return Asking(path, msgspec.json.encode(body), deadline_ms / 1000 + _MARGIN_S)
-    body = chat_body(prompt, model, options)
-    if stream:
-        body.update(stream=True, stream_options={"include_usage": True})
-    return posting("/v1/chat/completions", body)
-
-
-def chat_body(prompt: str | Sequence[Message], model: str, options: Options) -> dict[str, object]:
-    """The body of a chat completion."""
 
 
 def _turn(role: str, content: str) -> Message:

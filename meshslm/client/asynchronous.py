@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from meshslm.api.admin import (
     DEFAULT_URL,
@@ -18,29 +18,34 @@ from meshslm.api.admin import (
     PeersReply,
     StatusReply,
 )
+from meshslm.api.consensus import ConsensusReply, DecisionInfo, DecisionReply
 from meshslm.api.openai_responses import Model, ModelList
-from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
 from meshslm.api.routing import RouteReply
+from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
 from meshslm.client.asking import (
+    CONSENSUS,
     MODELS,
     PEERS,
     STATUS,
     Asking,
     Message,
     Options,
+    RouteOptions,
     Urgency,
     asking,
-    RouteOptions,
+    decided,
+    deciding,
+    deciding_who,
     draining,
     ordering,
 )
+from meshslm.client.memory import AsyncMemory
+from meshslm.client.routes import routing
 from meshslm.client.transport import body_of, refusal, run_out, sending, settings_for, told_plainly
 from meshslm.client.vectors import (
     Embeddings,
     Ranking,
     embedding,
-from meshslm.client.memory import AsyncMemory
-from meshslm.client.routes import routing
     embeddings,
     ranking,
     reranking,
@@ -121,11 +126,6 @@ class AsyncClient:
         asked = reranking(query, documents, model, top_n, options)
         return ranking(await self._fetch(asked), documents)
 
-    async def peers(self) -> list[PeerInfo]:
-        """The nodes that the asked node knows, itself among them."""
-        return read(await self._fetch(PEERS), PeersReply).peers
-
-    async def status(self) -> StatusReply:
     async def route(
         self,
         prompt: str | Sequence[Message],
@@ -136,6 +136,11 @@ class AsyncClient:
         """Who would be asked `prompt` now, and why: candidates, costs, verdict. Nothing is run."""
         return read(await self._fetch(routing(prompt, model, options)), RouteReply)
 
+    async def peers(self) -> list[PeerInfo]:
+        """The nodes that the asked node knows, itself among them."""
+        return read(await self._fetch(PEERS), PeersReply).peers
+
+    async def status(self) -> StatusReply:
         """The asked node about itself."""
         return read(await self._fetch(STATUS), StatusReply)
 
@@ -161,6 +166,26 @@ class AsyncClient:
         It is gone after `limit_s` seconds, whatever is left; `status` tells how much that is.
         """
         return read(await self._fetch(draining(limit_s)), DrainInfo)
+
+    async def consensus(self) -> ConsensusReply:
+        """The group of coordinators, seen from the asked node."""
+        return read(await self._fetch(CONSENSUS), ConsensusReply)
+
+    async def decide(self, act: str, subject: str, **fields: Any) -> DecisionReply:
+        """Have the coordinators decide: `rollout.begin`, `quota.grant`, `revoke`, and others.
+
+        `fields` are `holder`, `value`, `amount` and `expected`, as the act needs them. Raises
+        `RequestFault`: a conflict with what is decided, or not ready, where there is no majority.
+        """
+        return read(await self._fetch(deciding(act, subject, fields)), DecisionReply)
+
+    async def decisions(self, kind: str = "", subject: str = "") -> list[DecisionInfo]:
+        """What is decided, as of now, of a kind and about a subject where these are given."""
+        return read(await self._fetch(decided(kind, subject)), DecisionReply).decisions
+
+    async def seat(self, order: str, node: str = "") -> None:
+        """Found the group at the asked node, or `add`, `remove` or `transfer` to a node."""
+        await self._fetch(deciding_who(order, node))
 
     def memory(self, namespace: str) -> AsyncMemory:
         """What every node of the mesh has under this name: values, lists, counters."""

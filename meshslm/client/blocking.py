@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from meshslm.api.admin import (
     DEFAULT_URL,
@@ -15,29 +15,34 @@ from meshslm.api.admin import (
     PeersReply,
     StatusReply,
 )
+from meshslm.api.consensus import ConsensusReply, DecisionInfo, DecisionReply
 from meshslm.api.openai_responses import Model, ModelList
-from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
 from meshslm.api.routing import RouteReply
+from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
 from meshslm.client.asking import (
+    CONSENSUS,
     MODELS,
     PEERS,
     STATUS,
     Asking,
     Message,
     Options,
+    RouteOptions,
     Urgency,
     asking,
-    RouteOptions,
+    decided,
+    deciding,
+    deciding_who,
     draining,
     ordering,
 )
+from meshslm.client.memory import Memory
+from meshslm.client.routes import routing
 from meshslm.client.transport import body_of, refusal, sending, settings_for, told_plainly
 from meshslm.client.vectors import (
     Embeddings,
     Ranking,
     embedding,
-from meshslm.client.memory import Memory
-from meshslm.client.routes import routing
     embeddings,
     ranking,
     reranking,
@@ -118,11 +123,6 @@ class Client:
         asked = reranking(query, documents, model, top_n, options)
         return ranking(self._fetch(asked), documents)
 
-    def peers(self) -> list[PeerInfo]:
-        """The nodes that the asked node knows, itself among them."""
-        return read(self._fetch(PEERS), PeersReply).peers
-
-    def status(self) -> StatusReply:
     def route(
         self,
         prompt: str | Sequence[Message],
@@ -133,6 +133,11 @@ class Client:
         """Who would be asked `prompt` now, and why: candidates, costs, verdict. Nothing is run."""
         return read(self._fetch(routing(prompt, model, options)), RouteReply)
 
+    def peers(self) -> list[PeerInfo]:
+        """The nodes that the asked node knows, itself among them."""
+        return read(self._fetch(PEERS), PeersReply).peers
+
+    def status(self) -> StatusReply:
         """The asked node about itself."""
         return read(self._fetch(STATUS), StatusReply)
 
@@ -158,6 +163,26 @@ class Client:
         It is gone after `limit_s` seconds, whatever is left; `status` tells how much that is.
         """
         return read(self._fetch(draining(limit_s)), DrainInfo)
+
+    def consensus(self) -> ConsensusReply:
+        """The group of coordinators, seen from the asked node."""
+        return read(self._fetch(CONSENSUS), ConsensusReply)
+
+    def decide(self, act: str, subject: str, **fields: Any) -> DecisionReply:
+        """Have the coordinators decide: `rollout.begin`, `quota.grant`, `revoke`, and others.
+
+        `fields` are `holder`, `value`, `amount` and `expected`, as the act needs them. Raises
+        `RequestFault`: a conflict with what is decided, or not ready, where there is no majority.
+        """
+        return read(self._fetch(deciding(act, subject, fields)), DecisionReply)
+
+    def decisions(self, kind: str = "", subject: str = "") -> list[DecisionInfo]:
+        """What is decided, as of now, of a kind and about a subject where these are given."""
+        return read(self._fetch(decided(kind, subject)), DecisionReply).decisions
+
+    def seat(self, order: str, node: str = "") -> None:
+        """Found the group at the asked node, or `add`, `remove` or `transfer` to a node."""
+        self._fetch(deciding_who(order, node))
 
     def memory(self, namespace: str) -> Memory:
         """What every node of the mesh has under this name: values, lists, counters."""

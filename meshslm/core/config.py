@@ -28,6 +28,11 @@ class CoreConfig:
     credentials: Credentials | None = None
     """Of a private mesh; None: the mesh is open."""
     queue_per_engine: int = limits.QUEUE_PER_ENGINE
+    voters: int = 3
+    """Coordinators that decide what there must be one of, where this node leads them; 0: as they
+    were ordered."""
+    lease_reads: bool = True
+    """A leader answers from what it knows while no other can have been chosen."""
     hedge: float = 0.0
     """Share of requests that may be asked of two nodes, where the first is late."""
     state: StateConfig | None = None

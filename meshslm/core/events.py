@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from meshslm.core.admission_events import AdmissionEffect, AdmissionEvent
+from meshslm.core.consensus.events import ConsensusEffect, ConsensusEvent
 from meshslm.core.drain_events import DrainEffect, DrainEvent
 from meshslm.core.growth_events import GrowthEffect, GrowthEvent
 from meshslm.core.residency import UNBOUNDED, ModelOrdered, OrderAnswered, Residency
@@ -247,6 +248,7 @@ Event = (
     | RunEnded
     | RunFailed
     | AdmissionEvent
+    | ConsensusEvent
     | StateEvent
     | DrainEvent
     | GrowthEvent
@@ -388,6 +390,7 @@ class Tell:
 
 Effect = (
     AdmissionEffect
+    | ConsensusEffect
     | StateEffect
     | DrainEffect
     | GrowthEffect

@@ -32,6 +32,7 @@ from meshslm.core.candidates import Candidate, Decision
 from meshslm.core.certificates import Act
 from meshslm.core.conduct import TASK_MESSAGES, Conduct
 from meshslm.core.config import CoreConfig
+from meshslm.core.consensus.hook import coordination_of
 from meshslm.core.cooling import Cooling
 from meshslm.core.counting import task_counts
 from meshslm.core.directory import Directory, Peer, PeerState
@@ -180,6 +181,9 @@ class NodeCore:
         self._drain = Drain(
             config.node, self._out, self._origin, self._serving, self._membership.host_nothing
         )
+        self.consensus = coordination_of(
+            config, self._directory, self._admission, self._out, chance.fork("consensus")
+        )
         self._handlers = self._event_handlers()
         self._timers = self._timer_handlers()
         self._member_messages = self._message_handlers()
@@ -200,6 +204,7 @@ class NodeCore:
         """Keyed by class, each handler takes exactly that class: what `Any` cannot say."""
         return {
             **self._admission.event_handlers(),
+            **self.consensus.event_handlers(),
             **self._state.event_handlers(),
             StatementSealed: self._growth.on_sealed,
             Started: self._on_started,
@@ -232,6 +237,7 @@ class NodeCore:
         """By kind of timer; each takes the timer's subject."""
         return {
             **self._state.timer_handlers(),
+            **self.consensus.timer_handlers(),
             admission.SWEEP: lambda _, now: self._admission.sweep(now),
             membership.TICK: lambda _, now: self._on_tick(now),
             membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
@@ -264,6 +270,7 @@ class NodeCore:
             Goodbye: lambda p, m, now: member.on_goodbye(p.node, m, now),
             Peers: member.on_peers,
             **self._admission.message_handlers(),
+            **self.consensus.message_handlers(),
             **self._state.message_handlers(),
             Draining: lambda p, m, now: self._drain.told(p.node, m, now),
             **self._growth.message_handlers(),
@@ -365,6 +372,7 @@ class NodeCore:
 
     def _on_shutdown(self, _event: ShutdownRequested, now: Instant) -> None:
         self._growth.leave(now)
+        self.consensus.leave(now)
         self._origin.leave(now)
         self._serving.leave(now)
         self._membership.leave()
@@ -388,7 +396,7 @@ class NodeCore:
         except UnknownKind as unknown:
             self._out.tell("peer.unknown-message", str(unknown), peer=peer.node)
         alive = peer.state is PeerState.ALIVE
-        if not alive or type(message) not in TASK_MESSAGES:
+        if not (alive and self._is_free(peer, message)):
             self._conduct.spend(peer.node, now)
         if type(message) is Hello:
             self._membership.on_hello(peer.node, message, now)
@@ -399,6 +407,10 @@ class NodeCore:
             if type(message) in TASK_MESSAGES:
                 peer.used = now
             self._member_messages[type(message)](peer, message, now)
+
+    def _is_free(self, peer: Peer, message: object) -> bool:
+        """Whether a member may send as much of it as the link brings."""
+        return type(message) in TASK_MESSAGES or self.consensus.heard_freely(peer.node, message)
 
     def _on_submit(self, peer: Peer, message: TaskSubmit, now: Instant) -> None:
         outside = any(s.profile == message.profile for s in self._upstream)
@@ -542,5 +554,6 @@ class NodeCore:
         self._growth.check()
         self._models.check()
         self._serving.check()
+        self.consensus.check()
         self._origin.check()
         self._router.check()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from meshslm.core.admission_events import IssueCredential, KeepCredential, KeepNotice
+from meshslm.core.consensus.events import DecisionMade, PersistLog
 from meshslm.core.drain_events import Drained
 from meshslm.core.events import (
     Dial,
@@ -89,6 +90,7 @@ class Executor:
             FailTask: service.deliver,
             Drained: service.drained,
             OrderAnswered: service.answer_order,
+            DecisionMade: service.answer_decision,
             Dial: lambda e: link.dial(e.address),
             Disconnect: lambda e: link.disconnect(e.peer, e.reason),
             Tell: self._tell,
@@ -112,6 +114,10 @@ class Executor:
     def keep_state(self, keeper: StateKeeper) -> None:
         """Who keeps shared documents."""
         self._do.update(keeper.performers())
+
+    def keep_log(self, persist: Callable[[PersistLog], None]) -> None:
+        """Of a coordinator: who writes its log."""
+        self._do[PersistLog] = persist
 
     def host(
         self, engines: Mapping[str, Engine], profiles: Mapping[str, Profile], loader: Loader

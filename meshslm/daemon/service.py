@@ -14,8 +14,11 @@ import trio
 
 from meshslm.chance import Chance
 from meshslm.core.candidates import Decision
+from meshslm.core.consensus.events import DecisionMade, DecisionWanted, SeatOrdered
+from meshslm.core.consensus.view import ConsensusView
 from meshslm.core.drain_events import Drained, DrainRequested
 from meshslm.core.events import (
+    Event,
     TaskArrived,
     TaskDropped,
 )
@@ -25,8 +28,9 @@ from meshslm.core.views import DrainView, ModelView, PeerView, StatusView
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.task_stream import ClientEffect, TaskStream
 from meshslm.errors import RequestFault
-from meshslm.ids import TaskId
+from meshslm.ids import NodeId, TaskId
 from meshslm.ports import Clock
+from meshslm.wire.consensus import Command
 from meshslm.wire.messages import TaskRequest
 
 
@@ -52,6 +56,7 @@ class NodeService:
         """Set when a node that was asked to leave has nothing left to do."""
         self._orders = 0
         self._answer: OrderAnswered | None = None
+        self._decisions: dict[int, tuple[trio.Event, list[DecisionMade]]] = {}
 
     @asynccontextmanager
     async def submit(self, request: TaskRequest) -> AsyncIterator[TaskStream]:
@@ -104,6 +109,39 @@ class NodeService:
     def explain(self, request: TaskRequest) -> Decision:
         """Who would be asked for it now, and why; nothing is run."""
         return self._core.explain(request, self._clock.now())
+
+    async def decide(
+        self, command: Command | None, kind: str = "", subject: str = ""
+    ) -> DecisionMade:
+        """Have something decided or, without a command, hear what is; within seconds."""
+        return await self._decision(lambda number: DecisionWanted(number, command, kind, subject))
+
+    async def seat(self, order: str, node: NodeId) -> DecisionMade:
+        """Found a group of coordinators, or change who is in it; answered at once."""
+        return await self._decision(lambda number: SeatOrdered(number, order, node))
+
+    async def _decision(self, event: Callable[[int], Event]) -> DecisionMade:
+        self._orders += 1
+        number, made = self._orders, trio.Event()
+        answers: list[DecisionMade] = []
+        self._decisions[number] = (made, answers)
+        try:
+            self._pump.handle(event(number))
+            await made.wait()
+        finally:
+            del self._decisions[number]
+        return answers[0]
+
+    def answer_decision(self, effect: DecisionMade) -> None:
+        """Take what became of a decision; whoever waited for it may have gone."""
+        if effect.number in self._decisions:
+            made, answers = self._decisions[effect.number]
+            answers.append(effect)
+            made.set()
+
+    def consensus(self) -> ConsensusView:
+        """The group of coordinators, seen from here."""
+        return self._core.consensus.view()
 
     def peers(self) -> tuple[PeerView, ...]:
         """Every node known here, this one first."""

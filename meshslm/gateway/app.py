@@ -23,6 +23,7 @@ from meshslm.api.admin import Health, Readiness
 from meshslm.api.openai_responses import Model
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.answering import Answering
+from meshslm.gateway.consensus import ConsensusPages
 from meshslm.gateway.draining import PATH as DRAIN
 from meshslm.gateway.draining import DrainPage
 from meshslm.gateway.guard import Guard, HostPolicy
@@ -80,7 +81,9 @@ def create_app(
     request that names no deadline gets `deadline_ms`. `recording` gives what the flight recorder
     has, where there is one. `state` are its shared documents, where it keeps any.
     """
-    meters = Meters(version=version, status=service.status, peers=service.peers)
+    meters = Meters(
+        version=version, status=service.status, peers=service.peers, consensus=service.consensus
+    )
     pages = _Pages(service, meters, created=int(time.time()))
     responses = Responses(deadline_ms=deadline_ms)
     explain = RoutePage(service, body_bytes=body_bytes, deadline_ms=deadline_ms)
@@ -107,6 +110,7 @@ def create_app(
         Route(DRAIN, DrainPage(service).__call__, methods=["POST"]),
         *memory.routes(),
         *Watching(memory).routes(),
+        *ConsensusPages(service).routes(),
         Route(MODEL_ORDERS, ModelOrders(service).__call__, methods=["POST"]),
     ]
     guard = Middleware(

@@ -10,10 +10,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias
 
 from meshslm.core.candidates import Decision
+from meshslm.core.consensus.events import DecisionMade
+from meshslm.core.consensus.view import ConsensusView
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.residency import Order
 from meshslm.core.views import DrainView, ModelView, PeerView, StatusView
-from meshslm.ids import TaskId
+from meshslm.ids import NodeId, TaskId
+from meshslm.wire.consensus import Command
 from meshslm.wire.messages import TaskRequest
 
 TaskItem: TypeAlias = RouteChosen | EmitChunk | FinishTask | FailTask
@@ -70,6 +73,20 @@ class NodeService(Submitting, Protocol):
 
     def drain(self, limit_ms: int) -> DrainView:
         """Have it finish its work and leave, within `limit_ms`; what is left now."""
+        ...
+
+    async def decide(
+        self, command: Command | None, kind: str = "", subject: str = ""
+    ) -> DecisionMade:
+        """Have something decided or, without a command, hear what is."""
+        ...
+
+    async def seat(self, order: str, node: NodeId) -> DecisionMade:
+        """Found a group of coordinators, or change who is in it."""
+        ...
+
+    def consensus(self) -> ConsensusView:
+        """The group of coordinators, seen from here."""
         ...
 
     def peers(self) -> tuple[PeerView, ...]:

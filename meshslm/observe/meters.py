@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from meshslm.core.consensus.view import ConsensusView
 from meshslm.core.views import PeerView, StatusView
 from meshslm.wire.messages import EngineLoad, Usage
 
@@ -41,6 +42,7 @@ class Meters:
         version: str,
         status: Callable[[], StatusView],
         peers: Callable[[], tuple[PeerView, ...]],
+        consensus: Callable[[], ConsensusView] = ConsensusView,
     ) -> None:
         from prometheus_client import (  # noqa: PLC0415 - see the rules
             CollectorRegistry,
@@ -84,7 +86,7 @@ class Meters:
             buckets=_DURATION_BUCKETS,
             registry=registry,
         )
-        registry.register(_Views(status, peers))
+        registry.register(_Views(status, peers, consensus))
 
     def request_answered(self, route: str, status: int) -> None:
         """Count an HTTP request; `route` is its path template."""
@@ -118,8 +120,12 @@ class _Views:
     """Reads the core's views at every scrape."""
 
     def __init__(
-        self, status: Callable[[], StatusView], peers: Callable[[], tuple[PeerView, ...]]
+        self,
+        status: Callable[[], StatusView],
+        peers: Callable[[], tuple[PeerView, ...]],
+        consensus: Callable[[], ConsensusView],
     ) -> None:
+        self._consensus = consensus
         self._status = status
         self._peers = peers
 
@@ -133,6 +139,7 @@ class _Views:
         yield _gauge("uptime_seconds", "Since this boot.", [], [((), status.uptime_ms / 1000)])
         yield from _peer_gauges(peers)
         yield from _load_gauges(status.loads)
+        yield from _consensus_gauges(self._consensus())
         counts = status.tasks
         yield _gauge("active_tasks", "Tasks of clients under way.", [], [((), counts.active)])
         yield _gauge("runs_served", "Runs begun here, for any node.", [], [((), counts.served)])
@@ -143,6 +150,19 @@ class _Views:
         told = "Asked of a second node, as the first was late."
         yield _gauge("tasks_hedged", told, [], [((), counts.hedged)])
         yield _gauge("hedges_won", "Answered by the second.", [], [((), counts.hedges_won)])
+
+
+def _consensus_gauges(view: ConsensusView) -> Iterator[Metric]:
+    """Nothing of a node that is in no group."""
+    if not view.group:
+        return
+    leads, able = view.role == "leader", not view.trouble
+    yield _gauge("consensus_leads", "This node leads.", [], [((), float(leads))])
+    yield _gauge("consensus_able", "A majority can be reached.", [], [((), float(able))])
+    yield _gauge("consensus_term", "Present term.", [], [((), view.term)])
+    yield _gauge("consensus_committed", "Last committed entry.", [], [((), view.committed)])
+    yield _gauge("consensus_decisions", "Things that are decided.", [], [((), view.decisions)])
+    yield _gauge("consensus_unwritten", "Writes not yet on disk.", [], [((), view.unwritten)])
 
 
 Samples = list[tuple[tuple[str, ...], float]]

@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar
 from meshslm import limits
 from meshslm.ids import NodeId, TaskId
 from meshslm.wire.admission import AdmissionMessage, Credential
+from meshslm.wire.consensus import ConsensusMessage
 from meshslm.wire.detection import DetectionMessage
 from meshslm.wire.draining import DrainMessage
 from meshslm.wire.growth import GrowthMessage
@@ -517,6 +518,7 @@ Message = (
     | TaskFailed
     | AdmissionMessage
     | DetectionMessage
+    | ConsensusMessage
     | StateMessage
     | DrainMessage
     | GrowthMessage

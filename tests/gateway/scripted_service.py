@@ -11,12 +11,15 @@ from typing import Any
 import trio
 
 from meshslm.core.candidates import Decision, Refusal
+from meshslm.core.consensus.events import DecisionMade
+from meshslm.core.consensus.view import ConsensusView, SeatView
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.residency import Order
 from meshslm.core.views import DrainView, ModelView, PeerView, StatusView, TaskCounts
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.service import TaskItem
 from meshslm.ids import NodeId, TaskId
+from meshslm.wire.consensus import Command
 from meshslm.wire.messages import (
     CallPiece,
     Chunk,
@@ -188,6 +191,9 @@ class ScriptedService:
         self.known: tuple[PeerView, ...] = (SELF, OTHER, GONE)
         self.drains: list[int] = []
         self.orders: list[tuple[str, Order, bool]] = []
+        self.wanted: list[tuple[Command | None, str, str]] = []
+        self.seats: list[tuple[str, NodeId]] = []
+        self.made = DecisionMade(1, "decided", "", 9)
         self.ordered = "loading"
         """State that a model has after an order."""
         self.explained: list[TaskRequest] = []
@@ -221,6 +227,19 @@ class ScriptedService:
             raise self.refusal
         self.orders.append((model, order, at_once))
         return ModelView(model, self.ordered, 0.5, 300, order is Order.PIN, "")
+
+    async def decide(
+        self, command: Command | None, kind: str = "", subject: str = ""
+    ) -> DecisionMade:
+        self.wanted.append((command, kind, subject))
+        return self.made
+
+    async def seat(self, order: str, node: NodeId) -> DecisionMade:
+        self.seats.append((order, node))
+        return self.made
+
+    def consensus(self) -> ConsensusView:
+        return ConsensusView("g", "leader", 3, NODE, (NODE,), (SeatView(NODE, votes=True),), 7, 8)
 
     def drain(self, limit_ms: int) -> DrainView:
         self.drains.append(limit_ms)
