@@ -14,6 +14,7 @@ from bench import (
     bench_accuracy,
     bench_consensus,
     bench_daemon,
+    bench_decision,
     bench_drafts,
     bench_engine,
     bench_failover,
@@ -24,6 +25,7 @@ from bench import (
     bench_mesh_real,
     bench_neighbour,
     bench_operations,
+    bench_placement,
     bench_run,
     bench_serving,
     bench_sim,
@@ -118,6 +120,19 @@ SECTIONS: dict[str, Section] = {
         "off at a random moment of it, and the text compared with the undisturbed run's.",
         45,
         bench_failover.measure,
+    ),
+    "routing-decision": Section(
+        "A choice",
+        "Who is to answer, among nodes of eight domains whose loads go on changing.",
+        0.5,
+        bench_decision.measure,
+    ),
+    "routing-placement": Section(
+        "Placement",
+        "100 simulated nodes: servers, desktops and boards, 32 requests a second, loads that are "
+        "two seconds old. Times are virtual.",
+        6,
+        bench_placement.measure,
     ),
     "routing-accuracy": Section(
         "Recognising requests",
