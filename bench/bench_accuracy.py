@@ -67,6 +67,16 @@ def wanted(request: Labelled) -> str:
     return request.domain if request.domain in {card.domain for card in cards()} else GENERAL
 
 
+def of_kind(kind: str) -> Callable[[Labelled], bool]:
+    """Requests of one kind."""
+    return lambda request: request.kind == kind
+
+
+def of_domain(domain: str) -> Callable[[Labelled], bool]:
+    """Requests of one domain."""
+    return lambda request: request.domain == domain
+
+
 def by_words() -> Callable[[Labelled], Answer]:
     """The cosine of words and their parts, as it was before there were heads."""
     classifier = classifier_for(cards())
@@ -159,7 +169,7 @@ def rows(outcomes: Sequence[Outcome], chosen: Outcome, times: Sequence[float]) -
         )
     ]
     for kind in KINDS:
-        right = chosen.right(lambda request, kind=kind: request.kind == kind)  # type: ignore[misc]
+        right = chosen.right(of_kind(kind))
         found.append(
             Row(
                 f"of them {kind}",
@@ -198,10 +208,10 @@ def compared(outcomes: Sequence[Outcome]) -> list[str]:
     lines.append("|---" * (len(outcomes) + 1) + "|")
     lines.append(table_line([f"all ({len(requests)})", *(f"{o.right():.3f}" for o in outcomes)]))
     for name, count in kinds.items():
-        shares = [o.right(lambda r, n=name: r.kind == n) for o in outcomes]  # type: ignore[misc]
+        shares = [o.right(of_kind(name)) for o in outcomes]
         lines.append(table_line([f"{name} ({count})", *(f"{s:.3f}" for s in shares)]))
     for name, count in domains.items():
-        shares = [o.right(lambda r, n=name: r.domain == n) for o in outcomes]  # type: ignore[misc]
+        shares = [o.right(of_domain(name)) for o in outcomes]
         lines.append(table_line([f"{name} ({count})", *(f"{s:.3f}" for s in shares)]))
     errors = [f"{o.calibration_error():.3f}" if o.name.endswith("head") else "" for o in outcomes]
     lines.append(table_line(["calibration error", *errors]))

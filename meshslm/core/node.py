@@ -120,14 +120,7 @@ class NodeCore:
         )
         self._reading = self._make_reading() if config.semantic else None
         self._upstream: tuple[Specialist, ...] = ()
-        self._router = Router(
-            self._directory,
-            chance.fork("route"),
-            self._own,
-            strategy=config.strategy,
-            tiers=config.tiers,
-            reading=self._reading,
-        )
+        self._router = self._make_router(chance.fork("route"))
         self._origin = origin.Origin(
             config.node,
             self._serving,
@@ -449,6 +442,16 @@ class NodeCore:
             self._reading.reply(reply, now)
         else:
             self._origin.reply(node, reply, now)
+
+    def _make_router(self, chance: Chance) -> Router:
+        return Router(
+            self._directory,
+            chance,
+            self._own,
+            strategy=self._config.strategy,
+            tiers=self._config.tiers,
+            reading=self._reading,
+        )
 
     def _make_reading(self) -> Reading:
         return Reading(
