@@ -180,6 +180,7 @@ class _Node:
             tiers=(settings.routing.edge_below, settings.routing.cloud_from),
             state=state_config(settings, key, member),
             verify_node=signed_by,
+            relay=settings.link.relay if settings.link.reach else None,
         )
         seed = secrets.token_bytes(32)
         self._core = NodeCore(config, Chance(seed))
@@ -191,11 +192,11 @@ class _Node:
         self._service = NodeService(
             self._core, self._pump, clock, chance.fork("tasks"), readiness=self._readiness
         )
-        self._remembering = Remembering(
-            PeersFile(Path(settings.node.data_dir), settings.node.mesh), self._service, self._pump
-        )
+        peers_file = PeersFile(Path(settings.node.data_dir), settings.node.mesh)
+        self._remembering = Remembering(peers_file, self._service, self._pump)
         executor = Executor(self._link, self._timers, self._service, self._pump)
         executor.seal_with(SigningKey(key.secret).seal)
+        executor.reach_by(self._link.reach)
         self._pump.attach(executor.perform)
         self._state = keep_state(settings, self._core, self._pump, executor, last_boot)
         self._consensus = self._keep_log(executor)
@@ -236,6 +237,7 @@ class _Node:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._timers.run)
+                self._link.reach.relay_for(self._core.may_relay)
                 listening = trio.Event()
                 nursery.start_soon(partial(self._link.run, self._pump.post, started=listening.set))
                 await listening.wait()

@@ -65,6 +65,21 @@ STREAM_OPENINGS: Final = 64
 STREAM_OPENINGS_S: Final = 10.0
 """Streams that a peer may open in so many seconds; opening and dropping them costs us, not it."""
 
+RELAY_S: Final = 3_600
+"""Life of a reservation, and of a circuit: it is made again without losing tasks."""
+
+RELAY_RESERVATIONS: Final = 128
+RELAY_CIRCUITS: Final = 64
+RELAY_CIRCUITS_PER_PEER: Final = 16
+"""Places that one relay gives, circuits through it, and those that one member may begin or be
+called by: each circuit holds up to 2 MiB that wait for a slow side."""
+
+RELAY_BYTES: Final = 1024 * MIB
+"""Both ways through one circuit; answers take some KiB each. Bulk is what this keeps off."""
+
+RELAY_PIECE: Final = 16 * KIB
+"""Carried on at a time, so that nothing of the relay's own waits for more than that."""
+
 # --- membership ---------------------------------------------------------------------------------
 PRESENCE_MS: Final = 1000
 """Time between two presences to the same peer, up to `PRESENCE_PER_SECOND` peers."""
@@ -109,6 +124,34 @@ LINK_GRACE_MS: Final = 3_000
 """Time that a peer whose link broke has to be linked again before its tasks are given up: three
 rounds of dials. An answer that another node can go on with does not wait so long for its next item
 (`STREAM_SILENT_MS`)."""
+
+REACH_MS: Final = 2_000
+"""Between two looks at how this node is reached; messages go out only where something is due."""
+
+REACH_AGAIN_MS: Final = 300_000
+"""A member that has tried to dial this node is asked again after so long: NATs and routers are
+changed by hand, or with a new lease."""
+
+WITNESSES: Final = 3
+"""Members asked of those that see this node in one place: one liar is outvoted."""
+
+DIAL_BACKS: Final = 32
+DIAL_BACKS_PER_PEER: Final = 4
+DIAL_BACKS_MS: Final = 60_000
+"""Dials on others' behalf in such a time, for all and for each: a handshake's CPU time each."""
+
+RELAYS: Final = 2
+"""Relays that a node keeps which cannot be dialled: one may go."""
+
+RENEW_MS: Final = 600_000
+RELAY_AGAIN_MS: Final = 60_000
+"""A reservation is renewed after so long, and a relay that refused is asked again; a reservation
+lasts for an hour."""
+
+UPGRADE_WAITS_MS: Final = (5_000, 20_000, 600_000)
+UPGRADE_LEAST_MS: Final = 2_000
+"""Waits between tries for a direct link in a relayed one's place, three of them as in DCUtR and
+then now and then; and the least between two that the other side begins."""
 
 PEER_FORGET_MS: Final = 600_000
 """A peer that could not be reached for so long is dialled no more, unless configured."""

@@ -70,6 +70,30 @@ class Link(Protocol):
         ...
 
 
+class Reach(Protocol):
+    """What a link may offer beside links: trial dials, relays, direct upgrades.
+
+    Posts `DialTried`, `Reserved` and `NotReserved`. A node without it does not look into how it is
+    reached (`CoreConfig.relay`).
+    """
+
+    def try_dial(self, number: int, address: str) -> None:
+        """Find out whether the peer named in `address` answers there; ends in `DialTried`."""
+        ...
+
+    def reserve(self, relay: NodeId) -> None:
+        """Get a place at a linked relay; ends in `Reserved` or `NotReserved`."""
+        ...
+
+    def offer_relay(self, *, on: bool) -> None:
+        """Relay for members from now on, or no longer."""
+        ...
+
+    def punch(self, address: str) -> None:
+        """Dial a peer that dials this node at the same time, in a relayed link's place."""
+        ...
+
+
 class Engine(Protocol):
     """One loaded base model, in a process of its own or a stand-in.
 

@@ -126,6 +126,20 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Switch,
         Meta(description="Its link is paid for by volume: others ask it only where it pays."),
     ] = False
+    reach: Annotated[
+        Switch,
+        Meta(
+            description="Find out through members whether others can dial this node, and be called "
+            "through those that relay where they cannot."
+        ),
+    ] = True
+    relay: Annotated[
+        Literal["off", "auto", "on"],
+        Meta(
+            description="Relay for members that cannot be dialled: in a private mesh, if others "
+            "can dial this node (auto), or in any case (on)."
+        ),
+    ] = "auto"
     open: Annotated[
         Switch,
         Meta(

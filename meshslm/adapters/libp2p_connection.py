@@ -1,21 +1,19 @@
-"""One authenticated TCP connection: its socket, its streams, and the two tasks that move bytes.
+"""One authenticated connection: its wire, its streams, and the two tasks that move bytes.
 
-The reader takes large pieces from the socket, decrypts and demultiplexes them; the writer gathers
+The reader takes large pieces from the wire, decrypts and demultiplexes them; the writer gathers
 whatever waits into one packet per system call. It asks the frame writer only for what can go out
 at once, so that an urgent frame never queues behind what was taken too early.
 
 Rules:
 - Nothing that a peer does raises out of a connection: it ends, with a reason.
 - A write that makes no progress ends the connection; nobody ever waits on a hung peer.
-- `abort` needs no await and always works: it closes the socket itself.
+- `abort` needs no await and always works: it closes the wire itself.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import socket as stdlib_socket
-import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,7 +23,9 @@ import trio
 from meshslm import limits
 from meshslm.adapters import libp2p_yamux as yamux
 from meshslm.adapters.libp2p_noise import NoiseChannel
-from meshslm.adapters.quick_socket import QuickSocket
+from meshslm.adapters.libp2p_stream import MuxedStream
+from meshslm.adapters.wires import Wire
+from meshslm.core.ways import through_relay
 from meshslm.errors import PeerFault
 from meshslm.ids import NodeId
 from meshslm.wire import framing
@@ -34,11 +34,6 @@ log = logging.getLogger("meshslm.link")
 
 WRITE_BYTES = limits.FRAME_BYTES
 """Gathered into one write: a full frame, and about a millisecond of the link."""
-
-NEGOTIATION_BYTES = 4 * limits.KIB
-"""Most that a stream may bring before its protocol is agreed; an honest one takes 60."""
-
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,67 +60,12 @@ class LinkTimings:
     """For a link to show that it lives when its peer dials again."""
 
 
-class MuxedStream:
-    """One stream of a connection."""
-
-    def __init__(self, connection: Connection, number: int) -> None:
-        self.number = number
-        self._connection = connection
-        self._received = bytearray()  # one piece: a peer may send its window byte by byte
-        self._news = trio.Event()
-        self._ended = False
-        self._negotiation_left: int | None = NEGOTIATION_BYTES
-
-    def negotiated(self) -> None:
-        """From here on the stream may bring any number of bytes."""
-        self._negotiation_left = None
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Up to `n` bytes; empty at the end of the stream, clean or not."""
-        while not self._received:
-            if self._ended:
-                return b""
-            self._news = trio.Event()
-            await self._news.wait()
-        data = bytes(self._received[:n])
-        del self._received[:n]
-        if self._negotiation_left is not None:
-            self._negotiation_left -= len(data)
-            if self._negotiation_left < 0:
-                raise PeerFault(f"over {NEGOTIATION_BYTES} bytes without agreeing on a protocol")
-        self._connection.consumed(self.number, len(data))
-        return data
-
-    async def write(self, data: bytes) -> None:
-        """Queue a few bytes of negotiation; they never exceed the window."""
-        self._connection.send(self.number, data)
-
-    async def close(self) -> None:
-        """Send no more."""
-        self._connection.end(self.number)
-
-    def reset(self) -> None:
-        """Drop the stream in both directions."""
-        self.feed_end()
-        self._connection.reset(self.number)
-
-    def feed(self, data: bytes) -> None:
-        """Take in what the peer sent."""
-        self._received += data
-        self._news.set()
-
-    def feed_end(self) -> None:
-        """The peer sends no more."""
-        self._ended = True
-        self._news.set()
-
-
 class Connection:
     """A connection to one peer. `run` serves it; the rest returns at once."""
 
     def __init__(
         self,
-        socket: trio.SocketStream,
+        wire: Wire,
         channel: NoiseChannel,
         *,
         address: str,
@@ -143,8 +83,7 @@ class Connection:
         self.fault = False
         """The peer, and nobody on the way, broke the protocol."""
         self.ended = trio.Event()
-        self._socket = socket
-        self._bytes = QuickSocket(socket)
+        self.wire = wire
         self._channel = channel
         self._timings = timings
         self._on_stream = on_stream
@@ -161,6 +100,8 @@ class Connection:
         """Frames taken from the writer that the window had no room for."""
         self._blocked_until = math.inf
         self._draining = False
+        self._flushed = trio.Event()
+        """Set, and made anew by who waits, when the writer has sent what there was."""
         self._pings: dict[int, trio.Event] = {}
         self._next_nonce = 0
 
@@ -187,6 +128,17 @@ class Connection:
         if self._session.window(number) >= len(data):
             self._session.send(number, data)
             self.wake()
+
+    def window(self, number: int) -> int:
+        """Bytes that a stream may send now."""
+        return self._session.window(number)
+
+    async def flushed(self) -> None:
+        """Wait until what was queued is on its way, or the connection is over."""
+        if not self.ended.is_set():
+            if self._flushed.is_set():
+                self._flushed = trio.Event()
+            await self._flushed.wait()
 
     def consumed(self, number: int, count: int) -> None:
         """Give the peer new window for what was read."""
@@ -216,23 +168,14 @@ class Connection:
         self.abort(f"dropped: {reason}")
 
     @property
-    def own_host(self) -> str:
-        """The address of this machine that the connection goes by; empty where it is over."""
-        try:
-            return str(self._socket.socket.getsockname()[0]).partition("%")[0]
-        except OSError:
-            return ""
+    def relayed(self) -> bool:
+        """Whether it goes through a third node."""
+        return through_relay(self.address or self.came_from)
 
     def abort(self, reason: str) -> None:
         """End the connection now, whatever the peer does."""
         self.reason = self.reason or reason
-        try:
-            self._socket.setsockopt(
-                stdlib_socket.SOL_SOCKET, stdlib_socket.SO_LINGER, _RESET_ON_CLOSE
-            )
-        except OSError:
-            pass  # already closed, or the peer was quicker
-        self._socket.socket.close()
+        self.wire.reset()
         self._scope.cancel()
 
     # --- tasks -----------------------------------------------------------------------------------
@@ -246,10 +189,11 @@ class Connection:
                     nursery.cancel_scope.cancel()
         finally:
             self.reason = self.reason or "this node stopped"
-            self._socket.socket.close()
+            self.wire.close()
             self.ended.set()
             for stream in self._streams.values():
-                stream.feed_end()
+                stream.feed_end(broken=True)
+            self._flushed.set()
             for answered in self._pings.values():
                 answered.set()
 
@@ -275,7 +219,7 @@ class Connection:
                 self._take_in(self._channel.decrypt(data), nursery)
                 if self._session.unsent:
                     self.wake()
-                data = await self._bytes.read()
+                data = await self.wire.read()
                 if not data:
                     self.reason = self.reason or "closed by the peer"
                     return
@@ -308,14 +252,16 @@ class Connection:
                 else:
                     stream_gone = self._streams.get(number)
                 if stream_gone is not None:
-                    stream_gone.feed_end()
+                    stream_gone.feed_end(broken=event.reset)
             case yamux.PongReceived(nonce):
                 if nonce in self._pings:
                     self._pings[nonce].set()
-            case yamux.WindowOpened():
+            case yamux.WindowOpened(number):
                 self.wake()
+                if number in self._streams:
+                    self._streams[number].may_write()
             case yamux.GoneAway():
-                pass  # the end of the socket follows
+                pass  # the end of the wire follows
 
     def _count_opening(self) -> None:
         now = trio.current_time()
@@ -345,8 +291,9 @@ class Connection:
                     await self._wait_for_work()
                     continue
                 packet = self._channel.encrypt(data)
-                if not await self._bytes.write(packet, self._timings.write):
+                if not await self.wire.write(packet, self._timings.write):
                     self.abort(f"it took no data for {self._timings.write:g} s")
+                self._flushed.set()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.reason = self.reason or "connection lost"
             self._scope.cancel()
@@ -389,5 +336,5 @@ class Connection:
     async def _hang_up(self) -> None:
         """Say so, and send no more; the reader goes on until the peer has hung up too."""
         self._session.go_away()
-        await self._socket.send_all(self._channel.encrypt(self._session.take()))
-        await self._socket.send_eof()
+        await self.wire.send_all(self._channel.encrypt(self._session.take()))
+        await self.wire.send_eof()

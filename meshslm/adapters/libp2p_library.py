@@ -69,7 +69,11 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE  # noqa: E402
 from libp2p.security.noise.transport import Transport as NoiseTransport  # noqa: E402
 from libp2p.security.security_multistream import SecurityMultistream  # noqa: E402
 
+ED25519_ID = bytes((0x00, 0x24, 0x08, 0x01, 0x12, 0x20))
+"""How the bytes of a peer id begin where it is an Ed25519 public key."""
+
 __all__ = [
+    "ED25519_ID",
     "ID",
     "NOISE",
     "Ed25519PrivateKey",

@@ -15,26 +15,30 @@ Rules:
 from __future__ import annotations
 
 import logging
-import socket as stdlib_socket
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
 import trio
 
 from meshslm import limits
 from meshslm.adapters import libp2p_library as library
-from meshslm.adapters.address_news import AddressNews, own_hosts
 from meshslm.adapters.keyring import NodeKey
-from meshslm.adapters.libp2p_connection import Connection, LinkTimings, MuxedStream
+from meshslm.adapters.libp2p_agreement import Agreement
+from meshslm.adapters.libp2p_circuit import CircuitError
+from meshslm.adapters.libp2p_connection import Connection, LinkTimings
+from meshslm.adapters.libp2p_listening import Listening
 from meshslm.adapters.libp2p_noise import HandshakeError, Handshaker, NoiseChannel
 from meshslm.adapters.libp2p_peer import PeerLink
+from meshslm.adapters.libp2p_reach import LinkReach
 from meshslm.adapters.libp2p_reception import Reception
-from meshslm.adapters.multiaddrs import Address, AddressError, parse, reachable, seen_at
-from meshslm.adapters.tcp import ConnectFailed, connect, listen
+from meshslm.adapters.libp2p_stream import MuxedStream
+from meshslm.adapters.multiaddrs import Address, AddressError, Circuit, parse, parse_circuit
+from meshslm.adapters.tcp import ConnectFailed, connect
+from meshslm.adapters.wires import TcpWire, Wire
 from meshslm.core.events import (
     AddressesChanged,
     DialFailed,
+    Event,
     Lane,
     PeerConnected,
     PeerDisconnected,
@@ -71,16 +75,17 @@ class Libp2pLink:
         except AddressError as error:
             raise OurFault(f"cannot listen there: {error}") from error
         self._timings = timings or LinkTimings()
-        self._handshaker = Handshaker(key)
-        self._addresses: tuple[str, ...] = ()
+        self.handshaker = Handshaker(key)
+        self._listening = Listening(self._listen, key.node_id)
         self._links: dict[NodeId, PeerLink] = {}
         self._latest: dict[NodeId, PeerLink] = {}
         """As `_links`, and those whose end is still being told."""
         self._decisions: WeakValueDictionary[NodeId, trio.Lock] = WeakValueDictionary()
-        self._reception = Reception(self._handshaker, self._timings.handshake, self._serve_accepted)
+        self._reception = Reception(self.handshaker, self._timings.handshake, self._serve_accepted)
         self._nursery: trio.Nursery | None = None
         self._post: Post | None = None
-        self._multiselect = library.Multiselect({library.TProtocol(PROTOCOL_ID): None})
+        self.multiselect = library.Multiselect({library.TProtocol(PROTOCOL_ID): None})
+        self.reach = LinkReach(self, dial_s=self._timings.dial, stream_s=self._timings.stream)
 
     # --- the port --------------------------------------------------------------------------------
     @property
@@ -91,7 +96,12 @@ class Libp2pLink:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where others can dial this node; a wildcard is expanded to the interfaces' addresses."""
-        return self._addresses
+        return self._listening.addresses
+
+    @property
+    def listeners(self) -> list[trio.socket.SocketType]:
+        """The sockets that listen, while it runs."""
+        return self._listening.listeners
 
     def send(self, peer: NodeId, lane: Lane, message: bytes) -> None:
         """Queue a message for a connected peer."""
@@ -101,8 +111,7 @@ class Libp2pLink:
 
     def dial(self, address: str) -> None:
         """Begin to connect. Without effect before `run` listens."""
-        if self._nursery is not None:
-            self._nursery.start_soon(self._dial, address)
+        self.start(self._dial, address)
 
     def disconnect(self, peer: NodeId, reason: str) -> None:
         """Close the link to a peer."""
@@ -112,57 +121,70 @@ class Libp2pLink:
 
     async def run(self, post: Post, *, started: Callable[[], None]) -> None:
         """Listen and serve until cancelled."""
-        listeners = await listen(self._listen)
+        await self._listening.open()
         try:
-            self._addresses = tuple(self._dialable(listeners))
             self._post = post
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                for listener in listeners:
+                for listener in self.listeners:
                     nursery.start_soon(self._reception.accept_from, listener, nursery)
-                nursery.start_soon(self._watch_addresses, listeners)
+                seconds = self._timings.addresses
+                nursery.start_soon(self._listening.watch, seconds, self._end_stranded, self._moved)
                 started()
         finally:
             self._nursery = None
-            for listener in listeners:
-                listener.close()
+            self._listening.close()
 
-    # --- listening -------------------------------------------------------------------------------
-    def _dialable(self, listeners: Iterable[trio.socket.SocketType]) -> Iterable[str]:
-        for listener in listeners:
-            host, port = listener.getsockname()[:2]
-            kind = "ip6" if listener.family == stdlib_socket.AF_INET6 else "ip4"
-            for address in reachable(Address(kind, host, port)):
-                yield str(replace(address, peer=self.node_id))
+    def start(self, deed: Callable[..., Awaitable[None]], *details: object) -> None:
+        """Do something beside everything else. Without effect before `run` listens."""
+        if self._nursery is not None:
+            self._nursery.start_soon(deed, *details)
 
-    async def _watch_addresses(self, listeners: list[trio.socket.SocketType]) -> None:
-        """Tell of addresses that come and go; only behind a wildcard they do."""
-        assert self._post is not None
-        news = AddressNews()
-        try:
-            while True:
-                await news.wait(self._timings.addresses)
-                self._end_stranded(own_hosts())
-                addresses = tuple(self._dialable(listeners))
-                if addresses != self._addresses:
-                    self._addresses = addresses
-                    await self._post(AddressesChanged(addresses))
-        finally:
-            news.close()
+    async def post(self, event: Event) -> None:
+        """Hand an event to the core."""
+        assert self._post is not None, "nothing happens before it runs"
+        await self._post(event)
 
+    def connection_of(self, peer: NodeId) -> Connection | None:
+        """The connection that is a peer's link."""
+        link = self._links.get(peer)
+        return link.connection if link is not None else None
+
+    # --- connections -----------------------------------------------------------------------------
     def _end_stranded(self, hosts: set[str]) -> None:
         """End links by an address that this machine no longer has: nothing comes by them."""
         for link in list(self._links.values()):
-            host = link.connection.own_host
+            host = link.connection.wire.own_host
             if host and host not in hosts:
                 link.connection.abort(f"this machine no longer has the address {host}")
 
-    async def _serve_accepted(self, socket: trio.SocketStream, channel: NoiseChannel) -> None:
+    async def _moved(self, addresses: tuple[str, ...]) -> None:
+        await self.post(AddressesChanged(addresses))
+
+    async def _serve_accepted(self, wire: Wire, channel: NoiseChannel) -> None:
         if channel.peer != self.node_id:
-            name = socket.socket.getpeername()
-            await self._serve_unclaimed(
-                self._connection(socket, channel, address="", came_from=seen_at(*name[:2]))
-            )
+            await self._serve_unclaimed(self._connection(wire, channel))
+
+    async def serve_called(self, wire: Wire, channel: NoiseChannel) -> None:
+        """Serve a connection that came through a relay, as one that was accepted."""
+        if not self._reception.full:
+            self._reception.connections += 1
+            try:
+                await self._serve_accepted(wire, channel)
+            finally:
+                self._reception.connections -= 1
+
+    async def serve_punched(self, wire: Wire, channel: NoiseChannel, address: str) -> None:
+        """Serve a direct connection in a relayed one's place; `address` where this side dialled."""
+        if not address:
+            await self.serve_called(wire, channel)
+            return
+        deadline = trio.current_time() + self._timings.dial
+        connection = self._connection(wire, channel, address=address)
+        try:
+            await self._offer(connection, deadline)
+        finally:
+            connection.abort("dialling failed")
 
     async def _serve_unclaimed(self, connection: Connection) -> None:
         """Serve an inbound connection, which must become the peer's link before long."""
@@ -177,50 +199,43 @@ class Libp2pLink:
             await connection.run()
             nursery.cancel_scope.cancel()
 
-    def _connection(
-        self,
-        socket: trio.SocketStream,
-        channel: NoiseChannel,
-        *,
-        address: str,
-        came_from: str = "",
-    ) -> Connection:
+    def _connection(self, wire: Wire, channel: NoiseChannel, *, address: str = "") -> Connection:
         return Connection(
-            socket,
+            wire,
             channel,
             address=address,
-            came_from=came_from,
+            came_from="" if address else wire.came_from,
             timings=self._timings,
             on_stream=self._answer,
         )
 
     # --- dialling --------------------------------------------------------------------------------
     async def _dial(self, text: str) -> None:
-        assert self._post is not None
         try:
             await self._connect(text)
         except _DialError as error:
-            await self._post(DialFailed(text, str(error), error.peer, error.refused))
+            await self.post(DialFailed(text, str(error), error.peer, error.refused))
         except Exception:
             log.exception("a connection to %s was dropped: a bug in serving it", text)
-            await self._post(DialFailed(text, "a bug; the log has the trace"))
+            await self.post(DialFailed(text, "a bug; the log has the trace"))
 
     async def _connect(self, text: str) -> None:
         try:
-            address = parse(text)
+            way = parse_circuit(text) or parse(text)
         except AddressError as error:
             raise _DialError(str(error)) from error
-        if address.peer == self.node_id:
+        if way.peer == self.node_id:
             raise _DialError("that is this node itself")
-        if address.peer in self._links:
-            raise _DialError("already connected", address.peer)
+        linked = self.connection_of(way.peer) if way.peer else None
+        if linked is not None and (isinstance(way, Circuit) or not linked.relayed):
+            raise _DialError("already connected", way.peer)
         if self._reception.full:
             raise _DialError(f"{limits.CONNECTIONS} connections are open already")
         self._reception.connections += 1
         try:
             deadline = trio.current_time() + self._timings.dial
-            socket, channel = await self._open(address, deadline)
-            connection = self._connection(socket, channel, address=text)
+            wire, channel = await self._open_in_time(way, deadline)
+            connection = self._connection(wire, channel, address=text)
             try:
                 await self._offer(connection, deadline)
             finally:
@@ -228,27 +243,37 @@ class Libp2pLink:
         finally:
             self._reception.connections -= 1
 
-    async def _open(
-        self, address: Address, deadline: float
-    ) -> tuple[trio.SocketStream, NoiseChannel]:
-        """A connected socket with an authenticated peer at the other end."""
-        socket: trio.SocketStream | None = None
+    async def _open_in_time(
+        self, way: Address | Circuit, deadline: float
+    ) -> tuple[Wire, NoiseChannel]:
         try:
             with trio.CancelScope(deadline=deadline):
-                socket = await connect(address)
-                channel = await self._handshaker.dial(socket, address.peer)
-                if channel.peer == self.node_id:
-                    raise _DialError("that is this node itself")
-                opened, socket = socket, None
-                return opened, channel
+                return await self.open(way)
         except ConnectFailed as error:
             raise _DialError(str(error), refused=error.refused) from error
-        except HandshakeError as error:
+        except (HandshakeError, CircuitError) as error:
             raise _DialError(str(error)) from error
-        finally:
-            if socket is not None:
-                socket.socket.close()
         raise _DialError(f"no answer within {self._timings.dial:g} s")
+
+    async def open(self, way: Address | Circuit) -> tuple[Wire, NoiseChannel]:
+        """A wire with an authenticated peer at the other end.
+
+        Raises `ConnectFailed`, `HandshakeError` and `CircuitError`.
+        """
+        wire: Wire | None = None
+        try:
+            if isinstance(way, Circuit):
+                wire = await self.reach.call(way)
+            else:
+                wire = TcpWire(await connect(way))
+            channel = await self.handshaker.dial(wire, way.peer)
+            if channel.peer == self.node_id:
+                raise HandshakeError("that is this node itself")
+            opened, wire = wire, None
+            return opened, channel
+        finally:
+            if wire is not None:
+                wire.close()
 
     async def _offer(self, connection: Connection, deadline: float) -> None:
         """Propose a dialled connection as the peer's link, and serve it while it is that."""
@@ -268,7 +293,7 @@ class Libp2pLink:
         if connection.peer < self.node_id:
             return await self._negotiate(connection)
         async with self._decision(connection.peer):
-            if not await self._claim(connection.peer):
+            if not await self._claim(connection):
                 return "already connected"
             return await self._negotiate(connection)
 
@@ -286,8 +311,9 @@ class Libp2pLink:
     # --- answering -------------------------------------------------------------------------------
     async def _answer(self, connection: Connection, stream: MuxedStream) -> None:
         """Agree with the peer on what a stream that it opened is for."""
-        agreement = _Agreement(stream, lambda reply: self._agree(connection, stream, reply))
-        await self._multiselect.negotiate(agreement, self._timings.stream)
+        agreement = Agreement(stream, lambda reply: self._agree(connection, stream, reply))
+        protocol, _ = await self.multiselect.negotiate(agreement, self._timings.stream)
+        await self.reach.serve(str(protocol), connection, stream)
 
     async def _agree(
         self, connection: Connection, stream: MuxedStream, reply: Callable[[], Awaitable[None]]
@@ -302,7 +328,7 @@ class Libp2pLink:
             self._install(connection, stream)
             return
         async with self._decision(peer):
-            if not await self._claim(peer):
+            if not await self._claim(connection):
                 connection.abort("already connected")
                 return
             await reply()
@@ -316,10 +342,16 @@ class Libp2pLink:
             lock = self._decisions[peer] = trio.Lock()
         return lock
 
-    async def _claim(self, peer: NodeId) -> bool:
-        """Whether a further connection may become the link: not while there is one that lives."""
-        link = self._links.get(peer)
+    async def _claim(self, connection: Connection) -> bool:
+        """Whether a further connection may become the link: not while there is one that lives.
+
+        But a direct one takes a relayed one's place.
+        """
+        link = self._links.get(connection.peer)
         if link is None:
+            return True
+        if link.connection.relayed and not connection.relayed:
+            link.connection.abort("a direct connection takes its place")
             return True
         if link.closing:
             await link.ended.wait()
@@ -352,37 +384,16 @@ class Libp2pLink:
             if earlier is not None:
                 await earlier.ended.wait()
             connection = link.connection
-            await self._post(PeerConnected(peer, connection.address, connection.came_from))
+            await self.post(PeerConnected(peer, connection.address, connection.came_from))
             await link.serve(self._post)
             # Before the event, so that whoever hears it can dial at once.
             if self._links.get(peer) is link:
                 del self._links[peer]
+                self.reach.ended(peer)
             ended = PeerDisconnected(peer, link.connection.reason, link.connection.fault)
-            await self._post(ended)
+            await self.post(ended)
         finally:
             link.connection.abort("this node stopped")
             link.ended.set()
             if self._latest.get(peer) is link:
                 del self._latest[peer]
-
-
-class _Agreement:
-    """The library's view of a stream to negotiate on; asks before it agrees to our protocol."""
-
-    def __init__(
-        self,
-        stream: MuxedStream,
-        agree: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]],
-    ) -> None:
-        self._communicator = library.MultiselectCommunicator(stream)
-        self._agree = agree
-
-    async def read(self) -> str:
-        text: str = await self._communicator.read()
-        return text
-
-    async def write(self, text: str) -> None:
-        if text == PROTOCOL_ID:
-            await self._agree(lambda: self._communicator.write(text))
-        else:
-            await self._communicator.write(text)

@@ -1,8 +1,8 @@
-"""From a bare TCP socket to an encrypted channel with a proven peer: Noise, then Yamux agreed.
+"""From a bare wire to an encrypted channel with a proven peer: Noise, then Yamux agreed.
 
-The handshake is the library's, run over a socket that gives it a bounded number of bytes. After it
+The handshake is the library's, run over a wire that gives it a bounded number of bytes. After it
 the library is left behind: its session reads a length, then a body, through ten layers for each
-packet, while here one read of the socket may hold a hundred packets. What is kept of it are the two
+packet, while here one read of the wire may hold a hundred packets. What is kept of it are the two
 ciphers with their keys, and how many packets each has seen.
 
 Rules:
@@ -14,14 +14,15 @@ Rules:
 from __future__ import annotations
 
 import struct
-from typing import Any
-
-import trio
+from typing import TYPE_CHECKING, Any
 
 from meshslm.adapters import libp2p_library as library
 from meshslm.adapters.keyring import NodeKey
 from meshslm.errors import MeshslmError, PeerFault
 from meshslm.ids import NodeId
+
+if TYPE_CHECKING:
+    from meshslm.adapters.wires import Wire
 
 HANDSHAKE_BYTES = 64 * 1024
 """Most that is read from a peer before it is authenticated; an honest handshake takes 600."""
@@ -37,8 +38,6 @@ YAMUX = library.TProtocol("/yamux/1.0.0")
 _LENGTH = struct.Struct("!H")
 _NONCE = struct.Struct("<4xQ")
 """Of packet n, as Noise has it with ChaCha20-Poly1305; past 2^64 it raises."""
-_ED25519_ID = bytes((0x00, 0x24, 0x08, 0x01, 0x12, 0x20))
-"""How the bytes of a peer id begin where it is an Ed25519 public key."""
 
 
 class HandshakeError(MeshslmError):
@@ -104,9 +103,9 @@ class Handshaker:
         self._muxers = library.GenericMultistreamSelector[None]()
         self._muxers.add_handler(YAMUX, None)
 
-    async def dial(self, socket: trio.SocketStream, peer: NodeId | None) -> NoiseChannel:
+    async def dial(self, wire: Wire, peer: NodeId | None) -> NoiseChannel:
         """Authenticate as the dialling side. With a `peer`, anybody else raises `WrongPeer`."""
-        raw = _BoundedSocket(socket, is_initiator=True)
+        raw = _BoundedWire(wire, is_initiator=True)
         expected = library.ID.from_base58(peer) if peer else None
         try:
             # None is allowed by the handshake underneath: then whoever proves an id is taken.
@@ -119,9 +118,9 @@ class Handshaker:
         except Exception as error:
             raise HandshakeError(_explain(error)) from error
 
-    async def accept(self, socket: trio.SocketStream) -> NoiseChannel:
+    async def accept(self, wire: Wire) -> NoiseChannel:
         """Authenticate as the side that was dialled."""
-        raw = _BoundedSocket(socket, is_initiator=False)
+        raw = _BoundedWire(wire, is_initiator=False)
         try:
             return await self._finish(raw, await self._security.secure_inbound(raw))
         except HandshakeError:
@@ -129,9 +128,9 @@ class Handshaker:
         except Exception as error:
             raise HandshakeError(_explain(error)) from error
 
-    async def _finish(self, raw: _BoundedSocket, session: Any) -> NoiseChannel:
+    async def _finish(self, raw: _BoundedWire, session: Any) -> NoiseChannel:
         remote = session.get_remote_peer()
-        if not remote.to_bytes().startswith(_ED25519_ID):
+        if not remote.to_bytes().startswith(library.ED25519_ID):
             raise HandshakeError("its identity is not an Ed25519 key")
         await self._muxers.select(session, raw.is_initiator)
         kept = session.high_watermark - session.low_watermark
@@ -147,12 +146,12 @@ def _explain(error: BaseException) -> str:
     return f"handshake failed: {str(error)[:200] or type(error).__name__}"
 
 
-class _BoundedSocket:
+class _BoundedWire:
     """What the handshake reads from: buffered, and good for `HANDSHAKE_BYTES` at most."""
 
-    def __init__(self, socket: trio.SocketStream, *, is_initiator: bool) -> None:
+    def __init__(self, wire: Wire, *, is_initiator: bool) -> None:
         self.is_initiator = is_initiator
-        self._socket = socket
+        self._wire = wire
         self._buffer = bytearray()
         self._left = HANDSHAKE_BYTES
 
@@ -165,7 +164,7 @@ class _BoundedSocket:
         if not self._buffer:
             if self._left <= 0:
                 raise HandshakeError(f"more than {HANDSHAKE_BYTES} bytes before authentication")
-            data = await self._socket.receive_some(min(self._left, READ_BYTES))
+            data = await self._wire.receive_some(min(self._left, READ_BYTES))
             if not data:
                 raise HandshakeError("the other side hung up in the handshake")
             self._left -= len(data)
@@ -175,7 +174,7 @@ class _BoundedSocket:
         return taken
 
     async def write(self, data: bytes) -> None:
-        await self._socket.send_all(data)
+        await self._wire.send_all(data)
 
     async def close(self) -> None:
-        await self._socket.aclose()
+        self._wire.close()

@@ -14,8 +14,9 @@ import math
 import trio
 
 from meshslm import limits
-from meshslm.adapters.libp2p_connection import Connection, LinkTimings, MuxedStream
+from meshslm.adapters.libp2p_connection import Connection, LinkTimings
 from meshslm.adapters.libp2p_limits import Intake
+from meshslm.adapters.libp2p_stream import MuxedStream
 from meshslm.core.events import BytesReceived, Lane
 from meshslm.errors import PeerFault
 from meshslm.ports import Post

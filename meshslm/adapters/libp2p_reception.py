@@ -17,10 +17,11 @@ import trio
 from meshslm import limits
 from meshslm.adapters.libp2p_limits import Callers, source_of
 from meshslm.adapters.libp2p_noise import HandshakeError, Handshaker, NoiseChannel
+from meshslm.adapters.wires import TcpWire, Wire
 
 log = logging.getLogger("meshslm.link")
 
-Serve = Callable[[trio.SocketStream, NoiseChannel], Awaitable[None]]
+Serve = Callable[[Wire, NoiseChannel], Awaitable[None]]
 
 
 class Reception:
@@ -52,14 +53,14 @@ class Reception:
                 socket.close()
                 continue
             self.connections += 1
-            nursery.start_soon(self._receive, trio.SocketStream(socket), source)
+            nursery.start_soon(self._receive, TcpWire(trio.SocketStream(socket)), source)
 
-    async def _receive(self, socket: trio.SocketStream, source: str) -> None:
+    async def _receive(self, wire: Wire, source: str) -> None:
         try:
-            channel = await self._authenticate(socket, source)
+            channel = await self._authenticate(wire, source)
             if channel is not None and self._callers.claim(channel.peer):
                 try:
-                    await self._serve(socket, channel)
+                    await self._serve(wire, channel)
                 finally:
                     self._callers.release(channel.peer)
         except Exception:
@@ -67,9 +68,9 @@ class Reception:
         finally:
             self.connections -= 1
             self._callers.leave(source)
-            socket.socket.close()
+            wire.close()
 
-    async def _authenticate(self, socket: trio.SocketStream, source: str) -> NoiseChannel | None:
+    async def _authenticate(self, wire: Wire, source: str) -> NoiseChannel | None:
         now = trio.current_time()
         scope = trio.CancelScope(deadline=now + self._deadline)
         wait = self._callers.begin(source, scope, now, self._deadline / 2)
@@ -78,7 +79,7 @@ class Reception:
         try:
             with scope:
                 await trio.sleep(wait)
-                return await self._handshaker.accept(socket)
+                return await self._handshaker.accept(wire)
         except HandshakeError as error:
             log.debug("an inbound connection was refused: %s", error)
         finally:

@@ -73,6 +73,31 @@ class Address:
         return [(int(family), (str(at[0]), int(at[1]))) for family, _, _, _, at in found]
 
 
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """A way to a peer through a relay."""
+
+    relay: NodeId
+    peer: NodeId
+
+
+def parse_circuit(text: str) -> Circuit | None:
+    """Read a multiaddress through a relay: `[PLACE]/p2p/RELAY/p2p-circuit/p2p/ID`.
+
+    None where it leads through no relay. Raises `AddressError` where it is not of this form.
+    """
+    place, found, rest = text.partition("/p2p-circuit")
+    if not found:
+        return None
+    at, _, relay = place.rpartition("/p2p/")
+    peer = rest.removeprefix("/p2p/")
+    if at:
+        parse(at)
+    if not rest.startswith("/p2p/") or not _ID.fullmatch(relay) or not _ID.fullmatch(peer):
+        raise AddressError(f"{text[:128]!r} is not of the form /p2p/RELAY/p2p-circuit/p2p/ID")
+    return Circuit(NodeId(relay), NodeId(peer))
+
+
 def parse(text: str) -> Address:
     """Read a multiaddress. Raises `AddressError` for anything that is not of the one form."""
     match = _FORM.fullmatch(text)

@@ -2,7 +2,8 @@
 
 Rules:
 - A port in use is an error. libp2p's own listener shares it (SO_REUSEPORT), and a second daemon
-  would then start in silence and take half of the connections.
+  would then start in silence and take half of the connections. Here it is shared with our own
+  outgoing connections alone.
 """
 
 from __future__ import annotations
@@ -49,12 +50,23 @@ async def listen(addresses: Iterable[Address]) -> list[trio.socket.SocketType]:
 
 
 async def _listen_at(socket: trio.socket.SocketType, family: int, target: tuple[str, int]) -> None:
+    _prepare(socket, family)
+    if target[1]:
+        # A port in use must be an error, so it is taken once without sharing. Then it is shared,
+        # as connections that open a NAT have to come from this very port.
+        with trio.socket.socket(family, stdlib_socket.SOCK_STREAM) as alone:
+            _prepare(alone, family)
+            await alone.bind(target)
+    socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEPORT, 1)
+    await socket.bind(target)
+    socket.listen(BACKLOG)
+
+
+def _prepare(socket: trio.socket.SocketType, family: int) -> None:
     # So that a daemon can start again at once; on Linux this never shares a port that is in use.
     socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
     if family == stdlib_socket.AF_INET6:
         socket.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
-    await socket.bind(target)
-    socket.listen(BACKLOG)
 
 
 def _advice(error: OSError) -> str:
@@ -90,3 +102,34 @@ async def connect(address: Address) -> trio.SocketStream:
         else:
             return trio.SocketStream(socket)
     raise ConnectFailed(reason, refused=0 < refusals == len(targets))
+
+
+async def connect_from(
+    listener: trio.socket.SocketType, address: Address, again_s: float
+) -> trio.SocketStream:
+    """A connection that leaves from a listener's port, tried until it stands or is cancelled.
+
+    Two that do so to each other at the same time meet in the middle (RFC 9293, 3.5), and open the
+    NATs between them from inside.
+    """
+    family, target = (await address.targets())[0]
+    if family != listener.family:
+        raise ConnectFailed("it is of another family of IP than the listener")
+    while True:
+        socket = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
+        try:
+            _prepare(socket, family)
+            socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEPORT, 1)
+            await socket.bind(listener.getsockname()[:2])
+            await socket.connect(target)
+        except ConnectionRefusedError:
+            socket.close()  # the other's first packet may still be on its way
+            await trio.sleep(again_s)
+        except OSError as error:
+            socket.close()
+            raise ConnectFailed((error.strerror or str(error)).lower()) from error
+        except BaseException:
+            socket.close()
+            raise
+        else:
+            return trio.SocketStream(socket)

@@ -173,6 +173,37 @@ class DrainInfo(msgspec.Struct, kw_only=True):
     runs: int
 
 
+class WitnessInfo(msgspec.Struct, kw_only=True):
+    """What one linked member knows of how the node is reached."""
+
+    node: str
+    seen: str
+    outcome: str
+    address: str
+    detail: str
+    relays: bool
+
+
+class RelayInfo(msgspec.Struct, kw_only=True):
+    """A member that was asked to take calls for the node."""
+
+    node: str
+    used: bool
+    age_ms: float
+    reason: str
+
+
+class ReachInfo(msgspec.Struct, kw_only=True):
+    """How the node is reached by others."""
+
+    state: str = "unknown"
+    reason: str = ""
+    witnesses: list[WitnessInfo] = []
+    relays: list[RelayInfo] = []
+    offers_relay: bool = False
+    relayed: list[str] = []
+
+
 class StatusReply(msgspec.Struct, kw_only=True):
     """Answer of `GET /mesh/status`."""
 
@@ -192,6 +223,7 @@ class StatusReply(msgspec.Struct, kw_only=True):
     bootstrap: list[DialInfo] = []
     banned: list[BanInfo] = []
     drain: DrainInfo | None = None
+    reach: ReachInfo = msgspec.field(default_factory=ReachInfo)
 
 
 class Readiness(msgspec.Struct, kw_only=True):

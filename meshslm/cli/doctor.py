@@ -9,6 +9,7 @@ import click
 
 from meshslm.cli.effective import library_of, load_effective, setting_options
 from meshslm.cli.failures import DONE, FAILED
+from meshslm.cli.lazy_group import LazyCommand, LazyGroup
 from meshslm.cli.reach import gateway_url, readiness
 from meshslm.cli.screen import json_option, print_json
 
@@ -16,28 +17,47 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from meshslm.adapters.hardware import Llama, ProbeFailed
-    from meshslm.cli.doctor_checks import Finding
+    from meshslm.cli.doctor_checks import Finding, Verdict
     from meshslm.models.model_library import ReadyModel
     from meshslm.settings import Settings
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-@click.command()
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "net": LazyCommand(
+            "meshslm.cli.doctor_net:net", "Explain how this node reaches others and is reached."
+        )
+    },
+    invoke_without_command=True,
+)
 @setting_options
 @json_option
-def doctor(as_json: bool, **options: Any) -> int:
+@click.pass_context
+def doctor(ctx: click.Context, /, as_json: bool, **options: Any) -> int:
     """Check this machine and say what to do.
 
     Takes the same options as 'meshslm up' and looks at what that would use: Python, llama.cpp and
     the CPU, memory, sandbox, folders, disk, identity, models, whether a node runs already, ports.
     Ends with 1 where a check fails.
     """
-    from meshslm.cli.doctor_checks import Verdict, worst
+    from meshslm.cli.doctor_checks import Verdict
 
+    if ctx.invoked_subcommand is not None:
+        return DONE
     settings = load_effective(**options).settings
+    verdict = report(examine(settings), as_json=as_json)
+    return FAILED if verdict is Verdict.FAIL else DONE
+
+
+def report(examined: Iterator[Finding], *, as_json: bool) -> Verdict:
+    """Tell each finding as it is made, or all of them as JSON; the worst of them."""
+    from meshslm.cli.doctor_checks import worst
+
     findings = []
-    for finding in examine(settings):
+    for finding in examined:
         findings.append(finding)
         if not as_json:
             _tell(finding)
@@ -48,7 +68,7 @@ def doctor(as_json: bool, **options: Any) -> int:
             for f in findings
         ]
         print_json({"verdict": verdict, "checks": checks})
-    return FAILED if verdict is Verdict.FAIL else DONE
+    return verdict
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -124,11 +144,11 @@ def _check_node(settings: Settings) -> Iterator[Finding]:
     ready, reason = readiness(url)
     if ready:
         yield Finding("node", Verdict.OK, f"one is up and ready at {url}")
-        yield from _check_bootstrap(url)
+        yield from check_bootstrap(url)
         return
     advice = "start one with 'meshslm up', or wait for the one that starts"
     yield Finding("node", Verdict.WARN, f"none is ready at {url}: {reason}", advice)
-    yield from _check_bootstrap(url)
+    yield from check_bootstrap(url)
     yield check_port("API", settings.gateway.host, settings.gateway.port)
     for address in settings.link.listen:
         parts = address.split("/")
@@ -136,7 +156,7 @@ def _check_node(settings: Settings) -> Iterator[Finding]:
             yield check_port("peer", parts[2], int(parts[4]))
 
 
-def _check_bootstrap(url: str) -> Iterator[Finding]:
+def check_bootstrap(url: str) -> Iterator[Finding]:
     """How a running node fares with its bootstrap addresses; nothing where none runs."""
     from meshslm.cli.dials import dial_text
     from meshslm.cli.doctor_checks import Finding, Verdict

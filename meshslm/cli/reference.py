@@ -99,7 +99,7 @@ JSON_KEYS: Final = {
     "sim swarm": "ok runs failed events",
     "status": (
         "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads models "
-        "memory_budget_mib bootstrap banned drain"
+        "memory_budget_mib bootstrap banned drain reach"
     ),
 }
 """Command -> the keys of its JSON: of the object, of each item of a list, or of each setting."""

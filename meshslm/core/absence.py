@@ -21,14 +21,10 @@ from dataclasses import dataclass
 from meshslm import limits
 from meshslm.core.directory import Peer
 from meshslm.core.outbox import Outbox
+from meshslm.core.ways import host_of
 from meshslm.ids import Instant, NodeId
 
 TIMER = "away"
-
-
-def host_of(address: str) -> str:
-    """The machine in a multiaddress, without port and peer: `/ip4/192.0.2.7`."""
-    return "/".join(address.split("/", 3)[:3])
 
 
 def own_machine(peer: Peer) -> tuple[str, ...]:

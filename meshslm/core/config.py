@@ -50,3 +50,6 @@ class CoreConfig:
     """Checks what other members have signed; without it a mesh never counts as large here."""
     strategy: str = AUTO
     """By which requests are routed that name none; see `core.strategies`."""
+    relay: str | None = None
+    """Relay for members: `off`, `on`, or in a private mesh, if others can dial this node, `auto`.
+    None: do not even find out whether they can."""

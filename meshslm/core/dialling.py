@@ -33,6 +33,7 @@ from meshslm.core.dial_targets import Outcome, Target, Thin
 from meshslm.core.events import Dial
 from meshslm.core.outbox import Outbox
 from meshslm.core.views import DialView
+from meshslm.core.ways import through_relay
 from meshslm.ids import Instant, NodeId, after, ms_between
 
 TIMER = "dial"
@@ -50,12 +51,17 @@ def peer_of(address: str) -> NodeId | None:
 
 
 def in_turn(addresses: Iterable[str]) -> list[str]:
-    """The first address, then those of the other family of IP and of its own in turn."""
+    """The first address, then those of the other family of IP and of its own in turn.
+
+    Those through relays come last.
+    """
     first, *others = addresses
     family = first.startswith("/ip6/")
-    other = [a for a in others if a.startswith("/ip6/") is not family]
-    same = [a for a in others if a.startswith("/ip6/") is family]
-    return [first, *(a for pair in zip_longest(other, same) for a in pair if a is not None)]
+    direct = [a for a in others if not through_relay(a)]
+    other = [a for a in direct if a.startswith("/ip6/") is not family]
+    same = [a for a in direct if a.startswith("/ip6/") is family]
+    turns = (a for pair in zip_longest(other, same) for a in pair if a is not None)
+    return [first, *turns, *(a for a in others if through_relay(a))]
 
 
 class Dialling:

@@ -15,6 +15,7 @@ from meshslm.core.admission_events import AdmissionEffect, AdmissionEvent
 from meshslm.core.consensus.events import ConsensusEffect, ConsensusEvent
 from meshslm.core.drain_events import DrainEffect, DrainEvent
 from meshslm.core.growth_events import GrowthEffect, GrowthEvent
+from meshslm.core.reach_events import ReachEffect, ReachEvent
 from meshslm.core.residency import UNBOUNDED, ModelOrdered, OrderAnswered, Residency
 from meshslm.core.state_events import StateEffect, StateEvent
 from meshslm.errors import FaultCode
@@ -150,9 +151,10 @@ class HostingChanged:
     hardware: Hardware
     residency: Residency = UNBOUNDED
 
-
     upstream: tuple[Specialist, ...] = ()
     """Endpoints outside the mesh, for this node's own clients; no peer hears of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineLoading:
     """How far the load of `model` is, 0 to 1."""
@@ -252,6 +254,7 @@ Event = (
     | StateEvent
     | DrainEvent
     | GrowthEvent
+    | ReachEvent
 )
 
 
@@ -394,6 +397,7 @@ Effect = (
     | StateEffect
     | DrainEffect
     | GrowthEffect
+    | ReachEffect
     | Send
     | Dial
     | Disconnect

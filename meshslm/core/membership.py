@@ -29,6 +29,8 @@ from meshslm.core.directory import Directory, Peer, PeerState
 from meshslm.core.events import Disconnect, Lane
 from meshslm.core.growth import Growth
 from meshslm.core.outbox import Outbox
+from meshslm.core.reach import Reach
+from meshslm.core.ways import through_relay
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.codec import encode
@@ -63,6 +65,7 @@ class Membership:
         out: Outbox,
         chance: Chance,
         absence: Absence,
+        reach: Reach,
         *,
         loads: Callable[[], tuple[EngineLoad, ...]],
         growth: Growth,
@@ -75,6 +78,8 @@ class Membership:
         self._out = out
         self._chance = chance
         self.absence = absence
+        self._reach = reach
+        reach.announce = self._announce_relays
         self._loads = loads
         self._growth = growth
         self._seq = 0
@@ -96,6 +101,7 @@ class Membership:
         self.boot = boot
         self._detection.start(boot, now)
         self.addresses = addresses[: limits.ADDRESSES_PER_PEER]
+        self._reach.start(self.addresses)
         self.capability = Capability(boot, 0, roles=self._config.roles)
         self._encoded = encode(self.capability)
         for address in self._config.bootstrap:
@@ -120,14 +126,22 @@ class Membership:
     def moved(self, addresses: tuple[str, ...], now: Instant) -> None:
         """This node listens elsewhere: say hello again to everybody that is still reached."""
         self.addresses = addresses[: limits.ADDRESSES_PER_PEER]
-        for peer in self._directory.alive():
-            self._say_hello(peer, now)
+        self._reach.moved(self.addresses)
+        self.greet_all(now)
+
+    def _announce_relays(self, circuits: tuple[str, ...], now: Instant) -> None:
+        """Others reach this node through relays, or no longer do."""
+        direct = [address for address in self.addresses if not through_relay(address)]
+        room = limits.ADDRESSES_PER_PEER - len(circuits)
+        self.addresses = (*direct[:room], *circuits)
+        self.greet_all(now)
 
     def leave(self) -> None:
         """Say goodbye to everybody."""
         self.leaving = True
         self._dialling.stop()
         self._detection.stop()
+        self._reach.stop()
         self._out.stop_timer(TICK, "")
         for peer in self._directory.peers.values():
             if peer.connected:
@@ -239,6 +253,7 @@ class Membership:
         if self._admission.private and peer.incoming:
             self._say_hello(peer, now)
         self._introduce(peer, now)
+        self._reach.joined(peer, now)
         self._admission.met(node)
         self.absence.back(node, now)
 
@@ -295,7 +310,7 @@ class Membership:
         self._turn = (self._turn + share) % len(alive)
 
     def greet_all(self, now: Instant) -> None:
-        """Say hello again to everybody: our certificate is a new one."""
+        """Say hello again to everybody: our certificate, or where we are, is another."""
         for peer in self._directory.alive():
             self._say_hello(peer, now)
 
@@ -386,6 +401,7 @@ class Membership:
         self._admission.forget(peer.node)
         self._detection.part(peer.node)
         self._growth.ended(peer.node, now, broken=lost, left=state is PeerState.LEFT)
+        self._reach.parted(peer.node, now)
         peer.loads = ()
         peer.ping_sent = None
         if was_alive:

@@ -68,6 +68,7 @@ from meshslm.core.events import (
 )
 from meshslm.core.growth_events import StatementSealed
 from meshslm.core.outbox import Outbox
+from meshslm.core.reach import Reach
 from meshslm.core.reading import Reading
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
 from meshslm.core.router import Own, Router
@@ -159,6 +160,7 @@ class NodeCore:
             chance.fork("state"),
             may_write=self._admission.may_write,
         )
+        self._reach = Reach(config, self._directory, self._out)
         self._membership = membership.Membership(
             config,
             self._directory,
@@ -168,6 +170,7 @@ class NodeCore:
             self._out,
             chance.fork("membership"),
             absence.Absence(self._out, self._peer_gone, self._origin.peer_back),
+            self._reach,
             loads=self._told_loads,
             growth=self._growth,
         )
@@ -200,6 +203,7 @@ class NodeCore:
             **self.consensus.event_handlers(),
             **self._state.event_handlers(),
             StatementSealed: self._growth.on_sealed,
+            **self._reach.event_handlers(),
             Started: self._on_started,
             AddressesChanged: lambda e, now: self._membership.moved(e.addresses, now),
             TimerFired: self._on_timer,
@@ -231,6 +235,7 @@ class NodeCore:
         return {
             **self._state.timer_handlers(),
             **self.consensus.timer_handlers(),
+            **self._reach.timer_handlers(),
             admission.SWEEP: lambda _, now: self._admission.sweep(now),
             membership.TICK: lambda _, now: self._on_tick(now),
             membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
@@ -267,6 +272,7 @@ class NodeCore:
             **self._state.message_handlers(),
             Draining: lambda p, m, now: self._drain.told(p.node, m, now),
             **self._growth.message_handlers(),
+            **self._reach.message_handlers(),
             TaskSubmit: self._on_submit,
             TaskResend: lambda p, m, now: self._serving.resend(p.node, m, now),
             TaskDone: lambda p, m, _: self._serving.done(p.node, m),
@@ -494,6 +500,10 @@ class NodeCore:
         """Shared documents, to be read; local programs change them by `StateWrite`."""
         return self._state.documents
 
+    def may_relay(self, node: NodeId) -> bool:
+        """Whether a peer may reserve a place here, or connect through this node."""
+        return self._reach.may_relay(node)
+
     def peers(self, now: Instant) -> tuple[PeerView, ...]:
         """Every node known here, this one first."""
         config, member = self._config, self._membership
@@ -535,6 +545,7 @@ class NodeCore:
             banned=self._conduct.banned(now),
             state=self._state.view(),
             drain=self._drain.view(now),
+            reach=self._reach.view(now),
         )
 
     @property
@@ -553,6 +564,7 @@ class NodeCore:
         self._admission.check()
         self._state.check()
         self._membership.check()
+        self._reach.check()
         self._detection.check()
         self._growth.check()
         self._models.check()

@@ -114,6 +114,48 @@ class DrainView:
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessView:
+    """What one linked member knows of how this node is reached."""
+
+    node: NodeId
+    seen: str
+    """Multiaddress it sees this node come from; empty where it has dialled this node."""
+    outcome: str
+    """`reached`, `failed`, `asked` or `not asked`."""
+    address: str
+    """Where it dialled this node when asked to."""
+    detail: str
+    relays: bool
+    """It relays for members."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayView:
+    """A member that was asked to take calls for this node."""
+
+    node: NodeId
+    used: bool
+    age_ms: float
+    """Since it was asked."""
+    reason: str = ""
+    """Why it is not used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReachView:
+    """How this node is reached by others."""
+
+    state: str = "unknown"
+    """`public`, `private` or `unknown`."""
+    reason: str = ""
+    witnesses: tuple[WitnessView, ...] = ()
+    relays: tuple[RelayView, ...] = ()
+    offers_relay: bool = False
+    relayed: tuple[NodeId, ...] = ()
+    """Peers linked through a third one."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatusView:
     """One node about itself."""
 
@@ -138,3 +180,4 @@ class StatusView:
     """Shared documents; None where this node has none."""
     drain: DrainView | None = None
     """None where it is not leaving."""
+    reach: ReachView = ReachView()

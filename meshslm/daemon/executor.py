@@ -33,6 +33,7 @@ from meshslm.core.events import (
     UnloadModel,
 )
 from meshslm.core.growth_events import SealStatement, StatementSealed
+from meshslm.core.reach_events import OfferRelay, PunchTo, Reserve, TryDial
 from meshslm.core.residency import OrderAnswered
 from meshslm.daemon.defaults import fill
 from meshslm.daemon.membership_keeper import MembershipKeeper
@@ -41,7 +42,7 @@ from meshslm.daemon.service import NodeService
 from meshslm.daemon.state_keeper import StateKeeper
 from meshslm.daemon.timers import Timers
 from meshslm.errors import FaultCode
-from meshslm.ports import Engine, Link
+from meshslm.ports import Engine, Link, Reach
 from meshslm.profiles import Profile
 from meshslm.wire.admission import Signed
 
@@ -118,6 +119,13 @@ class Executor:
     def keep_log(self, persist: Callable[[PersistLog], None]) -> None:
         """Of a coordinator: who writes its log."""
         self._do[PersistLog] = persist
+
+    def reach_by(self, reach: Reach) -> None:
+        """Of a node that looks into how it is reached: what does so."""
+        self._do[TryDial] = lambda e: reach.try_dial(e.number, e.address)
+        self._do[Reserve] = lambda e: reach.reserve(e.relay)
+        self._do[OfferRelay] = lambda e: reach.offer_relay(on=e.on)
+        self._do[PunchTo] = lambda e: reach.punch(e.address)
 
     def host(
         self, engines: Mapping[str, Engine], profiles: Mapping[str, Profile], loader: Loader

@@ -22,6 +22,7 @@ from meshslm.wire.consensus import ConsensusMessage
 from meshslm.wire.detection import DetectionMessage
 from meshslm.wire.draining import DrainMessage
 from meshslm.wire.growth import GrowthMessage
+from meshslm.wire.reach import ReachMessage
 from meshslm.wire.routing import ROUTED_ANYHOW, Routing
 from meshslm.wire.schema import Tag
 from meshslm.wire.state import StateMessage
@@ -522,4 +523,5 @@ Message = (
     | StateMessage
     | DrainMessage
     | GrowthMessage
+    | ReachMessage
 )

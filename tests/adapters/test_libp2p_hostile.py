@@ -19,6 +19,7 @@ from meshslm.adapters import libp2p_noise
 from meshslm.adapters.keyring import NodeKey
 from meshslm.adapters.libp2p_connection import LinkTimings
 from meshslm.adapters.multiaddrs import parse
+from meshslm.adapters.wires import TcpWire
 from meshslm.core.events import BytesReceived, DialFailed, Lane, PeerConnected, PeerDisconnected
 from meshslm.wire.versions import PROTOCOL_ID
 
@@ -107,7 +108,7 @@ async def tcp(node: Node) -> trio.SocketStream:
 async def intruder(node: Node, key: NodeKey | None = None) -> AsyncIterator[Intruder]:
     async with await tcp(node) as socket:
         handshaker = libp2p_noise.Handshaker(key or NodeKey.generate())
-        yield Intruder(socket, await handshaker.dial(socket, None))
+        yield Intruder(socket, await handshaker.dial(TcpWire(socket), None))
 
 
 async def still_serves(node: Node, start_libp2p: StartLibp2p) -> None:

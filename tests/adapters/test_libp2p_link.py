@@ -118,7 +118,7 @@ async def test_addresses_that_come_and_go_are_told_of(
 ) -> None:
     node = await start_libp2p(timings=LinkTimings(addresses=0.02))
     moved = Address("ip4", "192.0.2.9", 1)
-    monkeypatch.setattr("meshslm.adapters.libp2p_link.reachable", lambda _: [moved])
+    monkeypatch.setattr("meshslm.adapters.libp2p_listening.reachable", lambda _: [moved])
     told = await node.expect(AddressesChanged)
     assert told.addresses == (f"/ip4/192.0.2.9/tcp/1/p2p/{node.id}",) == node.link.addresses
 

@@ -38,7 +38,7 @@ def commands() -> list[str]:
 def test_commands_exist(line: str) -> None:
     words = [word for word in shlex.split(line)[1:] if word != "--debug"]
     command: click.Command = root
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and words:
         child = command.get_command(click.Context(command), words.pop(0))
         assert child is not None, line
         command = child

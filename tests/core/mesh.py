@@ -72,6 +72,12 @@ class Mesh:
         """Addresses that do not name the node that listens there."""
         self.filter: Damage = lambda _from, _to, _message: None
         """Given a message, what arrives instead; None: the message itself."""
+        self.reach = False
+        """Whether nodes look into how they are reached."""
+        self.relays: set[str] = set()
+        """Nodes that relay."""
+        self.nat: dict[str, str] = {}
+        """Nodes that cannot be dialled from outside, and where they are seen to come from."""
         self.dead: set[frozenset[str]] = set()
         """Pairs of whom each one's machine refuses the other now."""
         self.seen: dict[tuple[str, str], list[Message]] = defaultdict(list)
@@ -88,7 +94,12 @@ class Mesh:
         node = NodeId(name)
         addresses = tuple(b if b.startswith("/") else address_of(b) for b in bootstrap)
         config = CoreConfig(
-            node, name, bootstrap=addresses, queue_per_engine=queue_per_engine, hedge=hedge
+            node,
+            name,
+            bootstrap=addresses,
+            queue_per_engine=queue_per_engine,
+            hedge=hedge,
+            relay=("on" if name in self.relays else "off") if self.reach else None,
         )
         core = NodeCore(config, Chance.from_int(len(self.boxes)))
         self.boxes[node] = Box(core)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshslm import limits
-from meshslm.core.absence import host_of, own_machine
+from meshslm.core.absence import own_machine
 from meshslm.core.directory import Peer
 from meshslm.core.events import (
     BytesReceived,
@@ -22,6 +22,7 @@ from meshslm.core.events import (
     TaskDropped,
     Tell,
 )
+from meshslm.core.ways import host_of
 from meshslm.ids import NodeId, RunId, TaskId
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import (

@@ -16,6 +16,7 @@ import trio
 
 from meshslm.adapters.keyring import NodeKey
 from meshslm.adapters.libp2p_noise import HandshakeError, Handshaker
+from meshslm.adapters.wires import TcpWire
 from meshslm.cli.demo_nodes import free_ports
 from meshslm.client import Client
 from meshslm.core.events import Lane
@@ -72,7 +73,8 @@ class Attack:
     async def intruder(self, key: NodeKey | None = None) -> Intruder:
         """A peer that is authenticated, with its stream for messages proposed."""
         socket = await self.socket()
-        intruder = Intruder(socket, await Handshaker(key or NodeKey.generate()).dial(socket, None))
+        handshaker = Handshaker(key or NodeKey.generate())
+        intruder = Intruder(socket, await handshaker.dial(TcpWire(socket), None))
         await intruder.send(KEPT_STREAM)
         self.done["authenticated"] += 1
         return intruder

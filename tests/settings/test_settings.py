@@ -207,6 +207,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "link.listen": _addresses,
     "link.bootstrap": _addresses,
     "link.mdns": st.booleans(),
+    "link.reach": st.booleans(),
+    "link.relay": st.sampled_from(["off", "auto", "on"]),
     "link.open": st.booleans(),
     "gateway.host": _names,
     "gateway.port": st.integers(0, 65535),
