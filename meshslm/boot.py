@@ -42,6 +42,7 @@ from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import ShutdownRequested, Started
 from meshslm.core.node import NodeCore
+from meshslm.daemon.chronicler import Chronicler
 from meshslm.daemon.consensus_keeper import ConsensusKeeper
 from meshslm.daemon.drafts import Drafts
 from meshslm.daemon.executor import Executor
@@ -252,6 +253,10 @@ class _Node:
                 if self._state is not None:
                     nursery.start_soon(self._state.run)
                     self._state.begin()
+                    texts = self._settings.state.journal_texts
+                    chronicler = Chronicler(self._state.desk, boot, texts=texts)
+                    self._service.chronicler = chronicler
+                    nursery.start_soon(chronicler.run)
                 self._remembering.recall()
                 nursery.start_soon(self._remembering.run)
                 log.info("node %s (%s), boot %d", self.name, self._link.node_id, boot)
@@ -265,6 +270,9 @@ class _Node:
                 await self._service.free_to_go.wait()
                 await self._leave()
                 if self._state is not None:
+                    if self._service.chronicler is not None:
+                        with trio.move_on_after(GOODBYE_S):
+                            await self._service.chronicler.write()
                     await self._state.close(boot)
                 nursery.cancel_scope.cancel()
         return 0

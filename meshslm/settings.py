@@ -321,6 +321,10 @@ class StateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             "writes to: names, or beginnings with `*` behind them.",
         ),
     ] = ("registry", "rollout", "memory/*", "ledger/*")
+    journal_texts: Annotated[
+        Switch,
+        Meta(description="Keep the prompts of tasks in this node's journal, for `meshslm task`."),
+    ] = False
     document_mib: Annotated[
         int,
         Meta(

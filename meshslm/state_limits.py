@@ -119,3 +119,13 @@ CONVERSATION_MS: Final = 30 * 86_400_000
 
 MEMORY_WATCHES: Final = 64
 """Watches of one node; each holds a connection and up to `STREAM_ITEMS` changes."""
+
+# --- journals and ledgers -----------------------------------------------------------------------
+TASK_EVENTS: Final = 64
+"""Events of one task in the journal; a task has some four, and one more for each attempt."""
+
+JOURNAL_DAYS: Final = 7
+"""Days for which journals are kept: long enough to look into last week's trouble (a guess)."""
+
+USAGE_DAYS: Final = 366
+"""Days that one look at the ledger may span."""

@@ -28,6 +28,11 @@ COMMANDS = {
     "status": LazyCommand(
         "meshslm.cli.status:status", "Show how a node is doing: identity, uptime, tasks, engines."
     ),
+    "tasks": LazyCommand("meshslm.cli.history:tasks", "Show the newest tasks of a node."),
+    "task": LazyCommand("meshslm.cli.history:task", "Show what became of one task, step by step."),
+    "usage": LazyCommand(
+        "meshslm.cli.history:usage", "Show what the mesh was used for, by day, tenant and model."
+    ),
     "drain": LazyCommand(
         "meshslm.cli.drain:drain",
         "Let a node finish its work, hand the rest to others, and leave.",

@@ -11,8 +11,10 @@ reached, or it is none).
 """
 
 from meshslm.api.admin import DEFAULT_URL, DrainInfo, ModelStatus, PeerInfo, StatusReply
+from meshslm.api.history import TaskHistory, TaskStep, UsageRow
 from meshslm.api.memory import Happened, MemoryEntry
 from meshslm.api.openai_responses import CompletionUsage, Model, RouteInfo
+from meshslm.api.recall import Citation
 from meshslm.api.routing import RouteReply
 from meshslm.client.answer import Answer, ToolCall
 from meshslm.client.asking import Message, Options, RouteOptions, Routing, Urgency, json_form, tool
@@ -28,6 +30,7 @@ __all__ = [
     "AsyncClient",
     "AsyncMemory",
     "AsyncTextStream",
+    "Citation",
     "Client",
     "CompletionUsage",
     "DrainInfo",
@@ -50,9 +53,12 @@ __all__ = [
     "Routing",
     "Scored",
     "StatusReply",
+    "TaskHistory",
+    "TaskStep",
     "TextStream",
     "ToolCall",
     "Urgency",
+    "UsageRow",
     "json_form",
     "tool",
 ]

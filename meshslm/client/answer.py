@@ -21,6 +21,7 @@ from meshslm.api.openai_responses import (
     RouteInfo,
     ToolCallDelta,
 )
+from meshslm.api.recall import Citation
 from meshslm.api.sse import DONE, EventDecoder
 from meshslm.client.asking import Message
 from meshslm.errors import FaultCode, OurFault, RequestFault
@@ -74,6 +75,8 @@ class Answer:
     reasoning: str = ""
     """What the model thought before it answered."""
     tool_calls: tuple[ToolCall, ...] = ()
+    memory: tuple[Citation, ...] = ()
+    """What of shared memory was put into the prompt."""
 
     @property
     def message(self) -> Message:
@@ -279,6 +282,7 @@ def _answer(
         usage=usage or CompletionUsage(prompt_tokens=0, completion_tokens=0, total_tokens=0),
         reasoning=spoken.reasoning,
         tool_calls=tuple(spoken.calls.values()),
+        memory=tuple(route.memory),
     )
 
 

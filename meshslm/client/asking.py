@@ -13,6 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from meshslm.api.admin import LONGEST_MS
+from meshslm.api.history import TASKS, USAGE
 
 _MARGIN_S = 10.0
 """Waited beyond a request's deadline, so that the node's own words about it arrive."""
@@ -168,6 +169,21 @@ def decided(kind: str, subject: str) -> Asking:
 def ordering(model: str, order: str, *, now: bool = False) -> Asking:
     """An order about a model of the asked node: `load`, `unload`, `pin` or `unpin`."""
     return posting(f"/mesh/models/{quote(model, safe='')}/{order}", {"now": True} if now else {})
+
+
+def past_tasks(limit: int, state: str) -> Asking:
+    """The newest tasks of the asked node."""
+    return Asking(f"{TASKS}?limit={limit}" + (f"&state={quote(state, safe='')}" if state else ""))
+
+
+def past_task(task: str) -> Asking:
+    """One of them."""
+    return Asking(f"{TASKS}/{quote(task, safe='')}")
+
+
+def used(days: int) -> Asking:
+    """The mesh's ledger of the last days."""
+    return Asking(f"{USAGE}?days={days}")
 
 
 def draining(limit_s: float) -> Asking:

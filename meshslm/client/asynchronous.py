@@ -19,6 +19,7 @@ from meshslm.api.admin import (
     StatusReply,
 )
 from meshslm.api.consensus import ConsensusReply, DecisionInfo, DecisionReply
+from meshslm.api.history import TaskHistory, TasksReply, UsageReply, UsageRow
 from meshslm.api.openai_responses import Model, ModelList
 from meshslm.api.routing import RouteReply
 from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
@@ -38,6 +39,9 @@ from meshslm.client.asking import (
     deciding_who,
     draining,
     ordering,
+    past_task,
+    past_tasks,
+    used,
 )
 from meshslm.client.memory import AsyncMemory
 from meshslm.client.routes import routing
@@ -190,6 +194,18 @@ class AsyncClient:
     def memory(self, namespace: str) -> AsyncMemory:
         """What every node of the mesh has under this name: values, lists, counters."""
         return AsyncMemory(self._http, namespace)
+
+    async def tasks(self, *, limit: int = 50, state: str = "") -> list[TaskHistory]:
+        """The newest tasks that entered at the asked node; `state` is that of their last event."""
+        return read(await self._fetch(past_tasks(limit, state)), TasksReply).tasks
+
+    async def task(self, name: str) -> TaskHistory:
+        """What became of one of them."""
+        return read(await self._fetch(past_task(name)), TaskHistory)
+
+    async def usage(self, *, days: int = 1) -> list[UsageRow]:
+        """What the mesh was used for, by day, tenant, model and node."""
+        return read(await self._fetch(used(days)), UsageReply).rows
 
     async def models(self) -> list[Model]:
         """Everything that `model` may name now, with who answers for it."""

@@ -18,6 +18,7 @@ from meshslm.core.consensus.events import DecisionMade, DecisionWanted, SeatOrde
 from meshslm.core.consensus.view import ConsensusView
 from meshslm.core.drain_events import Drained, DrainRequested
 from meshslm.core.events import (
+    EmitChunk,
     Event,
     TaskArrived,
     TaskDropped,
@@ -25,6 +26,7 @@ from meshslm.core.events import (
 from meshslm.core.node import NodeCore
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
 from meshslm.core.views import DrainView, ModelView, PeerView, StatusView
+from meshslm.daemon.chronicler import Chronicler
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.task_stream import ClientEffect, TaskStream
 from meshslm.errors import RequestFault
@@ -54,6 +56,8 @@ class NodeService:
         self._streams: dict[TaskId, TaskStream] = {}
         self.free_to_go = trio.Event()
         """Set when a node that was asked to leave has nothing left to do."""
+        self.chronicler: Chronicler | None = None
+        """Who writes down what becomes of tasks."""
         self._orders = 0
         self._answer: OrderAnswered | None = None
         self._decisions: dict[int, tuple[trio.Event, list[DecisionMade]]] = {}
@@ -63,16 +67,22 @@ class NodeService:
         """Ask the mesh; the stream yields what comes back."""
         stream = TaskStream(self._chance.task_id())
         self._streams[stream.task] = stream
+        if self.chronicler is not None:
+            self.chronicler.arrived(stream.task, request)
         try:
             self._pump.handle(TaskArrived(stream.task, request))
             yield stream
         finally:
             del self._streams[stream.task]
+            if self.chronicler is not None and not stream.ended:
+                self.chronicler.dropped(stream.task)
             if not stream.ended:
                 self._pump.handle(TaskDropped(stream.task))
 
     def deliver(self, effect: ClientEffect) -> None:
         """Hand an effect of the core to the stream it is for."""
+        if self.chronicler is not None and not isinstance(effect, EmitChunk):
+            self.chronicler.told(effect)
         stream = self._streams.get(effect.task)
         if stream is not None and not stream.push(effect):
             self._pump.handle(TaskDropped(effect.task))

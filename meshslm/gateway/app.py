@@ -27,6 +27,7 @@ from meshslm.gateway.consensus import ConsensusPages
 from meshslm.gateway.draining import PATH as DRAIN
 from meshslm.gateway.draining import DrainPage
 from meshslm.gateway.guard import Guard, HostPolicy
+from meshslm.gateway.history import HistoryPages
 from meshslm.gateway.jobs import Job, Reader
 from meshslm.gateway.memory import MemoryPages, SharedState
 from meshslm.gateway.messages import read_message
@@ -110,6 +111,7 @@ def create_app(
         Route(DRAIN, DrainPage(service).__call__, methods=["POST"]),
         *memory.routes(),
         *Watching(memory).routes(),
+        *HistoryPages(state).routes(),
         *ConsensusPages(service).routes(),
         Route(MODEL_ORDERS, ModelOrders(service).__call__, methods=["POST"]),
     ]
@@ -192,7 +194,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), error
     path, method = request.url.path, request.method
     detail = error.detail
-    if error.status_code == 404:
+    if error.detail in ("Not Found", ""):
         detail = f"There is no {path} here."
     elif error.status_code == 405:
         detail = f"{method} is not allowed on {path}."

@@ -125,17 +125,11 @@ class MemoryPages:
 
     def opened(self, request: Request) -> tuple[SharedState, Memory]:
         """The namespace that a request is about. Raises `RequestFault`."""
-        state = self._open()
+        state = shared(self._state)
         memory = Memory(state.documents, request.path_params["namespace"])
         if not state.documents.wanted(memory.document):
             state.documents.want(memory.document)
         return state, memory
-
-    def _open(self) -> SharedState:
-        if self._state is None:
-            why = "this node keeps no shared documents; [state] enabled = true in its settings"
-            raise RequestFault(FaultCode.NOT_READY, why)
-        return self._state
 
     # --- values ---------------------------------------------------------------------------------
     async def get(self, request: Request) -> Response:
@@ -166,7 +160,7 @@ class MemoryPages:
         key = request.path_params["key"]
         if memory.value(key, state.now_ms()) is None:
             raise HTTPException(404, "There is no value under this key.")
-        revision = _number(request, "revision")
+        revision = number_of(request, "revision")
         await state.write(memory.document, (value_change(key, None, revision=revision),))
         return json_reply(Deleted(deleted=1))
 
@@ -210,7 +204,7 @@ class MemoryPages:
     # --- namespaces -----------------------------------------------------------------------------
     async def namespaces(self, _request: Request) -> Response:
         """Those of which this node has something."""
-        return json_reply(Namespaces(namespaces=list(namespaces(self._open().documents))))
+        return json_reply(Namespaces(namespaces=list(namespaces(shared(self._state).documents))))
 
     async def listing(self, request: Request) -> Response:
         """Values of a namespace, and with the first page the names of its lists and counters."""
@@ -252,6 +246,14 @@ class MemoryPages:
 KINDS = ("values", "lists", "counters")
 
 
+def shared(state: SharedState | None) -> SharedState:
+    """The node's documents. Raises `RequestFault` where it keeps none."""
+    if state is None:
+        why = "this node keeps no shared documents; [state] enabled = true in its settings"
+        raise RequestFault(FaultCode.NOT_READY, why)
+    return state
+
+
 def shown(found: Found, *, with_value: bool = True) -> MemoryEntry:
     """What is told of a value or an item."""
     value: Any = msgspec.Raw(found.json) if with_value else msgspec.UNSET
@@ -284,13 +286,14 @@ def _expiry(state: SharedState, ttl_s: float | None) -> int:
 
 
 def _limit(request: Request) -> int:
-    number = _number(request, "limit")
+    number = number_of(request, "limit")
     if number is not None and not 1 <= number <= PAGE:
         raise bad_request(f"A page has 1 to {PAGE} entries.", "limit")
     return number or PAGE
 
 
-def _number(request: Request, name: str) -> int | None:
+def number_of(request: Request, name: str) -> int | None:
+    """A number of the query; None where it is not given. Raises `RequestFault`."""
     text = request.query_params.get(name)
     if text is None:
         return None

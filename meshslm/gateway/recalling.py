@@ -26,9 +26,9 @@ from meshslm.core import recall
 from meshslm.core.events import EmitChunk, FinishTask
 from meshslm.core.memory import Found, Memory, item_change, item_name
 from meshslm.core.recall import Note
-from meshslm.errors import FaultCode, RequestFault
+from meshslm.errors import RequestFault
 from meshslm.gateway.jobs import Job
-from meshslm.gateway.memory import SharedState
+from meshslm.gateway.memory import SharedState, shared
 from meshslm.gateway.service import NodeService, Submitting, TaskItem, TaskStream
 from meshslm.gateway.translate import tenant
 from meshslm.ids import TaskId
@@ -83,9 +83,7 @@ class Recalling:
         prepared = Prepared(job)
         if not job.conversation and job.recall is None:
             return prepared
-        if self._state is None:
-            why = "this node keeps no shared documents; [state] enabled = true in its settings"
-            raise RequestFault(FaultCode.NOT_READY, why)
+        shared(self._state)
         request = job.requests[0]
         if job.recall is not None:
             notes = await self._notes(job.recall, request)
@@ -105,9 +103,8 @@ class Recalling:
     # --- conversations --------------------------------------------------------------------------
     def _continued(self, request: TaskRequest, name: str) -> TaskRequest:
         """The request behind the turns that were kept, as far as they fit."""
-        assert self._state is not None, "checked before"
-        memory = Memory(self._state.documents, CONVERSATIONS)
-        items = memory.items(name, self._state.now_ms())
+        state = shared(self._state)
+        items = Memory(state.documents, CONVERSATIONS).items(name, state.now_ms())
         said = [turn for turn in map(_read_turn, items) if turn is not None]
         system = [turn for turn in (*said, *request.messages) if turn.role == "system"][-1:]
         new = [turn for turn in request.messages if turn.role != "system"]
@@ -137,9 +134,8 @@ class Recalling:
 
     async def keep(self, prepared: Prepared, answer: str) -> None:
         """Write the new turns of a conversation, and the answer."""
-        assert self._state is not None, "checked before"
-        memory = Memory(self._state.documents, CONVERSATIONS)
-        now = self._state.now_ms()
+        state = shared(self._state)
+        memory, now = Memory(state.documents, CONVERSATIONS), state.now_ms()
         turns = [*prepared.said, ChatMessage("assistant", answer)]
         items = memory.items(prepared.job.conversation, now)
         kept = [turn for turn in map(_read_turn, items) if turn is not None]
@@ -148,7 +144,7 @@ class Recalling:
         changes = []
         for turn in turns:
             self._items += 1
-            item = item_name(now, self._items, self._state.documents.node)
+            item = item_name(now, self._items, state.documents.node)
             value = msgspec.json.encode(_Turn(turn.role, turn.content, turn.name))
             changes.append(
                 item_change(
@@ -158,16 +154,16 @@ class Recalling:
                     expires_ms=now + state_limits.CONVERSATION_MS,
                 )
             )
-        await self._state.write(memory.document, tuple(changes))
+        await state.write(memory.document, tuple(changes))
 
     # --- notes ----------------------------------------------------------------------------------
     async def _notes(self, wanted: RecallShape, request: TaskRequest) -> list[Note]:
         """The entries that fit a query best, within its budget."""
-        assert self._state is not None, "checked before"
-        memory = Memory(self._state.documents, wanted.namespace)
-        if not self._state.documents.wanted(memory.document):
-            self._state.documents.want(memory.document)
-        found = islice(memory.values(self._state.now_ms()), ENTRIES)
+        state = shared(self._state)
+        memory = Memory(state.documents, wanted.namespace)
+        if not state.documents.wanted(memory.document):
+            state.documents.want(memory.document)
+        found = islice(memory.values(state.now_ms()), ENTRIES)
         notes = [Note(one, _text(one)) for one in found]
         query = wanted.query or next(
             (turn.content for turn in reversed(request.messages) if turn.role == "user"), ""

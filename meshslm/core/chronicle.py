@@ -1,0 +1,342 @@
+"""What became of tasks, and what they used: the journal and the ledger of one node. Pure.
+
+The journal has each task that entered at this node as a list of events, from its arrival to its
+end. It is one entry of the day's document, which grows until the task ends; texts are not in it
+unless they are asked for. The ledger adds up what tasks used, by day, tenant and model.
+
+| document | key | value |
+|---|---|---|
+| `journal/DAY` | id of the task | JSON: a list of events |
+| `ledger/DAY` | `TENANT␟MODEL␟BOOT` | JSON: the sums of that life of its author |
+
+Rules:
+- A sum only grows. Each life of each node has sums of its own, and readers add them: a node that
+  comes back with an old store goes on beside what it counted before.
+- What changed is handed out once, as the changes that write it; the caller makes it durable.
+- Tasks under way are bounded by the origin, and ended ones are forgotten when they are handed out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from meshslm import state_limits
+from meshslm.core.events import FailTask, FinishTask, RouteChosen
+from meshslm.core.memory import BEHIND
+from meshslm.core.state_events import Change
+from meshslm.ids import NodeId, TaskId
+from meshslm.state.entry import Entry
+from meshslm.state.names import DocumentClass, named, subject_of
+from meshslm.wire.messages import TaskRequest
+
+Ending = FinishTask | FailTask
+DAY_MS = 86_400_000
+TEXT_CHARS = 4_000
+"""Of a prompt, where prompts are kept."""
+
+
+class TaskEvent(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Something that happened to a task. `kind` says what the other fields are about."""
+
+    at_ms: int
+    """Milliseconds since 1970, by the clock of the node where it entered."""
+    kind: str
+    """`admitted`, `routed`, `moved` (another attempt), `continued` (behind its first text),
+    `finished`, `failed` or `dropped` (its client left)."""
+    selector: str = ""
+    operation: str = ""
+    priority: str = ""
+    tenant: str = ""
+    text: str = ""
+    node: str = ""
+    node_name: str = ""
+    profile: str = ""
+    model: str = ""
+    attempt: int = 0
+    reason: str = ""
+    """Why it was routed there, or why it failed."""
+    code: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Sums(msgspec.Struct, omit_defaults=True):
+    """What was used; all of it grows only."""
+
+    requests: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    ms: int = 0
+    """From arrival to end, over all requests."""
+
+    def add(self, other: Sums) -> None:
+        """Count another's, too."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+_events = msgspec.json.Decoder(list[TaskEvent])
+_sums = msgspec.json.Decoder(Sums)
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class _Task:
+    day: str
+    tenant: str
+    model: str = ""
+    events: list[TaskEvent] = field(default_factory=list)
+
+
+class Chronicle:
+    """What is to be written about the tasks of one life of a node."""
+
+    def __init__(self, boot: int, *, texts: bool = False) -> None:
+        """`texts`: prompts are kept in the journal."""
+        self._boot = boot
+        self._texts = texts
+        self._tasks: dict[TaskId, _Task] = {}
+        self._changed: dict[TaskId, _Task] = {}
+        self._ledger: dict[tuple[str, str, str], Sums] = {}
+        self._owed: dict[tuple[str, str, str], Sums] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """There is something to write."""
+        return bool(self._changed or self._owed)
+
+    def arrived(self, task: TaskId, request: TaskRequest, unix_ms: int) -> None:
+        """A task entered here."""
+        event = TaskEvent(
+            unix_ms,
+            "admitted",
+            selector=request.selector,
+            operation=request.operation,
+            priority=request.priority,
+            tenant=request.tenant,
+            text=_text(request) if self._texts else "",
+        )
+        self._tasks[task] = _Task(day_of(unix_ms), request.tenant)
+        self._note(task, event)
+
+    def routed(self, route: RouteChosen, unix_ms: int) -> None:
+        """Somebody was chosen, or another instead."""
+        known = self._tasks.get(route.task)
+        if known is None:
+            return
+        moved = any(event.kind in ("routed", "moved", "continued") for event in known.events)
+        kind = "continued" if route.continued else "moved" if moved else "routed"
+        known.model = route.model
+        event = TaskEvent(
+            unix_ms,
+            kind,
+            node=route.node,
+            node_name=route.node_name,
+            profile=route.profile,
+            model=route.model,
+            attempt=route.attempt,
+            reason=route.reason,
+        )
+        self._note(route.task, event)
+
+    def ended(self, ending: Ending, unix_ms: int) -> None:
+        """A task ended, with its answer or without."""
+        if isinstance(ending, FinishTask):
+            usage = ending.usage
+            used = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+            event = TaskEvent(
+                unix_ms,
+                "finished",
+                prompt_tokens=used[0],
+                completion_tokens=used[1],
+                cached_tokens=used[2],
+            )
+            self._end(ending.task, event, Sums(1, 0, *used))
+        else:
+            event = TaskEvent(unix_ms, "failed", code=ending.code.value, reason=ending.detail[:500])
+            self._end(ending.task, event, Sums(1, 1))
+
+    def dropped(self, task: TaskId, unix_ms: int) -> None:
+        """Its client left."""
+        self._end(task, TaskEvent(unix_ms, "dropped"), Sums(1, 1))
+
+    def _end(self, task: TaskId, event: TaskEvent, sums: Sums) -> None:
+        known = self._tasks.get(task)
+        if known is None:
+            return
+        self._note(task, event)
+        del self._tasks[task]
+        sums.ms = max(0, event.at_ms - known.events[0].at_ms)
+        key = (day_of(event.at_ms), known.tenant, known.model)
+        if key not in self._ledger:
+            self._forget_before(key[0])
+            self._ledger[key] = Sums()
+        self._ledger[key].add(sums)
+        self._owed[key] = self._ledger[key]
+
+    def _note(self, task: TaskId, event: TaskEvent) -> None:
+        known = self._tasks[task]
+        if len(known.events) >= state_limits.TASK_EVENTS:
+            del known.events[1]  # how it arrived is kept, and its last steps
+        known.events.append(event)
+        self._changed[task] = known
+
+    def _forget_before(self, day: str) -> None:
+        """Days that are over are not counted any more; their sums are written."""
+        self._ledger = {
+            key: sums for key, sums in self._ledger.items() if key[0] >= day or key in self._owed
+        }
+
+    def take(self) -> dict[str, tuple[Change, ...]]:
+        """What is to be written now, by document, as far as one write can hold."""
+        changes: dict[str, list[Change]] = defaultdict(list)
+        room = state_limits.UPDATE_BYTES // 2
+        changed = list(self._changed.items())[: state_limits.UPDATE_CHANGES // 2]
+        for task, known in changed:
+            value = _encode(known.events)
+            room -= len(value) + 100
+            if room < 0 and changes:
+                break
+            changes[named(DocumentClass.JOURNAL, known.day)].append(Change(task, value))
+            del self._changed[task]
+        for key, sums in list(self._owed.items())[: state_limits.UPDATE_CHANGES // 4]:
+            day, tenant, model = key
+            name = BEHIND.join((tenant, model[:96], str(self._boot)))
+            changes[named(DocumentClass.LEDGER, day)].append(Change(name, _encode(sums)))
+            del self._owed[key]
+        return {document: tuple(each) for document, each in changes.items()}
+
+
+# --- reading ------------------------------------------------------------------------------------
+class Readable(Protocol):
+    """What is read here of `core.documents`."""
+
+    def read(self, document: str, key: str) -> Entry | None:
+        """The entry that holds."""
+        ...
+
+    def keys(self, document: str, prefix: str = "", after: str = "") -> Iterator[str]:
+        """Keys in order."""
+        ...
+
+    def each(self, document: str, key: str) -> Iterator[tuple[NodeId, Entry]]:
+        """Every author's own entry."""
+        ...
+
+    def names(self, prefix: str = "") -> tuple[str, ...]:
+        """Documents of which something is here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What one tenant used of one model on one day, through one node."""
+
+    day: str
+    tenant: str
+    model: str
+    node: NodeId
+    sums: Sums
+
+
+def usage(documents: Readable, days: Iterable[str]) -> Iterator[Used]:
+    """The ledger of these days; sums of several lives of a node are added."""
+    for day in days:
+        document = named(DocumentClass.LEDGER, day)
+        found: dict[tuple[str, str, NodeId], Sums] = {}
+        for key in tuple(documents.keys(document)):
+            parts = key.split(BEHIND)
+            if len(parts) != 3:
+                continue
+            for author, entry in documents.each(document, key):
+                sums = _read_sums(entry)
+                if sums is not None:
+                    found.setdefault((parts[0], parts[1], author), Sums()).add(sums)
+        for (tenant, model, node), sums in sorted(found.items(), key=lambda item: item[0]):
+            yield Used(day, tenant, model, node, sums)
+
+
+def history(documents: Readable, task: str) -> list[TaskEvent]:
+    """The events of one task that entered at this node; none where it is not known."""
+    for name in reversed(documents.names(f"{DocumentClass.JOURNAL}/")):
+        entry = documents.read(name, task)
+        if entry is not None:
+            return read_events(entry.value)
+    return []
+
+
+def tasks(documents: Readable) -> Iterator[tuple[str, list[TaskEvent]]]:
+    """Tasks that entered at this node, those of the newest day first."""
+    for name in reversed(documents.names(f"{DocumentClass.JOURNAL}/")):
+        found = []
+        for key in documents.keys(name):
+            entry = documents.read(name, key)
+            events = read_events(entry.value) if entry is not None else []
+            if events:
+                found.append((key, events))
+        yield from sorted(found, key=lambda item: -item[1][0].at_ms)
+
+
+def outdated(documents: Readable, today: str) -> Iterator[str]:
+    """Journals that are older than they are kept."""
+    first = day_of(day_ms(today) - state_limits.JOURNAL_DAYS * DAY_MS)
+    for name in documents.names(f"{DocumentClass.JOURNAL}/"):
+        if subject_of(name) < first:
+            yield name
+
+
+def read_events(value: bytes) -> list[TaskEvent]:
+    """Events as they are kept; none where the entry is of another make."""
+    try:
+        return _events.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+
+
+def _read_sums(entry: Entry) -> Sums | None:
+    if entry.deleted:
+        return None
+    try:
+        sums = _sums.decode(entry.value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    sound = all(0 <= getattr(sums, name) < 2**53 for name in sums.__struct_fields__)
+    return sums if sound else None
+
+
+def _text(request: TaskRequest) -> str:
+    said: list[Any] = [turn.content for turn in request.messages] or [request.prompt]
+    return "\n".join(said)[-TEXT_CHARS:]
+
+
+# --- days ---------------------------------------------------------------------------------------
+def day_of(unix_ms: int) -> str:
+    """The day in UTC, such as 2026-11-22. From Hinnant's days-from-civil, without a clock."""
+    days = unix_ms // DAY_MS + 719_468
+    era, of_era = divmod(days, 146_097)
+    year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    month = (5 * of_year + 2) // 153
+    day = of_year - (153 * month + 2) // 5 + 1
+    month = month + 3 if month < 10 else month - 9
+    return f"{year + era * 400 + (month <= 2):04d}-{month:02d}-{day:02d}"
+
+
+def day_ms(day: str) -> int:
+    """When a day began, in milliseconds since 1970. `ValueError` where it is none."""
+    year, month, of_month = (int(part) for part in day.split("-"))
+    if not (1 <= month <= 12 and 1 <= of_month <= 31 and 1970 <= year <= 9999):
+        raise ValueError(f"{day!r} is no day")
+    year -= month <= 2
+    era, of_era = divmod(year, 400)
+    of_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5 + of_month - 1
+    days = era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
+    return days * DAY_MS
