@@ -124,6 +124,9 @@ MEMORY_WATCHES: Final = 64
 TASK_EVENTS: Final = 64
 """Events of one task in the journal; a task has some four, and one more for each attempt."""
 
+JOURNAL_TASKS: Final = 20_000
+"""Tasks in one day's journal of a node, some 600 bytes each; older ones make room."""
+
 JOURNAL_DAYS: Final = 7
 """Days for which journals are kept: long enough to look into last week's trouble (a guess)."""
 

@@ -13,7 +13,8 @@ Rules:
 - A sum only grows. Each life of each node has sums of its own, and readers add them: a node that
   comes back with an old store goes on beside what it counted before.
 - What changed is handed out once, as the changes that write it; the caller makes it durable.
-- Tasks under way are bounded by the origin, and ended ones are forgotten when they are handed out.
+- Tasks under way are bounded by the origin. Of ended ones as many are kept as a journal holds, here
+  and in its document: the oldest make room.
 """
 
 from __future__ import annotations
@@ -107,11 +108,17 @@ class Chronicle:
         self._changed: dict[TaskId, _Task] = {}
         self._ledger: dict[tuple[str, str, str], Sums] = {}
         self._owed: dict[tuple[str, str, str], Sums] = {}
+        self._kept: dict[str, dict[str, None]] = {}
+        """Tasks in the journal of each day, in the order they came."""
 
     @property
     def waiting(self) -> bool:
         """There is something to write."""
         return bool(self._changed or self._owed)
+
+    def knows(self, day: str, tasks: Iterable[str]) -> None:
+        """An earlier life wrote these into the journal of a day, in this order."""
+        self._kept[day] = {**dict.fromkeys(tasks), **self._kept.get(day, {})}
 
     def arrived(self, task: TaskId, request: TaskRequest, unix_ms: int) -> None:
         """A task entered here."""
@@ -187,6 +194,8 @@ class Chronicle:
         if len(known.events) >= state_limits.TASK_EVENTS:
             del known.events[1]  # how it arrived is kept, and its last steps
         known.events.append(event)
+        if task not in self._changed and len(self._changed) >= state_limits.JOURNAL_TASKS:
+            del self._changed[next(iter(self._changed))]  # nothing could be written for long
         self._changed[task] = known
 
     def _forget_before(self, day: str) -> None:
@@ -194,19 +203,27 @@ class Chronicle:
         self._ledger = {
             key: sums for key, sums in self._ledger.items() if key[0] >= day or key in self._owed
         }
+        self._kept = {known: tasks for known, tasks in self._kept.items() if known >= day}
 
     def take(self) -> dict[str, tuple[Change, ...]]:
         """What is to be written now, by document, as far as one write can hold."""
         changes: dict[str, list[Change]] = defaultdict(list)
         room = state_limits.UPDATE_BYTES // 2
-        changed = list(self._changed.items())[: state_limits.UPDATE_CHANGES // 2]
+        changed = list(self._changed.items())[: state_limits.UPDATE_CHANGES // 4]
         for task, known in changed:
             value = _encode(known.events)
             room -= len(value) + 100
             if room < 0 and changes:
                 break
-            changes[named(DocumentClass.JOURNAL, known.day)].append(Change(task, value))
+            journal = changes[named(DocumentClass.JOURNAL, known.day)]
+            journal.append(Change(task, value))
             del self._changed[task]
+            kept = self._kept.setdefault(known.day, {})
+            kept[task] = None
+            if len(kept) > state_limits.JOURNAL_TASKS:
+                oldest = next(iter(kept))
+                del kept[oldest]
+                journal.append(Change(oldest, None))
         for key, sums in list(self._owed.items())[: state_limits.UPDATE_CHANGES // 4]:
             day, tenant, model = key
             name = BEHIND.join((tenant, model[:96], str(self._boot)))

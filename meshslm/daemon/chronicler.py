@@ -2,8 +2,8 @@
 
 Rules:
 - Tasks never wait for it: what happened is gathered, and written every `WRITE_S` in one go.
-- While nothing can be written, what is gathered stays in memory: the last state of each task and
-  sum, so it is bounded by them.
+- While nothing can be written, what is gathered stays in memory, within bounds. A write that is
+  refused `ATTEMPTS` times is given up, with a word in the log.
 - Journals older than they are kept are emptied.
 """
 
@@ -21,10 +21,13 @@ from meshslm.core.state_events import Change
 from meshslm.daemon.state_desk import StateDesk
 from meshslm.errors import RequestFault
 from meshslm.ids import TaskId
+from meshslm.state.names import DocumentClass, named
 from meshslm.wire.messages import TaskRequest
 
 WRITE_S = 0.5
 RETRY_S = 10.0
+ATTEMPTS = 30
+"""A disk that is full for five minutes loses no line of the journal."""
 
 _log = logging.getLogger("meshslm.state")
 
@@ -67,20 +70,30 @@ class Chronicler:
 
     async def write(self) -> None:
         """Write what was gathered."""
+        today = day_of(self._desk.now_ms())
+        fresh, self._day = today != self._day, today
+        if fresh:
+            self._chronicle.knows(today, self._written(today))
         while self._chronicle.waiting:
             for document, changes in self._chronicle.take().items():
                 await self._write(document, changes)
-        today = day_of(self._desk.now_ms())
-        if today != self._day:
-            self._day = today
+        if fresh:
             await self._empty_old(today)
 
+    def _written(self, day: str) -> list[str]:
+        """Tasks that an earlier life wrote into the journal of a day, the oldest first."""
+        name, documents = named(DocumentClass.JOURNAL, day), self._desk.documents
+        found = ((documents.read(name, key), key) for key in documents.keys(name))
+        at = [(entry.written_ms, key) for entry, key in found if entry is not None]
+        return [key for _, key in sorted(at)]
+
     async def _write(self, document: str, changes: tuple[Change, ...]) -> None:
-        while True:
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 await self._desk.write(document, changes)
             except RequestFault as fault:
-                _log.warning("%s is not written, trying again: %s", document, fault.detail)
+                what = "trying again" if attempt < ATTEMPTS else "given up"
+                _log.warning("%s is not written, %s: %s", document, what, fault.detail)
                 await trio.sleep(RETRY_S)
             else:
                 return

@@ -154,6 +154,26 @@ def test_a_task_that_moves_for_ever_stays_bounded() -> None:
     assert not chronicle.waiting
 
 
+def test_a_journal_is_bounded_and_its_oldest_tasks_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state_limits, "JOURNAL_TASKS", 5)
+    mesh = StateMesh()
+    documents = mesh.join("a")
+    chronicle = Chronicle(0)
+    for boot in (1, 2):
+        chronicle = Chronicle(boot)
+        chronicle.knows(DAY, [task for task, _ in reversed(list(tasks(documents)))])
+        for number in range(4):
+            run(chronicle, f"{boot}-{number}", NOW + 10 * boot + number)
+            write(mesh, "a", chronicle)
+    assert [task for task, _ in tasks(documents)] == ["2-3", "2-2", "2-1", "2-0", "1-3"]
+    for number in range(9):  # and nothing can be written
+        run(chronicle, f"late-{number}")
+    write(mesh, "a", chronicle)
+    assert {task for task, _ in tasks(documents)} == {f"late-{n}" for n in range(4, 9)}
+
+
 @given(st.integers(1, 400))
 def test_everything_is_handed_out_once_in_writes_that_fit(count: int) -> None:
     chronicle = Chronicle(1)
