@@ -136,7 +136,7 @@ SECTIONS: dict[str, Section] = {
     ),
     "routing-accuracy": Section(
         "Recognising requests",
-        "Requests that were written for this and used for nothing else; `docs/routing-accuracy.md` "
+        "Requests that were written for this; `docs/routing-accuracy.md` "
         "has them by kind and domain.",
         2,
         bench_accuracy.measure,

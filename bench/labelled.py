@@ -1,7 +1,7 @@
 """The labelled requests by which the recognition of domains is trained and measured.
 
 Written by hand for this purpose. The three files do not overlap: `train` and the cards' own
-examples train the head, `dev` chooses its settings, `held_out` is measured and nothing else.
+examples train the head, `dev` chooses its settings, `held_out` is measured.
 """
 
 from __future__ import annotations
