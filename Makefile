@@ -77,6 +77,10 @@ bench-engine: setup ## measure the engine alone, and llama.cpp's server if it is
 llama-server: ## compile llama.cpp's own server, for bench-engine; about 10 minutes, once
 	@"$(PYTHON)" -m scripts.llama_server
 
+.PHONY: bench-state
+bench-state: setup ## measure shared documents: bytes, writes a second, restarts, agreement
+	@$(BIN)/python -m bench state
+
 .PHONY: bench-mesh
 bench-mesh: setup ## measure how soon a mesh notices, simulated and as processes, and what it costs
 	@$(BIN)/python -m bench mesh mesh-real sim

@@ -29,6 +29,7 @@ from bench import (
     bench_run,
     bench_serving,
     bench_sim,
+    bench_state,
 )
 from bench.nodes import running_mesh
 from bench.table import Row, markdown
@@ -57,6 +58,13 @@ class Section:
 
 
 SECTIONS: dict[str, Section] = {
+    "state": Section(
+        "Shared documents",
+        "Two cores with real signatures and a journal on this disk; the rest simulated. Bytes are "
+        "those of messages, without the link's own.",
+        5,
+        bench_state.measure,
+    ),
     "engine": Section(
         "The engine",
         "Requests through a worker process, in turn with a bare loop over the same calls and with "

@@ -110,14 +110,24 @@ class SqliteJournal:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=FULL")
             self._migrate(database)
-            rows = database.execute("SELECT id, document, author, generation FROM parts")
-            self._parts = {_key(*row): number for number, *row in rows}
-            stored = tuple(self._stored(key) for key in sorted(self._parts))
+            stored = self._everything(database)
             (ended,) = database.execute(
                 "SELECT ifnull((SELECT value FROM meta WHERE name = 'ended'), -1)"
             ).fetchone()
             database.execute("DELETE FROM meta WHERE name = 'ended'")
         return StateOpened(stored, clean=bool(last_boot) and ended == last_boot)
+
+    def look(self) -> tuple[StoredPart, ...]:
+        """What the file holds, without changing it; a node may be writing. Raises `OurFault`."""
+        with self._blamed("read"):
+            self._database = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)
+            self._database.execute("BEGIN")
+            return self._everything(self._database)
+
+    def _everything(self, database: sqlite3.Connection) -> tuple[StoredPart, ...]:
+        rows = database.execute("SELECT id, document, author, generation FROM parts")
+        self._parts = {_key(*row): number for number, *row in rows}
+        return tuple(self._stored(key) for key in sorted(self._parts))
 
     def close(self, boot: int) -> None:
         """The life `boot` ends here, and all it was told is kept."""

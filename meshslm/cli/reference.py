@@ -101,6 +101,10 @@ JSON_KEYS: Final = {
         "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads models "
         "memory_budget_mib bootstrap banned drain reach"
     ),
+    "state show": (
+        "ready trouble documents taken refused compared agreed diverged repaired rebuilt checks"
+    ),
+    "state verify": "as of `state show`",
 }
 """Command -> the keys of its JSON: of the object, of each item of a list, or of each setting."""
 

@@ -50,6 +50,9 @@ COMMANDS = {
     "record": LazyCommand(
         "meshslm.cli.record:record", "Fetch what the flight recorder of a node has."
     ),
+    "state": LazyCommand(
+        "meshslm.cli.state:state", "Show, verify, save and put back shared documents."
+    ),
     "sim": LazyCommand("meshslm.cli.sim:sim", "Simulate a mesh of many nodes."),
 }
 

@@ -141,7 +141,7 @@ class StateSync:
         known = self.partners.get(peer.node)
         interests = known.interests if known is not None and known.boot == peer.boot else ()
         self.partners[peer.node] = Partner(peer.boot, interests)
-        self._send(peer.node, StateInterest(self._documents.interests))
+        self._send(peer.node, StateInterest(self._documents.interests, answer=True))
         if interests:
             self._summarise(peer.node)
 
@@ -149,6 +149,8 @@ class StateSync:
         """The peer says what it wants: compare at once."""
         partner = self.partners.setdefault(peer.node, Partner(peer.boot))
         partner.interests = message.patterns
+        if message.answer:
+            self._send(peer.node, StateInterest(self._documents.interests))
         if self._documents.ready:
             self._summarise(peer.node)
 

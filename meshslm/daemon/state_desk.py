@@ -6,7 +6,7 @@
     desk.documents.read("memory/x", "k")            # at once; see `core.documents`
 
 Rules:
-- A follower so slow that `STREAM_ITEMS` pile up is cut off; it reads anew and follows again.
+- A follower so slow that `FOLLOWED_CHANGES` pile up is cut off; it reads anew and follows again.
 - Reading needs no waiting: everything is in memory.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from meshslm import limits
+from meshslm import state_limits
 from meshslm.core.documents import Documents
 from meshslm.core.state_events import (
     Change,
@@ -84,7 +84,7 @@ class StateDesk:
     @asynccontextmanager
     async def follow(self, pattern: str) -> AsyncIterator[trio.MemoryReceiveChannel[StateChanged]]:
         """Changes of documents that `pattern` covers, from now on."""
-        send, receive = trio.open_memory_channel[StateChanged](limits.STREAM_ITEMS)
+        send, receive = trio.open_memory_channel[StateChanged](state_limits.FOLLOWED_CHANGES)
         self._followers.append((pattern, send))
         try:
             async with receive:

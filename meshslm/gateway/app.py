@@ -47,6 +47,7 @@ from meshslm.gateway.replies import fault_reply, json_reply, refusal
 from meshslm.gateway.responses import Responses
 from meshslm.gateway.routing import RoutePage
 from meshslm.gateway.service import NodeService
+from meshslm.gateway.state_pages import StatePages
 from meshslm.gateway.views import model_list, peers_reply, status_reply
 from meshslm.gateway.watching import Watching
 from meshslm.observe.meters import CONTENT_TYPE, Meters
@@ -110,6 +111,7 @@ def create_app(
         Route("/mesh/recording", RecordingPage(recording), methods=["GET"]),
         Route(DRAIN, DrainPage(service).__call__, methods=["POST"]),
         *memory.routes(),
+        *StatePages(service, state).routes(),
         *Watching(memory).routes(),
         *HistoryPages(state).routes(),
         *ConsensusPages(service).routes(),

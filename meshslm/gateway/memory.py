@@ -71,6 +71,10 @@ class SharedState(Protocol):
         """The wall clock."""
         ...
 
+    def compare(self) -> None:
+        """Compare all documents with all members; the status tells what comes of it."""
+        ...
+
     async def write(self, document: str, changes: tuple[Change, ...]) -> tuple[int, ...]:
         """Change a document and wait until that is durable; revisions. Raises `RequestFault`."""
         ...

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -43,15 +43,14 @@ class _StateWorld(World):
     def __init__(self, settings: WorldSettings, chance: Chance, run: StateRun) -> None:
         super().__init__(settings, _with_documents, chance, run)
         self._disks: dict[NodeId, Disk] = {}
-        self._perform.update(
-            {
-                Persist: self._persist,
-                ReadDeltas: lambda node, e: self.tell(node, self.disk(node).read(e)),
-                ReloadPart: lambda node, e: self.tell(node, self.disk(node).reload(e)),
-                StateWritten: run.written,
-                StateChanged: run.changed,
-            }
-        )
+        effects: dict[type, Callable[[SimNode, Any], None]] = {
+            Persist: self._persist,
+            ReadDeltas: lambda node, e: self.tell(node, self.disk(node).read(e)),
+            ReloadPart: lambda node, e: self.tell(node, self.disk(node).reload(e)),
+            StateWritten: run.written,
+            StateChanged: run.changed,
+        }
+        self._perform.update(effects)
 
     def disk(self, node: SimNode) -> Disk:
         """The disk of a node; a node with a new identity has a new one."""

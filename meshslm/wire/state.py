@@ -98,6 +98,8 @@ class StateInterest:
 
     KIND: ClassVar[int] = 101
     patterns: Annotated[tuple[str, ...], Tag(1, most=_DOCUMENT, items=state_limits.INTERESTS)] = ()
+    answer: Annotated[bool, Tag(2)] = False
+    """Say what you want, too: what was said before we took each other for members is lost."""
 
 
 @dataclass(frozen=True, slots=True)

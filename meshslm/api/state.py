@@ -1,0 +1,54 @@
+"""Shared documents in HTTP shapes: how large they are, and whether replicas agree."""
+
+from __future__ import annotations
+
+import msgspec
+
+PATH = "/mesh/state"
+VERIFY = "/mesh/state/verify"
+
+
+class DocumentInfo(msgspec.Struct, kw_only=True):
+    """One document, as the asked node holds it."""
+
+    document: str
+    keys: int
+    """Entries, deleted ones included."""
+    live_bytes: int
+    full_bytes: int
+    """With what was written over since each author's last rebuild."""
+    authors: int
+    parts: int
+    quarantined: bool = False
+    """A comparison found it to differ from another replica, and it is being mended."""
+
+
+class CheckInfo(msgspec.Struct, kw_only=True):
+    """A comparison of all documents with one member."""
+
+    node: str
+    state: str
+    """`equal`, `behind` where one side lacks something, `diverged`, or `waiting` for an answer."""
+    documents: int
+    behind: list[str] = []
+    diverged: list[str] = []
+
+
+class StateReply(msgspec.Struct, kw_only=True):
+    """Answer of `GET /mesh/state` and `POST /mesh/state/verify`."""
+
+    ready: bool
+    trouble: str = ""
+    """Why nothing can be stored at present; empty where it can."""
+    documents: list[DocumentInfo] = []
+    taken: int = 0
+    """Deltas of others that were taken since the start, and refused."""
+    refused: int = 0
+    compared: int = 0
+    """Comparisons with others since the start, and how they ended."""
+    agreed: int = 0
+    diverged: int = 0
+    repaired: int = 0
+    rebuilt: int = 0
+    checks: list[CheckInfo] = []
+    """With each member, of the last verification."""
