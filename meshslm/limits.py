@@ -460,6 +460,15 @@ DRAIN_TELL_EVERY: Final = 10
 """Between two looks whether a leaving node is free to go, and looks between telling the origins of
 what is left there: twice a second, as a message may be lost or somebody new may come."""
 
+TRACKED_ENGINES: Final = 4_096
+"""Engines whose answers are measured at one origin: 300 bytes each, a mesh of a thousand nodes."""
+
+TRACKED_KINDS: Final = 1_024
+"""Selectors and domains whose answers' lengths are remembered at one origin."""
+
+CONVERSATIONS: Final = 4_096
+"""Conversations whose last node is remembered at one origin: 200 bytes each."""
+
 COOL_MS: Final = 1_000
 COOL_MOST_MS: Final = 60_000
 """First and longest time that an engine which failed is left alone; doubles. A restarted worker is
@@ -578,23 +587,14 @@ HTTP_GRACE_MS: Final = 2_000
 
 HTTP_LINGER_MS: Final = 2_000
 HTTP_LINGER_BYTES: Final = 32 * MIB
+"""How long, and how much of, a refused body is still read after the refusal was sent: closing at
+once would reset the connection, and the client would never see why."""
+
 UPSTREAM_LINE_BYTES: Final = 256 * KIB
 """One event of an upstream's stream: a token or some, and what is told beside it."""
 
 UPSTREAM_ANSWER_BYTES: Final = 64 * MIB
 """All of an upstream's answer: a hundred thousand tokens with an envelope of 600 bytes each."""
-
-TRACKED_ENGINES: Final = 4_096
-"""Engines whose answers are measured at one origin: 300 bytes each, a mesh of a thousand nodes."""
-
-TRACKED_KINDS: Final = 1_024
-"""Selectors and domains whose answers' lengths are remembered at one origin."""
-
-CONVERSATIONS: Final = 4_096
-"""Conversations whose last node is remembered at one origin: 200 bytes each."""
-
-"""How long, and how much of, a refused body is still read after the refusal was sent: closing at
-once would reset the connection, and the client would never see why."""
 
 HTTP_PARAM_CHARS: Final = 200
 """Of a client's own words repeated in an error message."""
@@ -608,15 +608,6 @@ KNOWN_RUNS: Final = 16_384
 # --- answers of a given form ---------------------------------------------------------------------
 TOOLS: Final = 128
 """Tools of one request: OpenAI's limit."""
-TRACKED_ENGINES: Final = 4_096
-"""Engines whose answers are measured at one origin: 300 bytes each, a mesh of a thousand nodes."""
-
-TRACKED_KINDS: Final = 1_024
-"""Selectors and domains whose answers' lengths are remembered at one origin."""
-
-CONVERSATIONS: Final = 4_096
-"""Conversations whose last node is remembered at one origin: 200 bytes each."""
-
 
 TOOL_CALLS: Final = 64
 """Calls in one turn."""

@@ -336,8 +336,9 @@ class Serving:
 
     def _fail(self, run: Run, code: FaultCode, detail: str, now: Instant, param: str = "") -> None:
         """End a run with a fault; the engine has let go of it already, or never had it."""
-        told = clipped(detail, DETAIL_BYTES), 0, clipped(param, limits.NAME_BYTES)
-        self._end(run, TaskFailed(*run.key[1:], run.seq, code, *told), now)
+        _, task, attempt = run.key
+        detail, param = clipped(detail, DETAIL_BYTES), clipped(param, limits.NAME_BYTES)
+        self._end(run, TaskFailed(task, attempt, run.seq, code, detail, 0, param), now)
 
     def _end(self, run: Run, told: TaskFailed, now: Instant) -> None:
         self._over_with(run, now)
