@@ -83,7 +83,7 @@ bench-state: setup ## measure shared documents: bytes, writes a second, restarts
 
 .PHONY: bench-mesh
 bench-mesh: setup ## measure how soon a mesh notices, simulated and as processes, and what it costs
-	@$(BIN)/python -m bench mesh mesh-real sim
+	@$(BIN)/python -m bench mesh growth mesh-real sim
 
 # --- paperwork ----------------------------------------------------------------------------------
 .PHONY: changelog

@@ -19,6 +19,7 @@ from bench import (
     bench_engine,
     bench_failover,
     bench_forms,
+    bench_growth,
     bench_hop,
     bench_lifecycle,
     bench_mesh,
@@ -154,6 +155,12 @@ SECTIONS: dict[str, Section] = {
         "Production cores in the simulator, without requests. Times are virtual.",
         1,
         bench_mesh.measure,
+    ),
+    "growth": Section(
+        "A large mesh",
+        "Production cores in the simulator, without requests. Times are virtual.",
+        8,
+        bench_growth.measure,
     ),
     "mesh-real": Section(
         "The mesh, as processes",

@@ -23,7 +23,7 @@ from meshslm.wire.messages import Hardware
 
 SEED = 7
 SIZES = (10, 50, 200)
-"""More make no sense while each node keeps a link to every other."""
+"""The last beyond a link between every two; `bench_growth` goes on from there."""
 TRAFFIC_S = 20
 LOSS = 0.05
 LOSS_S = 120

@@ -176,10 +176,9 @@ class Members:
             self._gone(fact)
 
     def clear(self) -> None:
-        """Forget everybody."""
+        """Forget everybody who is there; who is gone is not to come back by others' tables."""
         for node in list(self._facts):
             self.drop(node)
-        self._lost.clear()
 
     def _room(self, fact: Fact) -> bool:
         if fact.source and self._sources.get(fact.source, 0) >= limits.RECORDS_PER_SOURCE:

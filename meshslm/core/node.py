@@ -142,7 +142,7 @@ class NodeCore:
         self._detection = detection.Detection(
             config.node, self._out, chance.fork("detection"), self._silent
         )
-        self._growth = growth.Growth(
+        self.growth = growth.Growth(
             config,
             self._directory,
             self._dialling,
@@ -172,7 +172,7 @@ class NodeCore:
             absence.Absence(self._out, self._peer_gone, self._origin.peer_back),
             self._reach,
             loads=self._told_loads,
-            growth=self._growth,
+            growth=self.growth,
         )
         self._drain = Drain(
             config.node, self._out, self._origin, self._serving, self._membership.host_nothing
@@ -202,7 +202,7 @@ class NodeCore:
             **self._admission.event_handlers(),
             **self.consensus.event_handlers(),
             **self._state.event_handlers(),
-            StatementSealed: self._growth.on_sealed,
+            StatementSealed: self.growth.on_sealed,
             **self._reach.event_handlers(),
             Started: self._on_started,
             AddressesChanged: lambda e, now: self._membership.moved(e.addresses, now),
@@ -243,7 +243,7 @@ class NodeCore:
             dialling.TIMER: self._dialling.timer,
             detection.TIMER: lambda _, now: self._detection.timer(now),
             DRAIN: lambda _, now: self._drain.timer(now),
-            **self._growth.timer_handlers(),
+            **self.growth.timer_handlers(),
             models.TIMER: lambda _, now: self._models.timer(now),
             serving.DEADLINE: lambda s, now: self._serving.deadline(RunId(int(s)), now),
             origin.DEADLINE: lambda s, now: self._origin.deadline(TaskId(s), now),
@@ -271,7 +271,7 @@ class NodeCore:
             **self.consensus.message_handlers(),
             **self._state.message_handlers(),
             Draining: lambda p, m, now: self._drain.told(p.node, m, now),
-            **self._growth.message_handlers(),
+            **self.growth.message_handlers(),
             **self._reach.message_handlers(),
             TaskSubmit: self._on_submit,
             TaskResend: lambda p, m, now: self._serving.resend(p.node, m, now),
@@ -285,7 +285,7 @@ class NodeCore:
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
         """Everything that follows from `event`, in the order in which it is to be done."""
-        self._router.now = self._growth.now = now
+        self._router.now = self.growth.now = now
         self._handlers[type(event)](event, now)
         effects = self._out.take()
         self._router.learn(effects)
@@ -296,7 +296,7 @@ class NodeCore:
         self._started = now
         self._admission.start()
         self._state.boot = event.boot
-        self._growth.start(event.boot)
+        self.growth.start(event.boot)
         self._membership.start(event.boot, event.addresses, now)
 
     def _on_connected(self, event: PeerConnected, now: Instant) -> None:
@@ -332,11 +332,11 @@ class NodeCore:
             self._reading.learn(now)
 
     def _on_arrived(self, event: TaskArrived, now: Instant) -> None:
-        takes = self._growth.finding if self._growth.large else self._origin
+        takes = self.growth.finding if self.growth.large else self._origin
         takes.arrive(event.task, event.request, now)
 
     def _on_dropped(self, event: TaskDropped, now: Instant) -> None:
-        self._growth.finding.drop(event.task)
+        self.growth.finding.drop(event.task)
         self._router.dropped(event.task)
         self._origin.drop(event.task, now)
 
@@ -370,7 +370,7 @@ class NodeCore:
         self._serving.engine_lost(event.model, event.reason, now)
 
     def _on_shutdown(self, _event: ShutdownRequested, now: Instant) -> None:
-        self._growth.leave(now)
+        self.growth.leave(now)
         self.consensus.leave(now)
         self._origin.leave(now)
         self._serving.leave(now)
@@ -431,7 +431,7 @@ class NodeCore:
         self._membership.welcome(peer, now)
 
     def _silent(self, peer: Peer, reason: str, now: Instant) -> None:
-        self._growth.silent(peer, now)
+        self.growth.silent(peer, now)
         self._membership.drop(peer, reason, now)
 
     def _greet(self, now: Instant) -> None:
@@ -521,8 +521,8 @@ class NodeCore:
             self._serving.loads(),
             member.addresses,
         )
-        if self._growth.large:
-            return (own, *self._growth.views(now))
+        if self.growth.large:
+            return (own, *self.growth.views(now))
         return (own, *(peer.view(now) for peer in self._directory.peers.values()))
 
     def status(self, now: Instant) -> StatusView:
@@ -535,7 +535,7 @@ class NodeCore:
             boot=self._membership.boot,
             uptime_ms=ms_between(self._started, now),
             addresses=self._membership.addresses,
-            peers_alive=self._growth.alive,
+            peers_alive=self.growth.alive,
             leaving=self._membership.leaving,
             tasks=task_counts(self._origin, self._serving),
             loads=self._serving.loads(),
@@ -566,7 +566,7 @@ class NodeCore:
         self._membership.check()
         self._reach.check()
         self._detection.check()
-        self._growth.check()
+        self.growth.check()
         self._models.check()
         self._serving.check()
         self.consensus.check()
