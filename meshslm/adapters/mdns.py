@@ -46,6 +46,9 @@ FOUND_AHEAD = 64
 ASK_MS = 3000
 """How long to ask for a service's records."""
 
+LOOK_AGAIN_S = 5.0
+"""Between two looks at this node's addresses."""
+
 STOP_S = 2.0
 """For saying goodbye; the announcement runs out by itself in any case."""
 
@@ -53,7 +56,8 @@ STOP_S = 2.0
 class MdnsDiscovery:
     """Announces one node and listens for others of its mesh.
 
-    `addresses` is asked once, when it runs: what the link can be dialled at. `interfaces` are
+    `addresses` is asked when it runs, and every `LOOK_AGAIN_S`: what the link can be dialled at;
+    where it has changed, the node is announced anew. `interfaces` are
     addresses of the interfaces to use, IPv4 or IPv6; all of them in both where it is empty.
     """
 
@@ -70,6 +74,8 @@ class MdnsDiscovery:
         self._addresses = addresses
         self._interfaces = interfaces
         self._zeroconf: Zeroconf | None = None
+        self._announced: ServiceInfo | None = None
+        self._announced_at: tuple[str, ...] = ()
 
     async def run(self, post: Post) -> None:
         """Announce and listen until cancelled; returns early where multicast is impossible."""
@@ -88,11 +94,23 @@ class MdnsDiscovery:
             except Exception as error:  # noqa: BLE001 - a network may forbid it in many ways
                 log.warning("nodes on this network are not discovered: %s", error)
                 return
-            async for address in receive:
-                await post(AddressFound(address))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_announced)
+                async for address in receive:
+                    await post(AddressFound(address))
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_S):
                 await trio.to_thread.run_sync(self._stop, abandon_on_cancel=True)
+
+    async def _keep_announced(self) -> None:
+        """Announce this node anew where its addresses have changed."""
+        while True:
+            await trio.sleep(LOOK_AGAIN_S)
+            if tuple(self._addresses()) != self._announced_at:
+                try:
+                    await trio.to_thread.run_sync(self._announce)
+                except Exception as error:  # noqa: BLE001 - a network may forbid it in many ways
+                    log.warning("this node's new addresses are not announced: %s", error)
 
     # --- in other threads ------------------------------------------------------------------------
     def _start(self, hand_over: Callable[[str], None]) -> None:
@@ -116,16 +134,29 @@ class MdnsDiscovery:
             SERVICE,
             handlers=[lambda **change: self._heard(change, hand_over)],
         )
-        announced = self._announcement(zeroconf.ServiceInfo)
-        if announced is not None:
-            self._zeroconf.register_service(announced)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Announce where this node is now, in the place of what was said before."""
+        import zeroconf  # noqa: PLC0415 - as above
+
+        assert self._zeroconf is not None, "it is announced after it was started"
+        addresses = self._announced_at = tuple(self._addresses())
+        before, self._announced = (
+            self._announced,
+            self._announcement(zeroconf.ServiceInfo, addresses),
+        )
+        if before is not None:
+            self._zeroconf.unregister_service(before)
+        if self._announced is not None:
+            self._zeroconf.register_service(self._announced)
 
     def _stop(self) -> None:
         if self._zeroconf is not None:
             self._zeroconf.close()  # takes its announcements back
 
-    def _announcement(self, make: type[ServiceInfo]) -> ServiceInfo | None:
-        addresses = announceable(self._addresses(), self._interfaces)
+    def _announcement(self, make: type[ServiceInfo], places: Sequence[str]) -> ServiceInfo | None:
+        addresses = announceable(places, self._interfaces)
         if not addresses:
             log.info("this node listens on loopback only; it is not announced")
             return None

@@ -41,6 +41,7 @@ SETTING_OPTIONS = {
     "listen": "link.listen",
     "bootstrap": "link.bootstrap",
     "mdns": "link.mdns",
+    "relay": "link.relay",
     "open": "link.open",
     "gateway_host": "gateway.host",
     "gateway_port": "gateway.port",
@@ -72,6 +73,12 @@ def setting_options(command: F) -> F:
             "--bootstrap", multiple=True, metavar="MULTIADDR", help="Member to join through."
         ),
         click.option("--mdns/--no-mdns", default=None, help="Find members on the local network."),
+        click.option(
+            "--relay",
+            type=click.Choice(["off", "auto", "on"]),
+            help="Relay for members that cannot be dialled; auto: in a private mesh, if others can "
+            "dial this node.",
+        ),
         click.option(
             "--open/--private",
             "open",

@@ -79,6 +79,25 @@ async def test_two_nodes_find_each_other_and_no_stranger(nursery: trio.Nursery) 
     nursery.cancel_scope.cancel()
 
 
+async def test_a_node_that_moves_is_announced_anew(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not multicast_works_on_loopback():
+        pytest.skip("multicast on the loopback interface does not work on this machine")
+    monkeypatch.setattr("meshslm.adapters.mdns.LOOK_AGAIN_S", 0.1)
+    key, listener = NodeKey.generate(), Listener()
+    before, now = (f"/ip4/127.0.0.1/tcp/{port}/p2p/{key.node_id}" for port in (4301, 4302))
+    places = [before]
+    moving = MdnsDiscovery(key.node_id, "moving", lambda: tuple(places), interfaces=LOOPBACK)
+    still = MdnsDiscovery(NodeKey.generate().node_id, "moving", tuple, interfaces=LOOPBACK)
+    nursery.start_soon(still.run, listener.post)
+    nursery.start_soon(moving.run, Listener().post)
+    await listener.hears(before)
+    places[:] = [now]
+    await listener.hears(now)
+    nursery.cancel_scope.cancel()
+
+
 def multicast_works_on_ipv6_loopback() -> bool:
     group, port = "ff02::fb", 53_536
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
