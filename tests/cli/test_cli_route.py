@@ -1,0 +1,105 @@
+"""`meshslm route` shows who would be asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from meshslm.api.routing import CandidateInfo, CostTerms, DomainScore, RouteReply
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
+
+NAMES = CostTerms.__struct_fields__
+CHOSEN = CandidateInfo(
+    node="12D3",
+    node_name="attic\x1b[31m",
+    profile="code",
+    model="tiny",
+    rank=1,
+    dropped="",
+    upstream=False,
+    cost_ms=CostTerms(**{**dict.fromkeys(NAMES, 0.0), "queue": 12.0, "total": 345.0}),
+)
+DROPPED = CandidateInfo(
+    node="12D4",
+    node_name="cellar",
+    profile="code",
+    model="tiny",
+    rank=0,
+    dropped="tried already",
+    upstream=False,
+    cost_ms=None,
+)
+REPLY = RouteReply(
+    node="12D3",
+    node_name="attic",
+    profile="code",
+    model="tiny",
+    reason="auto: domain code 0.40",
+    strategy="auto",
+    tier="edge",
+    complexity=0.25,
+    domains=[DomainScore(domain="code", score=0.4)],
+    candidates=[CHOSEN, DROPPED],
+)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """What a node was posted, which answers with `REPLY`."""
+    posted: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/mesh/route"
+            posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            body = msgspec.json.encode(REPLY)
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("MESHSLM_URL", f"http://127.0.0.1:{server.server_port}")
+        try:
+            yield posted
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_it_shows_verdict_candidates_and_terms(run: Run, asked: list[dict[str, Any]]) -> None:
+    shown = run("route", "Why", "this?", "--strategy", "prefix", "--private", "--max-tokens", "9")
+    assert shown.code == 0, shown.err
+    assert "attic as code (tiny)" in shown.out
+    assert "tier edge, complexity 0.25" in shown.out
+    assert "345" in shown.out
+    assert "tried already" in shown.out
+    assert "\x1b" not in shown.out
+    (body,) = asked
+    assert body["messages"] == [{"role": "user", "content": "Why this?"}]
+    assert body["routing"] == {"strategy": "prefix", "private": True}
+    assert body["max_tokens"] == 9
+
+
+def test_it_tells_programs_all_of_it(run: Run, asked: list[dict[str, Any]]) -> None:
+    shown = run("route", "--json", "Why?")
+    assert json.loads(shown.out) == msgspec.to_builtins(REPLY)
+    assert "routing" not in asked[0]
+
+
+@pytest.mark.parametrize("words", [("route", " "), ("route", "--strategy", "fastest", "Why?")])
+def test_nonsense_is_a_wrong_use(run: Run, words: tuple[str, ...]) -> None:
+    assert run(*words).code == 2
