@@ -69,7 +69,7 @@ def examine_net(settings: Settings) -> Iterator[Finding]:
 def _listening(status: StatusReply) -> Finding:
     from meshslm.cli.doctor_checks import Finding, Verdict
 
-    direct = [a.rpartition("/p2p/")[0] for a in status.addresses if "/p2p-circuit" not in a]
+    direct = [a.partition("/p2p/")[0] for a in status.addresses if "/p2p-circuit" not in a]
     told = ", ".join(direct) or "nowhere"
     if all(address.startswith(("/ip4/127.", "/ip6/::1/")) for address in direct):
         return Finding("listening", Verdict.WARN, f"{told}: for this machine alone", OPEN_UP)
