@@ -47,7 +47,6 @@ from meshslm.core.notices import NoticeBoard
 from meshslm.core.outbox import Outbox
 from meshslm.errors import FaultCode, PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
-from meshslm.state.names import DocumentClass, class_of, subject_of
 from meshslm.wire.admission import (
     Admittance,
     Certificate,
@@ -178,15 +177,10 @@ class Admission:
         certificate = self._own if node == self._node else self._certificate(node)
         return certificate is not None and may(certificate, act, subject)
 
-    def may_write(self, node: NodeId, document: str) -> bool:
-        """Whether a member may have a part in a shared document."""
-        match class_of(document):
-            case DocumentClass.MEMORY:
-                return self.may(node, Act.WRITE, subject_of(document))
-            case DocumentClass.ROLLOUT:
-                return self.may(node, Act.ROLLOUT)
-            case _:
-                return self._mesh is None or node == self._node or node in self._members
+    def credential_of(self, node: NodeId) -> Credential | None:
+        """The credential of a member that is here, to be shown to others."""
+        member = self._members.get(node)
+        return self.credential if node == self._node else member.credential if member else None
 
     def _certificate(self, node: NodeId) -> Certificate | None:
         member = self._members.get(node)

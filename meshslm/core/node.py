@@ -158,7 +158,7 @@ class NodeCore:
             self._directory,
             self._out,
             chance.fork("state"),
-            may_write=self._admission.may_write,
+            admission=self._admission,
         )
         self._reach = Reach(config, self._directory, self._out)
         self._membership = membership.Membership(

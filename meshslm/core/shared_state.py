@@ -15,10 +15,12 @@ from typing import Any
 
 from meshslm.chance import Chance
 from meshslm.core import state_push, state_rebuild, state_sync
+from meshslm.core.admission import Admission
 from meshslm.core.config import CoreConfig
 from meshslm.core.directory import Directory, Peer
-from meshslm.core.documents import Documents, MayWrite
+from meshslm.core.documents import Documents
 from meshslm.core.outbox import Outbox
+from meshslm.core.state_authors import StateAuthors
 from meshslm.core.state_events import (
     DeltasRead,
     PartReloaded,
@@ -36,7 +38,7 @@ from meshslm.core.state_sync import StateSync
 from meshslm.core.state_views import StateView
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.ids import Instant, NodeId
-from meshslm.wire.state import Holding
+from meshslm.wire.state import AuthorShown, AuthorWanted, Holding
 
 
 class SharedState:
@@ -49,15 +51,16 @@ class SharedState:
         out: Outbox,
         chance: Chance,
         *,
-        may_write: MayWrite,
+        admission: Admission,
     ) -> None:
         self._out = out
         self.boot = 0
         """Of this life; generations begin with it."""
         self._on = config.state is not None
-        self.documents = Documents(config.node, config.state, out, may_write)
+        self._authors = StateAuthors(config.node, admission, out)
+        self.documents = Documents(config.node, config.state, out, self._authors.may_write)
         self._repair = StateRepair(self.documents, out)
-        self._intake = StateIntake(self.documents, out, may_write, self._heard)
+        self._intake = StateIntake(self.documents, out, self._authors, self._heard)
         self._sync = StateSync(
             self.documents,
             self._intake,
@@ -84,7 +87,11 @@ class SharedState:
 
     def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
         """For messages of members."""
-        handlers = self._sync.message_handlers()
+        handlers = {
+            **self._sync.message_handlers(),
+            AuthorWanted: self._authors.on_wanted,
+            AuthorShown: self._on_shown,
+        }
         if self._on:
             return handlers
         return dict.fromkeys(handlers, lambda _peer, _message, _now: None)
@@ -101,6 +108,7 @@ class SharedState:
     def met(self, peer: Peer) -> None:
         """A peer is alive."""
         if self._on:
+            self._authors.met(peer.node)
             self._sync.met(peer)
 
     def parted(self, node: NodeId) -> None:
@@ -139,6 +147,10 @@ class SharedState:
         part = self.documents.library.reloaded(event.stored)
         if part is not None:
             self.documents.changed(part.key.document, tuple(sorted(part.live)), now)
+
+    def _on_shown(self, peer: Peer, message: AuthorShown, now: Instant) -> None:
+        if self._authors.on_shown(peer, message, now):
+            self._sync.summarise(peer.node)
 
     def _on_write(self, event: StateWrite, _now: Instant) -> None:
         number = event.request

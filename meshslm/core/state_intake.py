@@ -20,6 +20,7 @@ from enum import Enum, auto
 from meshslm import limits, state_limits
 from meshslm.core.documents import Documents
 from meshslm.core.outbox import Outbox
+from meshslm.core.state_authors import StateAuthors
 from meshslm.core.state_events import StoredDelta, StoredSnapshot
 from meshslm.core.state_library import apply, delta_in
 from meshslm.errors import PeerFault
@@ -53,6 +54,8 @@ class Batch:
     parts: dict[PartKey, None] = field(default_factory=dict)
     dropped: list[PartKey] = field(default_factory=list)
     behind: dict[PartKey, None] = field(default_factory=dict)
+    unknown: dict[NodeId, None] = field(default_factory=dict)
+    """Authors whose rights nobody here knows."""
 
 
 class StateIntake:
@@ -62,19 +65,21 @@ class StateIntake:
         self,
         documents: Documents,
         out: Outbox,
-        may_write: Callable[[NodeId, str], bool],
+        authors: StateAuthors,
         heard: Heard,
     ) -> None:
         self._documents = documents
         self._library = documents.library
         self._out = out
-        self._may_write = may_write
+        self._authors = authors
         self._heard = heard
         self.taken = 0
         self.refused = 0
         self.quarantined: dict[str, None] = {}
 
-    def take(self, deltas: tuple[SignedDelta, ...], sender: NodeId) -> tuple[PartKey, ...]:
+    def take(
+        self, deltas: tuple[SignedDelta, ...], sender: NodeId, now: Instant
+    ) -> tuple[PartKey, ...]:
         """Take what can be taken; the parts of which something before it is missing.
 
         Raises `PeerFault` for what the sender must not send; what came before that is kept.
@@ -85,6 +90,8 @@ class StateIntake:
                 self._take(signed, sender, batch)
         finally:
             self._journal(batch)
+        for author in batch.unknown:
+            self._authors.ask(author, sender, now)
         return tuple(batch.behind)
 
     def _take(self, signed: SignedDelta, sender: NodeId, batch: Batch) -> None:
@@ -97,6 +104,9 @@ class StateIntake:
         if verdict is not Verdict.TAKEN:
             return
         self._check_signed(delta, signed)
+        if self._authors.unknown(delta.author):
+            batch.unknown[delta.author] = None
+            return
         refusal = self._refusal(delta, key)
         if refusal:
             self.refused += 1
@@ -135,7 +145,7 @@ class StateIntake:
 
     def _refusal(self, delta: Delta, key: PartKey) -> str:
         """Why this node does not keep it, though it is genuine."""
-        if not self._may_write(delta.author, delta.document):
+        if not self._authors.may_write(delta.author, delta.document):
             return "its author may not write here"
         document = self._library.find(key.document)
         own = document.own(key.author) if document is not None else []

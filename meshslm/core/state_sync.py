@@ -143,7 +143,7 @@ class StateSync:
         self.partners[peer.node] = Partner(peer.boot, interests)
         self._send(peer.node, StateInterest(self._documents.interests, answer=True))
         if interests:
-            self._summarise(peer.node)
+            self.summarise(peer.node)
 
     def on_interest(self, peer: Peer, message: StateInterest, _now: Instant) -> None:
         """The peer says what it wants: compare at once."""
@@ -152,7 +152,7 @@ class StateSync:
         if message.answer:
             self._send(peer.node, StateInterest(self._documents.interests))
         if self._documents.ready:
-            self._summarise(peer.node)
+            self.summarise(peer.node)
 
     def _partner(self, node: NodeId) -> Partner | None:
         partner = self.partners.get(node)
@@ -177,7 +177,7 @@ class StateSync:
         self.tell_interests()
         others = [node for node, partner in self.partners.items() if partner.interests]
         if others:
-            self._summarise(self._chance.pick(others))
+            self.summarise(self._chance.pick(others))
 
     def tell_interests(self) -> None:
         """Tell everybody where we have come to want more."""
@@ -186,7 +186,8 @@ class StateSync:
             for node in list(self.partners):
                 self._send(node, StateInterest(self._interests))
 
-    def _summarise(self, node: NodeId) -> None:
+    def summarise(self, node: NodeId) -> None:
+        """Compare with a peer."""
         partner = self._partner(node)
         if partner is not None:
             digests = [document.digest() for document in self._shared(partner)]
@@ -379,7 +380,7 @@ class StateSync:
         if self._partner(peer.node) is None:
             return
         deltas = unpacked(message)
-        behind = self._intake.take(deltas, peer.node)
+        behind = self._intake.take(deltas, peer.node, now)
         asked = self._pulling.get(message.document) if message.document else None
         if asked is not None and asked[0] == peer.node:
             del self._pulling[message.document]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from meshslm.chance import Chance
+from meshslm.core.admission_events import ClockRead
+from meshslm.core.certificates import Credentials
 from meshslm.core.config import CoreConfig
 from meshslm.core.documents import Documents
 from meshslm.core.events import Effect, Started
@@ -23,6 +25,7 @@ from meshslm.ids import NodeId
 from meshslm.sim.disk import Disk
 from meshslm.sim.signatures import simulated
 from tests.core.mesh import Box, Mesh, address_of
+from tests.core.private_mesh import NOW
 
 DOC = "memory/notes"
 
@@ -42,16 +45,24 @@ class StateMesh(Mesh):
         """Settings of a node's documents."""
         return simulated(node)
 
-    def join(self, name: str, *bootstrap: str, clean: bool = False) -> Documents:
+    def join(
+        self,
+        name: str,
+        *bootstrap: str,
+        clean: bool = False,
+        credentials: Credentials | None = None,
+    ) -> Documents:
         """A node starts, with what its disk has."""
         node = NodeId(name)
         boot = self.boots[node] = self.boots.get(node, 0) + 1
         addresses = tuple(address_of(b) for b in bootstrap)
         config = CoreConfig(node, name, bootstrap=addresses)
-        config = replace(config, state=self.state_config(node))
+        config = replace(config, state=self.state_config(node), credentials=credentials)
         core = NodeCore(config, Chance.from_int(len(self.boxes) * 100 + boot))
         self.boxes[node] = Box(core, boot)
         disk = self.disks.setdefault(node, Disk())
+        if credentials is not None:
+            self.give(name, ClockRead(NOW))
         self.give(name, Started(boot, (address_of(name),)))
         self.give(name, StateOpened(disk.parts(), clean))
         return core.documents
