@@ -87,7 +87,7 @@ class SharedState:
 
     def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
         """For messages of members."""
-        handlers = {
+        handlers: dict[type, Callable[[Peer, Any, Instant], None]] = {
             **self._sync.message_handlers(),
             AuthorWanted: self._authors.on_wanted,
             AuthorShown: self._on_shown,
