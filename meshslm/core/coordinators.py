@@ -16,22 +16,26 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from meshslm import limits
 from meshslm.chance import Chance
+from meshslm.core.certificates import Act, may, stated
 from meshslm.core.directory import Directory, Peer, PeerState
 from meshslm.core.events import Lane
 from meshslm.core.members import Members
+from meshslm.core.offers import busy, card_in, fits
 from meshslm.core.outbox import Outbox
-from meshslm.core.records import Fact, addresses_of, capability_of, mark_of, topics_of
+from meshslm.core.records import COORDINATOR, Fact, addresses_of, capability_of, mark_of, topics_of
 from meshslm.core.rendezvous import Rendezvous, shares
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
+from meshslm.wire.admission import Certificate, Credential
 from meshslm.wire.codec import decode, encode
 from meshslm.wire.growth import Answer, Ask, Offer, Service
-from meshslm.wire.messages import Capability, EngineLoad, Presence, Specialist
+from meshslm.wire.messages import Capability, EngineLoad, Presence
 
 TIMER = "question"
 DIAL_MS = 1_500
@@ -82,7 +86,6 @@ class Coordinators:
         out: Outbox,
         chance: Chance,
         *,
-        may_coordinate: Callable[[Fact], bool],
         own: Callable[[], tuple[Capability, Presence]],
     ) -> None:
         self._node = node
@@ -90,7 +93,6 @@ class Coordinators:
         self._members = members
         self._out = out
         self._chance = chance
-        self._may = may_coordinate
         self._own = own
         self._rendezvous = Rendezvous(self._eligible)
         self._questions: dict[int, Question] = {}
@@ -103,11 +105,11 @@ class Coordinators:
         """Who could not be dialled a moment ago."""
 
     def _eligible(self) -> list[NodeId]:
-        return [fact.record.node for fact in self._members.all() if self._may(fact)]
+        return [fact.record.node for fact in self._members.all() if may_coordinate(fact)]
 
     def came(self, fact: Fact) -> None:
         """A member is new, or says something new of itself."""
-        if self._may(fact):
+        if may_coordinate(fact):
             self._rendezvous.came(fact.record.node)
         else:
             self._rendezvous.gone(fact.record.node)
@@ -163,14 +165,14 @@ class Coordinators:
             if peer.capability is not None:
                 told = Presence(peer.boot, max(0, peer.seq), peer.loads, peer.next_ms)
                 known.append((peer.node, peer.capability, told, peer.told))
-        fitting = [entry for entry in known if any(_fits(s, ask) for s in entry[1].specialists)]
+        fitting = [entry for entry in known if any(fits(s, ask) for s in entry[1].specialists)]
         drawn = self._chance.shuffled(fitting)
-        drawn.sort(key=lambda entry: _busy(entry[2].loads))
+        drawn.sort(key=lambda entry: busy(entry[2].loads))
         offers = tuple(
             Offer(node, encode(told), max(0, int(ms_between(at, now))))
             for node, _, told, at in drawn[: limits.OFFERS]
         )
-        card = _card_in(ask.topic, (c for _, c, _, _ in fitting)) if ask.cards else None
+        card = card_in(ask.topic, (c for _, c, _, _ in fitting)) if ask.cards else None
         return offers, b"" if card is None else encode(card)
 
     # --- those who ask --------------------------------------------------------------------------
@@ -291,7 +293,7 @@ class Coordinators:
     def _able(self, node: NodeId, ask: Ask) -> bool:
         fact = self._members.get(node)
         return fact is not None and any(
-            _fits(s, ask) for s in capability_of(fact.record).specialists
+            fits(s, ask) for s in capability_of(fact.record).specialists
         )
 
     def _conclude(self, number: int, nodes: tuple[NodeId, ...], now: Instant) -> None:
@@ -371,33 +373,15 @@ def _words(need: Need) -> tuple[str, str, str, str]:
     return need.topic, need.name, need.adapter, need.operation
 
 
-def _fits(specialist: Specialist, ask: Ask) -> bool:
-    domains = [card.domain for card in specialist.domains]
-    kind, _, of = ask.topic.partition(":")
-    on_topic = (
-        ask.topic in domains
-        or (kind == "model" and specialist.model == of and not domains)
-        or (kind == "operation" and of in specialist.operations)
-    )
-    return (
-        on_topic
-        and (not ask.name or ask.name in (specialist.profile, specialist.model))
-        and (not ask.adapter or ask.adapter in specialist.adapters)
-        and (not ask.operation or ask.operation in specialist.operations)
-    )
+@lru_cache(maxsize=4_096)
+def _rights(credential: Credential) -> tuple[str, ...]:
+    certificate = stated(credential.certificate, Certificate)
+    return tuple(act for act in Act if may(certificate, act))
 
 
-def _busy(loads: tuple[EngineLoad, ...]) -> tuple[bool, int]:
-    """The less, the better; equals stay in the order in which they were drawn."""
-    ready = [load for load in loads if load.ready]
-    waiting = min((load.queued + (load.free_slots == 0) for load in ready), default=0)
-    return not ready, waiting
-
-
-def _card_in(topic: str, capabilities: Iterable[Capability]) -> Capability | None:
-    for capability in capabilities:
-        for specialist in capability.specialists:
-            for card in specialist.domains:
-                if card.domain == topic and (card.sentence or card.examples):
-                    return Capability(0, 0, (replace(specialist, domains=(card,)),))
-    return None
+def may_coordinate(fact: Fact) -> bool:
+    """Whether a member offers to coordinate, and may, where there are certificates."""
+    record = fact.record
+    if COORDINATOR not in record.roles:
+        return False
+    return record.credential is None or Act.COORDINATE in _rights(record.credential)

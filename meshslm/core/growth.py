@@ -18,14 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core import coordinators, spread
 from meshslm.core.admission import Admission
-from meshslm.core.certificates import Act, may, stated
 from meshslm.core.conduct import Conduct
 from meshslm.core.config import CoreConfig
 from meshslm.core.coordinators import Coordinators
@@ -36,18 +34,18 @@ from meshslm.core.events import Lane
 from meshslm.core.finding import Finding
 from meshslm.core.growth_events import StatementSealed
 from meshslm.core.hearing import Hearing
+from meshslm.core.member_views import views
 from meshslm.core.members import Members
 from meshslm.core.on_demand import OnDemand
 from meshslm.core.outbox import Outbox
 from meshslm.core.overlay import Overlay
 from meshslm.core.own_record import OwnRecord, Self
-from meshslm.core.records import COORDINATOR, Fact, addresses_of, services_of
+from meshslm.core.records import Fact, addresses_of, services_of
 from meshslm.core.spread import Spread
 from meshslm.core.upkeep import Upkeep
 from meshslm.core.views import PeerView
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, TaskId, ms_between
-from meshslm.wire.admission import Certificate, Credential
 from meshslm.wire.codec import encode
 from meshslm.wire.growth import (
     Accusation,
@@ -138,7 +136,6 @@ class Growth:
             self.members,
             out,
             chance.fork("coordinators"),
-            may_coordinate=_may_coordinate,
             own=hooks.own,
         )
         self.finding = Finding(self.members, self.coordinators, hooks.arrive, hooks.likely)
@@ -378,23 +375,7 @@ class Growth:
 
     def views(self, now: Instant) -> tuple[PeerView, ...]:
         """Every member but this node, linked or not; and peers that are no members yet."""
-        peers = self._directory.peers
-        found = []
-        for fact in self.members.all():
-            node = fact.record.node
-            if node == self._config.node:
-                continue
-            linked = self._directory.get_alive(node)
-            if linked is not None and linked.capability is not None:
-                found.append(linked.view(now))
-                continue
-            view = self.coordinators.stand_in(fact).view(now)
-            if linked is not None:
-                heard = ms_between(linked.heard, now)
-                view = replace(view, agent=linked.agent, address=linked.address, heard_ms=heard)
-            found.append(view)
-        found.extend(p.view(now) for p in peers.values() if p.node not in self.members)
-        return tuple(found)
+        return views(self._config.node, self._directory, self.members, self.coordinators, now)
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
@@ -406,20 +387,6 @@ class Growth:
         self._on_demand.check()
         if not self.large:
             assert not self.overlay.neighbours, "neighbours in a small mesh"
-
-
-@lru_cache(maxsize=4_096)
-def _rights(credential: Credential) -> tuple[str, ...]:
-    certificate = stated(credential.certificate, Certificate)
-    return tuple(act for act in Act if may(certificate, act))
-
-
-def _may_coordinate(fact: Fact) -> bool:
-    """Whether a member offers to coordinate, and may, where there are certificates."""
-    record = fact.record
-    if COORDINATOR not in record.roles:
-        return False
-    return record.credential is None or Act.COORDINATE in _rights(record.credential)
 
 
 def _refuse(_peer: Peer, message: object, _now: Instant) -> None:
