@@ -1,6 +1,6 @@
 """How well requests are placed: every strategy against an oracle, in a simulated mesh of 100 nodes.
 
-Production cores, fast and slow machines, and loads that are stale by a presence or two. The oracle
+Production cores with a link between every two, fast and slow machines, and loads that are stale by a presence or two. The oracle
 is the same core with one change: it knows every queue to the token, and sends each request to where
 it will be done first. Only how long an answer will be at one node rather than at another, which
 differs with the node and is no merit of a choice, it takes as the mean over all who could answer.
@@ -48,6 +48,7 @@ def scenario(tasks_per_second: float, nodes: int = NODES, seconds: float = SECON
         nodes=nodes,
         seconds=seconds,
         quiet_s=5.0,
+        full_mesh=nodes,
         network=Network(latency_ms=2.0, latency_spread=0.7, jitter_ms=0.5),
         profiles=tuple(
             Profile(

@@ -71,7 +71,7 @@ def candidate(
     """A specialist that is ready."""
     known = replace(specialist("coder", *domains), price=price, size_mib=size)
     load = EngineLoad(known.model, True, 2 - free, queued, free, 10 * tps, tps)
-    return Candidate(NodeId(node), node, known, load, rtt, hardware=hardware or Hardware(), **more)  # type: ignore[arg-type]
+    return Candidate(NodeId(node), node, known, load, rtt, hardware=hardware or Hardware(), **more)  # type: ignore[arg-type]  # fields by name
 
 
 def chosen(found: Verdict | Refusal) -> str:
