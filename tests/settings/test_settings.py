@@ -230,6 +230,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "limits.deadline_ms": st.integers(1, 600_000),
     "limits.queue": st.integers(0, 1000),
     "limits.drain_s": st.integers(0, 3600),
+    "routing.hedge": st.floats(0, 1),
     "routing.semantic": st.booleans(),
     "routing.unsure_below": st.floats(0, 1, allow_subnormal=False),
     "routing.edge_below": st.floats(0, 1, allow_subnormal=False),
