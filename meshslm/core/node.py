@@ -142,17 +142,7 @@ class NodeCore:
         self._detection = detection.Detection(
             config.node, self._out, chance.fork("detection"), self._silent
         )
-        self.growth = growth.Growth(
-            config,
-            self._directory,
-            self._dialling,
-            self._detection,
-            self._admission,
-            self._conduct,
-            self._out,
-            chance.fork("growth"),
-            self._hooks(),
-        )
+        self.growth = self._growth(chance.fork("growth"))
         self._state = SharedState(
             config,
             self._directory,
@@ -184,9 +174,9 @@ class NodeCore:
         self._timers = self._timer_handlers()
         self._member_messages = self._message_handlers()
 
-    def _hooks(self) -> growth.Hooks:
-        """What a large mesh needs of the other machines; membership is made after it."""
-        return growth.Hooks(
+    def _growth(self, chance: Chance) -> growth.Growth:
+        """The large mesh, and what it needs of the other machines; membership is made after it."""
+        hooks = growth.Hooks(
             own=lambda: (self._membership.capability, self._membership.presence()),
             addresses=lambda: self._membership.addresses,
             close=self._close,
@@ -194,6 +184,17 @@ class NodeCore:
             unreached=self._peer_gone,
             arrive=self._origin.arrive,
             likely=self._router.likely,
+        )
+        return growth.Growth(
+            self._config,
+            self._directory,
+            self._dialling,
+            self._detection,
+            self._admission,
+            self._conduct,
+            self._out,
+            chance,
+            hooks,
         )
 
     def _event_handlers(self) -> dict[type, Callable[[Any, Instant], None]]:
