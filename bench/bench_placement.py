@@ -1,9 +1,10 @@
 """How well requests are placed: every strategy against an oracle, in a simulated mesh of 100 nodes.
 
-Production cores with a link between every two, fast and slow machines, and loads that are stale by a presence or two. The oracle
-is the same core with one change: it knows every queue to the token, and sends each request to where
-it will be done first. Only how long an answer will be at one node rather than at another, which
-differs with the node and is no merit of a choice, it takes as the mean over all who could answer.
+Production cores with a link between every two, fast and slow machines, and loads that are stale by
+a presence or two. The oracle is the same core with one change: it knows every queue to the token,
+and sends each request to where it will be done first. Only how long an answer will be at one node
+rather than at another, which differs with the node and is no merit of a choice, it takes as the
+mean over all who could answer.
 """
 
 from __future__ import annotations

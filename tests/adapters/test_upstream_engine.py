@@ -297,8 +297,7 @@ def test_the_key_is_in_no_representation() -> None:
 )
 def test_a_day_never_costs_more_than_it_may(asked: list[tuple[float, float]], most: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        written: list[bytes] = []
-        patch.setattr(Path, "write_bytes", lambda _self, data: written.append(data) or len(data))
+        patch.setattr(Path, "write_bytes", lambda _self, data: len(data))
         patch.setattr(Path, "replace", lambda self, _target: self)
         bounds = Bounds(spend_per_day=most)
         budget = UpstreamBudget(bounds, Path("/nowhere/spent.json"), lambda: 1e9)
