@@ -16,7 +16,7 @@ from meshslm.core.overlay import Overlay
 from meshslm.core.own_record import OwnRecord, Self
 from meshslm.core.records import Fact, checked
 from meshslm.core.spread import Spread
-from meshslm.ids import Instant, NodeId
+from meshslm.ids import Instant, NodeId, TaskId
 from meshslm.sim.sealing import sealed, signed_by
 from meshslm.wire.codec import decode, encode
 from meshslm.wire.growth import Accusation, Part, Record
@@ -165,14 +165,14 @@ def test_what_is_for_who_is_not_linked_waits_for_a_dial_and_fails_with_it() -> N
     waiting = OnDemand(directory, out, dial, lambda node, _why, _now: failed.append(node))
     out.divert = waiting.divert
     for attempt in (1, 1, 2):
-        out.send(NodeId("p"), Lane.INTERACTIVE, TaskCancel("t", attempt))  # type: ignore[arg-type]
+        out.send(NodeId("p"), Lane.INTERACTIVE, TaskCancel(TaskId("t"), attempt))
     out.send(NodeId("p"), Lane.CONTROL, Part())
     assert out.take() == []
     assert dialled == ["p"]
     directory.peers[NodeId("p")] = Peer(NodeId("p"), PeerState.ALIVE, connected=True)
     waiting.linked(NodeId("p"))
     assert len(out.take()) == 2
-    out.send(NodeId("q"), Lane.INTERACTIVE, TaskCancel("t", 1))  # type: ignore[arg-type]
+    out.send(NodeId("q"), Lane.INTERACTIVE, TaskCancel(TaskId("t"), 1))
     waiting.unreachable(NodeId("q"), NOW)
     assert failed == ["q"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -36,8 +38,8 @@ def sealed(statement: Statement) -> Fact | Charge:
     return checked(signed, signed_by)
 
 
-def record(node: str, counter: int = 1, *, boot: int = 1, life: int = 0, **more: object) -> Fact:
-    said = Record("m", NodeId(node), boot, counter, life, **more)  # type: ignore[arg-type]
+def record(node: str, counter: int = 1, *, boot: int = 1, life: int = 0, **more: Any) -> Fact:
+    said = Record("m", NodeId(node), boot, counter, life, **more)
     fact = sealed(said)
     assert isinstance(fact, Fact)
     return fact
@@ -82,12 +84,12 @@ records = st.builds(
 
 @given(st.lists(records, max_size=12), st.randoms(use_true_random=False))
 def test_records_give_the_same_table_in_whatever_order_and_however_often(
-    statements: list[Fact], random: object
+    statements: list[Fact], random: Random
 ) -> None:
     one, other = table(), table()
     give(one, statements)
     mixed = [*statements, *statements[: len(statements) // 2]]
-    random.shuffle(mixed)  # type: ignore[attr-defined]
+    random.shuffle(mixed)
     give(other, mixed)
     assert held(one) == held(other)
 
@@ -97,14 +99,14 @@ def test_records_give_the_same_table_in_whatever_order_and_however_often(
     st.randoms(use_true_random=False),
 )
 def test_accusations_give_the_same_table_in_whatever_order_and_however_often(
-    said: list[tuple[NodeId, NodeId]], random: object
+    said: list[tuple[NodeId, NodeId]], random: Random
 ) -> None:
     known = [record(node) for node in (*NODES, *ACCUSERS)]
     charges = [charge(node, by) for node, by in said]
     one, other = table(), table()
     give(one, [*known, *charges])
     mixed = [*charges, *charges]
-    random.shuffle(mixed)  # type: ignore[attr-defined]
+    random.shuffle(mixed)
     give(other, [*known, *mixed])
     assert {f.record.node for f in one.all()} == {f.record.node for f in other.all()}
     assert (one.root, one.digest()) == (other.root, other.digest())
