@@ -44,7 +44,7 @@ class SpecialistInfo(msgspec.Struct, kw_only=True):
     adapters: list[str] = []
     """LoRA adapters that a request may name."""
     size_mib: int = 0
-    """Of its model's file; 0 where nobody knows."""
+    """Memory that its model takes, estimated; 0 where nobody knows."""
 
 
 class HardwareInfo(msgspec.Struct, kw_only=True):

@@ -244,6 +244,7 @@ class Hosting(Generic[M]):
                 batch_invariant=model.quantisation in BATCH_INVARIANT,
                 operations=shape.operations,
                 adapters=tuple(sorted(adapters))[: limits.ADAPTERS_ANNOUNCED],
+                size_mib=math.ceil(shape.need_mib),
             )
 
     def _tell_missing(self, profile: Profile, *, missing: bool) -> None:

@@ -70,7 +70,7 @@ class Specialist:
     adapters: Annotated[tuple[str, ...], Tag(11, most=Name, items=limits.ADAPTERS_ANNOUNCED)] = ()
     """LoRA adapters of its model that are on this node's disk."""
     size_mib: Annotated[int, Tag(12, most=COUNT)] = 0
-    """Of its model's file; 0 where nobody knows."""
+    """Memory that its model takes, estimated; 0 where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
