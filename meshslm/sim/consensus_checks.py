@@ -5,7 +5,9 @@ alone, and keeps its own books of what was ever seen.
 
 - Election safety: at most one leader in a term.
 - Log matching: two entries of the same index and term are the same, and so is all before them.
-- Leader completeness: what was committed once is in the log of every later leader.
+- Leader completeness: what was committed in a term is in the log of every later term's leader. The
+  term of the commit counts, not the entry's: a leader of a term in between, whose votes are late,
+  may lack it, and leads nobody.
 - State machine safety: whoever has carried out as many entries has the same state.
 """
 
@@ -35,6 +37,9 @@ class Judge:
         self._leaders: dict[int, str] = {}
         self._entries: dict[tuple[int, int], tuple[Entry, int | None]] = {}
         self._committed: dict[int, int] = {}
+        """By index, the term of the entry."""
+        self._committed_in: dict[int, int] = {}
+        """By index, the term of who was first seen to have it committed: the leader who did it."""
         self._states: dict[int, tuple[Decision, ...]] = {}
         self._seen: dict[str, Seen] = {}
         self.elections = 0
@@ -75,6 +80,7 @@ class Judge:
             term = log.term_at(index)
             assert term is not None
             known = self._committed.setdefault(index, term)
+            self._committed_in.setdefault(index, raft.durable.term)
             assert known == term, f"{node} commits term {term} at {index}, others {known}"
         state = raft.decided.find("", "")
         same = self._states.setdefault(raft.commit, state)
@@ -87,7 +93,7 @@ class Judge:
         self.elections += 1
         log = raft.durable.log
         for index, committed in self._committed.items():
-            if index > log.base_index and committed < term:
+            if index > log.base_index and self._committed_in[index] < term:
                 has = log.term_at(index)
                 assert has == committed, (
                     f"leader completeness: {node}, leader of term {term}, has {has} at {index}, "

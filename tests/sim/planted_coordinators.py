@@ -81,6 +81,43 @@ class Repeater(Raft):
         self.decided = forgetful
 
 
+class Counting(Leading):
+    def _may_commit(self, index: int) -> bool:
+        del index
+        return True
+
+
+class OlderTermCounter(Raft):
+    """Commits by count what a former leader appended."""
+
+    def _make_leading(self, now: Instant) -> Leading:
+        return Counting(self, now)
+
+
+class Hurried(Leading):
+    def obstacle(self) -> str:
+        return "" if self.settled else super().obstacle()
+
+
+class Hurrier(Raft):
+    """Changes who decides while the former change is not committed."""
+
+    def _make_leading(self, now: Instant) -> Leading:
+        return Hurried(self, now)
+
+
+class Early(Leading):
+    def obstacle(self) -> str:
+        return super().obstacle() if self.settled else ""
+
+
+class EarlyChanger(Raft):
+    """Changes who decides before it has committed anything."""
+
+    def _make_leading(self, now: Instant) -> Leading:
+        return Early(self, now)
+
+
 def with_fault(fault: type[Raft]) -> type[Coordination]:
     """Coordination that drives a faulty machine."""
     return type(f"{fault.__name__}Coordination", (Coordination,), {"MACHINE": fault})
