@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from meshslm import limits, state_limits
@@ -49,12 +49,14 @@ class StatePush:
         partners: Mapping[NodeId, Partner],
         out: Outbox,
         chance: Chance,
+        prune: Callable[[], None],
     ) -> None:
         self._documents = documents
         self._library = documents.library
         self._partners = partners
         self._out = out
         self._chance = chance
+        self._prune = prune
         self._pushing: list[tuple[PartKey, SignedDelta]] = []
         self._telling: dict[PartKey, None] = {}
         self.pushed_bytes = 0
@@ -67,6 +69,7 @@ class StatePush:
 
     def push(self, now: Instant) -> None:
         """Push what has gathered, to whoever wants it and takes it."""
+        self._prune()
         pushing, self._pushing = self._pushing, []
         if not pushing:
             return
@@ -116,6 +119,7 @@ class StatePush:
 
     def tell(self, _now: Instant) -> None:
         """Tell a few, or everybody of our own that was too much to be pushed."""
+        self._prune()
         telling, self._telling = self._telling, {}
         holdings = []
         for key in telling:

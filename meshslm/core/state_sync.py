@@ -96,7 +96,7 @@ class StateSync:
         self._diverged = diverged
         self._compare = compare
         self.partners: dict[NodeId, Partner] = {}
-        self.pushes = StatePush(documents, self.partners, out, chance)
+        self.pushes = StatePush(documents, self.partners, out, chance, self._prune)
         self.counts = Counts()
         self._pulling: dict[str, tuple[NodeId, Instant]] = {}
         self._answering: dict[int, Answering] = {}
@@ -137,6 +137,12 @@ class StateSync:
         self.partners.pop(node, None)
         self._pulling = {d: p for d, p in self._pulling.items() if p[0] != node}
 
+    def _prune(self) -> None:
+        """Forget who is not there any more: nothing is sent where there is no link."""
+        for node in list(self.partners):
+            if self._directory.get_alive(node) is None:
+                self.parted(node)
+
     def _greet(self, peer: Peer) -> None:
         known = self.partners.get(peer.node)
         interests = known.interests if known is not None and known.boot == peer.boot else ()
@@ -174,6 +180,7 @@ class StateSync:
     def sync(self) -> None:
         """Compare with a random peer."""
         self._plan()
+        self._prune()
         self.tell_interests()
         others = [node for node, partner in self.partners.items() if partner.interests]
         if others:
@@ -252,6 +259,7 @@ class StateSync:
 
     def check_all(self, _now: Instant) -> None:
         """Compare everything with everybody: `checks` tells what comes of it."""
+        self._prune()
         self._nonce += 1
         self._checks = {}
         for node, partner in self.partners.items():
@@ -357,6 +365,7 @@ class StateSync:
     def read(self, event: DeltasRead) -> None:
         """The journal has read what a peer asked for."""
         answering = self._answering.pop(event.request, None)
+        self._prune()
         if answering is None or answering.peer not in self.partners:
             return
         answering.deltas += [delta.signed for delta in event.deltas]
