@@ -33,7 +33,7 @@ from meshslm.adapters.hardware import detect
 from meshslm.adapters.keyring import DirectoryLock, NodeKey, load_or_create
 from meshslm.adapters.libp2p_link import Libp2pLink
 from meshslm.adapters.mdns import MdnsDiscovery
-from meshslm.adapters.mesh_folder import MeshFolder
+from meshslm.adapters.mesh_folder import Member, MeshFolder
 from meshslm.adapters.peers_file import PeersFile
 from meshslm.adapters.power import with_power
 from meshslm.adapters.signing import SigningKey, signed_by
@@ -136,6 +136,32 @@ def _recorder(settings: RecordSettings, config: CoreConfig, seed: bytes) -> Reco
     return Recorder(config, seed, most_bytes=settings.mib * limits.MIB, texts=settings.texts)
 
 
+def _core_config(
+    settings: Settings, key: NodeKey, member: Member | None, name: str, mesh: str
+) -> CoreConfig:
+    """What the core is told of a node's settings."""
+    return CoreConfig(
+        node=key.node_id,
+        name=name,
+        mesh=mesh,
+        agent=f"meshslm/{__version__}",
+        bootstrap=(*settings.link.bootstrap, *(member.addresses if member else ())),
+        credentials=credentials_of(member),
+        queue_per_engine=settings.limits.queue,
+        state=state_config(settings, key, member),
+        strategy=settings.routing.strategy,
+        hedge=settings.routing.hedge,
+        semantic=settings.routing.semantic,
+        unsure_below=settings.routing.unsure_below,
+        tiers=(settings.routing.edge_below, settings.routing.cloud_from),
+        roles=ROLES if settings.consensus.coordinator else ROLES[1:],
+        voters=settings.consensus.voters,
+        lease_reads=settings.consensus.lease_reads,
+        verify_node=signed_by,
+        relay=settings.link.relay if settings.link.reach else None,
+    )
+
+
 class _Node:
     """The parts of one node, joined."""
 
@@ -163,26 +189,7 @@ class _Node:
         if member is None:
             check_open(settings)
         self.mesh = settings.node.mesh if member is None else member.certificate.mesh_name
-        config = CoreConfig(
-            node=key.node_id,
-            name=self.name,
-            mesh=self.mesh,
-            agent=f"meshslm/{__version__}",
-            bootstrap=(*settings.link.bootstrap, *(member.addresses if member else ())),
-            credentials=credentials_of(member),
-            queue_per_engine=settings.limits.queue,
-            roles=ROLES if settings.consensus.coordinator else ROLES[1:],
-            voters=settings.consensus.voters,
-            lease_reads=settings.consensus.lease_reads,
-            strategy=settings.routing.strategy,
-            hedge=settings.routing.hedge,
-            semantic=settings.routing.semantic,
-            unsure_below=settings.routing.unsure_below,
-            tiers=(settings.routing.edge_below, settings.routing.cloud_from),
-            state=state_config(settings, key, member),
-            verify_node=signed_by,
-            relay=settings.link.relay if settings.link.reach else None,
-        )
+        config = _core_config(settings, key, member, self.name, self.mesh)
         seed = secrets.token_bytes(32)
         self._core = NodeCore(config, Chance(seed))
         recorder = _recorder(settings.record, config, seed)
@@ -207,8 +214,12 @@ class _Node:
             self._keeper = MembershipKeeper(membership, desk, self._pump.handle, time.time)
             executor.keep_membership(self._keeper)
         self._upstream = upstream_of(settings.upstream, Path(settings.node.data_dir), environment)
-        self._hosting = Hosting(
-            profiles,
+        self._hosting = self._made_hosting(executor)
+
+    def _made_hosting(self, executor: Executor) -> Hosting[ReadyModel]:
+        """What keeps the engines of its profiles."""
+        return Hosting(
+            self._profiles,
             self._hardware(),
             self._pump,
             executor,
@@ -219,7 +230,7 @@ class _Node:
             look=with_power,
             room=Room(
                 self._budget_mib(),
-                settings.engine.idle_s * 1000,
+                self._settings.engine.idle_s * 1000,
                 lambda: memory.read().available_mib,
             ),
         )

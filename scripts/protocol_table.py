@@ -102,7 +102,9 @@ def number(value: int | float | None) -> str:
 def field_remarks() -> dict[tuple[str, str], str]:
     """The docstrings below fields, by (class, field)."""
     remarks: dict[tuple[str, str], str] = {}
-    modules = [ast.parse(inspect.getsource(module)).body for module in (messages, admission, growth)]
+    modules = [
+        ast.parse(inspect.getsource(module)).body for module in (messages, admission, growth)
+    ]
     for node in chain.from_iterable(modules):
         if not isinstance(node, ast.ClassDef):
             continue

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.adapters.multiaddrs import AddressError, parse
 from meshslm.ids import NodeId
 
@@ -50,9 +50,9 @@ class PeersFile:
         """Whom this node knew, the latest first; nobody where nothing of use is there."""
         try:
             with self._path.open("rb") as file:
-                text = file.read(limits.PEERS_FILE_BYTES + 1)
-            if len(text) > limits.PEERS_FILE_BYTES:
-                raise msgspec.ValidationError(f"over {limits.PEERS_FILE_BYTES} bytes")
+                text = file.read(mesh_limits.PEERS_FILE_BYTES + 1)
+            if len(text) > mesh_limits.PEERS_FILE_BYTES:
+                raise msgspec.ValidationError(f"over {mesh_limits.PEERS_FILE_BYTES} bytes")
             document = msgspec.json.decode(text, type=_Document)
         except FileNotFoundError:
             return ()
@@ -60,7 +60,7 @@ class PeersFile:
             log.warning("%s is of no use and will be written anew: %s", self._path, error)
             return ()
         if document.version == VERSION and document.mesh == self._mesh:
-            self._known = tuple(_sound(document.peers))[: limits.PEERS_REMEMBERED]
+            self._known = tuple(_sound(document.peers))[: mesh_limits.PEERS_REMEMBERED]
         return self._known
 
     def save(self, met: Iterable[Acquaintance]) -> None:
@@ -71,7 +71,7 @@ class PeersFile:
         entries = {entry.peer: entry for entry in (*met, *self._known)}
         latest = {entry.peer: entry for entry in met}
         known = tuple(latest.get(peer, entry) for peer, entry in entries.items())
-        known = known[: limits.PEERS_REMEMBERED]
+        known = known[: mesh_limits.PEERS_REMEMBERED]
         if known == self._known:
             return
         try:

@@ -66,6 +66,8 @@ def signed_by(node: NodeId, data: bytes, signature: bytes) -> bool:
         return verify(public_key(node), data, signature)
     except ValueError:
         return False
+
+
 def new_serial() -> bytes:
     """A serial that nobody can guess."""
     return secrets.token_bytes(SERIAL_BYTES)

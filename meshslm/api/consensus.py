@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from meshslm import limits
+from meshslm import mesh_limits
 
 Words = Annotated[str, Meta(max_length=128)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -28,7 +28,7 @@ class CommandRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     subject: Annotated[str, Meta(min_length=1, max_length=128)]
     """A model, a quota's name, what is revoked, or a document."""
     holder: Words = ""
-    value: Annotated[str, Meta(max_length=limits.DECISION_VALUE_BYTES)] = ""
+    value: Annotated[str, Meta(max_length=mesh_limits.DECISION_VALUE_BYTES)] = ""
     amount: Count = 0
     expected: Count = 0
 

@@ -1,4 +1,4 @@
-"""`meshslm tasks`, `meshslm task` and `meshslm usage`: what became of requests, and what they used."""
+"""`meshslm tasks`, `task` and `usage`: what became of requests, and what they used."""
 
 from __future__ import annotations
 

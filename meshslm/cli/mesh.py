@@ -11,7 +11,6 @@ import click
 
 from meshslm.cli.consensus import consensus
 from meshslm.cli.durations import Duration, moment_text
-from meshslm.cli.consensus import consensus
 from meshslm.cli.effective import config_option, load_effective
 from meshslm.cli.failures import fail
 from meshslm.cli.mesh_tokens import invite, narrow, token_from, token_options

@@ -18,9 +18,7 @@ COMMANDS = {
     "up": LazyCommand("meshslm.cli.up:up", "Run a node until it is stopped."),
     "ask": LazyCommand("meshslm.cli.ask:ask", "Ask the mesh one thing and stream the answer."),
     "chat": LazyCommand("meshslm.cli.chat:chat", "Talk with the mesh, turn by turn."),
-    "route": LazyCommand(
-        "meshslm.cli.route:route", "Show who would be asked a question, and why."
-    ),
+    "route": LazyCommand("meshslm.cli.route:route", "Show who would be asked a question, and why."),
     "peers": LazyCommand(
         "meshslm.cli.peers:peers",
         "Show the nodes that a node knows, what they host and how busy they are.",

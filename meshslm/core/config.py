@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.core.certificates import Credentials
 from meshslm.core.records import VerifyNode
 from meshslm.core.state_config import StateConfig
@@ -44,7 +44,7 @@ class CoreConfig:
     """Least probability with which a domain is then recognised."""
     tiers: tuple[float, float] = (0.3, 0.7)
     """Complexities from which a larger model, and from which an upstream is to answer."""
-    full_mesh: int = limits.FULL_MESH
+    full_mesh: int = mesh_limits.FULL_MESH
     """Other members up to which every two keep a link."""
     verify_node: VerifyNode | None = None
     """Checks what other members have signed; without it a mesh never counts as large here."""

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.certificates import Act, may, stated
 from meshslm.core.directory import Directory, Peer, PeerState
@@ -145,7 +145,7 @@ class Coordinators:
                 self._told.pop(node, None)
                 continue
             last, said = self._told.get(node, (None, ()))
-            due = limits.IDLE_PRESENCE_MS - limits.PRESENCE_MS / 2
+            due = mesh_limits.IDLE_PRESENCE_MS - limits.PRESENCE_MS / 2
             if last is None or said != loads or ms_between(last, now) >= due:
                 self._told[node] = (now, loads)
                 self._out.send_encoded(node, Lane.CONTROL, presence)
@@ -170,7 +170,7 @@ class Coordinators:
         drawn.sort(key=lambda entry: busy(entry[2].loads))
         offers = tuple(
             Offer(node, encode(told), max(0, int(ms_between(at, now))))
-            for node, _, told, at in drawn[: limits.OFFERS]
+            for node, _, told, at in drawn[: mesh_limits.OFFERS]
         )
         card = card_in(ask.topic, (c for _, c, _, _ in fitting)) if ask.cards else None
         return offers, b"" if card is None else encode(card)
@@ -179,7 +179,7 @@ class Coordinators:
     def fresh(self, need: Need, now: Instant) -> bool:
         """Whether who can is known from a moment ago."""
         known = self._answers.get(need)
-        return known is not None and ms_between(known.at, now) < limits.ANSWER_MS
+        return known is not None and ms_between(known.at, now) < mesh_limits.ANSWER_MS
 
     def inquire(self, need: Need, then: Callable[[Instant], None], now: Instant) -> None:
         """Ask who can, and go on with `then` when that is known, or nobody answers in time."""
@@ -187,7 +187,7 @@ class Coordinators:
             if question.need == need:
                 question.then.append(then)
                 return
-        if len(self._questions) >= limits.QUESTIONS:
+        if len(self._questions) >= mesh_limits.QUESTIONS:
             then(now)
             return
         self._put(Question(need, self._lacks_card(need.topic), [then]), now)
@@ -228,7 +228,7 @@ class Coordinators:
             self._heard(Answer(number, offers, card), now)
             return
         self._out.send(node, Lane.INTERACTIVE, ask)
-        self._out.start_timer(TIMER, str(number), limits.QUESTION_MS if linked else DIAL_MS)
+        self._out.start_timer(TIMER, str(number), mesh_limits.QUESTION_MS if linked else DIAL_MS)
 
     def timer(self, subject: str, now: Instant) -> None:
         """A coordinator has not answered in time."""
@@ -257,7 +257,7 @@ class Coordinators:
             presence = decode(offer.presence)
             if not isinstance(presence, Presence):
                 raise PeerFault(f"an offer holds a {type(presence).__name__}")
-            told = Instant(max(0, now - 1000 * min(offer.age_ms, limits.ANSWER_KEPT_MS)))
+            told = Instant(max(0, now - 1000 * min(offer.age_ms, mesh_limits.ANSWER_KEPT_MS)))
             if self._report(offer.node, presence.loads, told):
                 nodes.append(offer.node)
         if not nodes and question.then:
@@ -270,7 +270,7 @@ class Coordinators:
         if not isinstance(capability, Capability):
             raise PeerFault(f"a card within a {type(capability).__name__}")
         cards = [c for s in capability.specialists for c in s.domains if c.domain == topic]
-        if cards and len(self._directory.learned_cards) < limits.MEMBERS:
+        if cards and len(self._directory.learned_cards) < mesh_limits.MEMBERS:
             self._directory.learned_cards[topic] = cards[0]
             self._directory.cards_version += 1
 
@@ -285,7 +285,7 @@ class Coordinators:
                 for node in self._members.providers(question.need.topic)
                 if node != self._node and self._able(node, ask)
             ]
-            found = self._chance.some(able, min(len(able), limits.OFFERS))
+            found = self._chance.some(able, min(len(able), mesh_limits.OFFERS))
             for node in found:
                 self._report(node, (), now)
         self._conclude(number, tuple(found), now)
@@ -300,7 +300,7 @@ class Coordinators:
         question = self._questions.pop(number)
         self._out.stop_timer(TIMER, str(number))
         if question.then:
-            if len(self._answers) >= limits.ANSWERS:
+            if len(self._answers) >= mesh_limits.ANSWERS:
                 del self._answers[next(iter(self._answers))]
             self._answers.pop(question.need, None)
             self._answers[question.need] = Remembered(now, nodes)
@@ -342,7 +342,7 @@ class Coordinators:
         old = [
             need
             for need, known in self._answers.items()
-            if ms_between(known.at, now) >= limits.ANSWER_KEPT_MS
+            if ms_between(known.at, now) >= mesh_limits.ANSWER_KEPT_MS
         ]
         for need in old:
             del self._answers[need]
@@ -351,7 +351,10 @@ class Coordinators:
                 del self._unreached[node]
         reported = self._directory.reported
         for node, peer in list(reported.items()):
-            if ms_between(peer.told, now) >= 2 * limits.ANSWER_KEPT_MS or node not in self._members:
+            if (
+                ms_between(peer.told, now) >= 2 * mesh_limits.ANSWER_KEPT_MS
+                or node not in self._members
+            ):
                 del reported[node]
 
     def release(self, now: Instant) -> None:
@@ -363,8 +366,8 @@ class Coordinators:
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
-        assert len(self._questions) <= limits.QUESTIONS + 1
-        assert len(self._answers) <= limits.ANSWERS
+        assert len(self._questions) <= mesh_limits.QUESTIONS + 1
+        assert len(self._answers) <= mesh_limits.ANSWERS
         for number in self._questions:
             assert self._out.timer_runs(TIMER, str(number)), "a question that nobody looks after"
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.directory import Peer
 from meshslm.core.events import Lane
@@ -77,7 +77,7 @@ class Detection:
     def start(self, boot: int, now: Instant) -> None:
         """Begin to probe."""
         self._boot, self._counter = boot, 0
-        self._wake(self._chance.between(0, limits.PROBE_MS), now)
+        self._wake(self._chance.between(0, mesh_limits.PROBE_MS), now)
 
     def stop(self) -> None:
         """Probe nobody any more."""
@@ -102,7 +102,7 @@ class Detection:
     def fill_up(self, now: Instant) -> None:
         """Probe everybody again, one after the other."""
         self._sparse = False
-        self._wake(self._chance.between(0, limits.PROBE_MS), now)
+        self._wake(self._chance.between(0, mesh_limits.PROBE_MS), now)
 
     def look(self, peer: Peer, now: Instant) -> None:
         """Others have lost a peer that is linked here: see whether it answers."""
@@ -148,7 +148,7 @@ class Detection:
         """The peer does not hear somebody: try."""
         watch = self._watches.get(probe.peer)
         waiting = sum(len(errands) for errands in self._errands.values())
-        if watch is None or waiting >= limits.PROBES_FOR_OTHERS:
+        if watch is None or waiting >= mesh_limits.PROBES_FOR_OTHERS:
             self._out.send(peer.node, Lane.CONTROL, Probed(probe.peer, probe.nonce))
             return
         errand = Errand(peer.node, probe.nonce, now)
@@ -185,7 +185,7 @@ class Detection:
         """Whoever says that this life is over is told of the next."""
         if piece.state == ALIVE or (piece.boot, piece.counter) != (self._boot, self._counter):
             return
-        if self._refuted is not None and ms_between(self._refuted, now) < limits.PROBE_MS:
+        if self._refuted is not None and ms_between(self._refuted, now) < mesh_limits.PROBE_MS:
             return
         self._counter += 1
         self._refuted = now
@@ -204,7 +204,7 @@ class Detection:
                 watch.vouched = now
                 self._rumours.add(piece)
             return
-        heard_lately = ms_between(watch.peer.heard, now) < limits.PROBE_WAIT_MS
+        heard_lately = ms_between(watch.peer.heard, now) < mesh_limits.PROBE_WAIT_MS
         if piece.counter != watch.counter or heard_lately:
             return
         if watch.suspicion is None:
@@ -219,8 +219,8 @@ class Detection:
         """Tell a few at once, and others by and by."""
         self._rumours.add(piece)
         others = [w.peer.node for w in self._watches.values() if w.since is None]
-        if len(others) > limits.FANOUT:
-            others = self._chance.some(others, limits.FANOUT)
+        if len(others) > mesh_limits.FANOUT:
+            others = self._chance.some(others, mesh_limits.FANOUT)
         for node in dict.fromkeys((*first, *others)):
             if node != piece.node:
                 self._out.send(node, Lane.CONTROL, Gossip((piece,)))
@@ -231,7 +231,7 @@ class Detection:
     # --- time -----------------------------------------------------------------------------------
     def timer(self, now: Instant) -> None:
         """Probe the next one, and go on with those that are being looked at."""
-        if self._due is not None and ms_between(self._due, now) > limits.LATE_MS:
+        if self._due is not None and ms_between(self._due, now) > mesh_limits.LATE_MS:
             self.slept(now)
         for watch in list(self._doubted.values()):
             self._pursue(watch, now)
@@ -239,14 +239,14 @@ class Detection:
         if self._sparse:
             self._due = None
             if self._doubted or self._errands:
-                self._wake(limits.PROBE_AGAIN_MS, now)
+                self._wake(mesh_limits.PROBE_AGAIN_MS, now)
             return
         if ms_between(self._next, now) >= 0:
             self._probe_next(now)
-            self._next = after(now, limits.PROBE_MS * self._health.stretch)
+            self._next = after(now, mesh_limits.PROBE_MS * self._health.stretch)
         wait = max(1.0, ms_between(now, self._next))  # timers count whole milliseconds
         busy = self._errands or any(w.unanswered > 1 for w in self._doubted.values())
-        self._wake(min(wait, limits.PROBE_AGAIN_MS) if busy else wait, now)
+        self._wake(min(wait, mesh_limits.PROBE_AGAIN_MS) if busy else wait, now)
 
     def _wake(self, wait_ms: float, now: Instant) -> None:
         self._due = after(now, wait_ms)
@@ -254,8 +254,8 @@ class Detection:
 
     def _hurry(self, now: Instant) -> None:
         """Be awake soon enough for who is being looked at."""
-        if self._due is None or ms_between(now, self._due) > limits.PROBE_AGAIN_MS:
-            self._wake(limits.PROBE_AGAIN_MS, now)
+        if self._due is None or ms_between(now, self._due) > mesh_limits.PROBE_AGAIN_MS:
+            self._wake(mesh_limits.PROBE_AGAIN_MS, now)
 
     def slept(self, now: Instant) -> None:
         """This process did not run: what came meanwhile waits still to be read."""
@@ -282,7 +282,7 @@ class Detection:
 
     def _give_up_errands(self, now: Instant) -> None:
         for node, errands in list(self._errands.items()):
-            old = [e for e in errands if ms_between(e.since, now) >= limits.PROBE_WAIT_MS]
+            old = [e for e in errands if ms_between(e.since, now) >= mesh_limits.PROBE_WAIT_MS]
             for errand in old:
                 self._report(errand, node)
             if len(old) == len(errands):
@@ -333,8 +333,8 @@ class Detection:
 
     def _ask(self, watch: Watch, now: Instant) -> None:
         others = [w.peer.node for w in self._watches.values() if w.since is None]
-        if len(others) > limits.HELPERS:
-            others = self._chance.some(others, limits.HELPERS)
+        if len(others) > mesh_limits.HELPERS:
+            others = self._chance.some(others, mesh_limits.HELPERS)
         watch.asked, watch.helpers, watch.replies = now, len(others), 0
         for node in others:
             self._out.send(node, Lane.CONTROL, Probe(watch.peer.node, watch.peer.ping_nonce))
@@ -352,10 +352,10 @@ class Detection:
 
     def _given_up(self, watch: Watch, now: Instant) -> bool:
         """Whether the peer is lost now; if so its link ends."""
-        if watch.unanswered < limits.PINGS_UNANSWERED:
+        if watch.unanswered < mesh_limits.PINGS_UNANSWERED:
             return False
         silence, peer = watch.silence_ms(now), watch.peer
-        if self._sparse and silence >= limits.SUSPICION_MS * self._health.stretch:
+        if self._sparse and silence >= mesh_limits.SUSPICION_MS * self._health.stretch:
             self._lost(peer, f"silent for {silence / 1000:.1f} s", now)
             return True
         if watch.suspicion is not None and not watch.vouched_for(now):
@@ -364,7 +364,7 @@ class Detection:
                 return False
             self._lost(peer, f"silent for {silence / 1000:.1f} s", now)
             return True
-        if silence < limits.LINK_SILENCE_MS * self._health.stretch:
+        if silence < mesh_limits.LINK_SILENCE_MS * self._health.stretch:
             return False
         self._lost(peer, f"silent for {silence / 1000:.1f} s, though others reach it", now)
         return True
@@ -388,13 +388,13 @@ class Detection:
 
         Where half of a mesh is cut off many are, and pings to all of them would be a flood.
         """
-        crowd = -(-len(self._doubted) // limits.PINGS_AT_ONCE)
-        return min(limits.PROBE_AGAIN_MS * crowd, limits.PROBE_WAIT_MS)
+        crowd = -(-len(self._doubted) // mesh_limits.PINGS_AT_ONCE)
+        return min(mesh_limits.PROBE_AGAIN_MS * crowd, mesh_limits.PROBE_WAIT_MS)
 
     def _patience(self, peer: Peer) -> float:
         """How long an answer of this peer may take before others are asked."""
         far = 0.0 if peer.rtt_ms is None else 3.0 * peer.rtt_ms
-        return max(limits.PROBE_WAIT_MS, far) * self._health.stretch
+        return max(mesh_limits.PROBE_WAIT_MS, far) * self._health.stretch
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
@@ -403,4 +403,4 @@ class Detection:
             assert watch.since is not None, f"{node} is looked at since never"
         for node in self._errands:
             assert node in self._watches, f"a probe of {node}, who is not watched"
-        assert len(self._rumours) <= limits.NEWS_KEPT
+        assert len(self._rumours) <= mesh_limits.NEWS_KEPT

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.core.coordinators import Coordinators, Need
 from meshslm.core.members import Members
 from meshslm.core.route import AUTO, DOMAIN, GENERAL, GENERATE
@@ -49,7 +49,7 @@ class Finding:
     def arrive(self, task: TaskId, request: TaskRequest, now: Instant) -> None:
         """A client asks: find out who can, then route."""
         unknown = [n for n in self._needs(request, now) if not self._coordinators.fresh(n, now)]
-        if not unknown or len(self._waiting) >= limits.QUESTIONS:
+        if not unknown or len(self._waiting) >= mesh_limits.QUESTIONS:
             self._arrive(task, request, now)
             return
         self._waiting[task] = Waiting(request, len(unknown))
@@ -99,4 +99,4 @@ class Finding:
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
-        assert len(self._waiting) <= limits.QUESTIONS
+        assert len(self._waiting) <= mesh_limits.QUESTIONS

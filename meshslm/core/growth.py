@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.chance import Chance
 from meshslm.core import coordinators, spread
 from meshslm.core.admission import Admission
@@ -200,7 +200,7 @@ class Growth:
                 self._greet_one(now)
             return False
         last, self._ticked = self._ticked, now
-        if last is not None and ms_between(last, now) > limits.PRESENCE_MS + limits.LATE_MS:
+        if last is not None and ms_between(last, now) > limits.PRESENCE_MS + mesh_limits.LATE_MS:
             self._detection.slept(now)
         self._own.publish_changes(now)
         self.members.sweep(now)
@@ -258,7 +258,7 @@ class Growth:
         for node in wanted:
             if self.coordinators.worth_a_dial(node):
                 self._reach_out(node, now)
-        told = replace(presence, next_ms=limits.IDLE_PRESENCE_MS)
+        told = replace(presence, next_ms=mesh_limits.IDLE_PRESENCE_MS)
         self.coordinators.tell(wanted, encode(told), now)
         self.coordinators.learn_cards(now)
         self.coordinators.sweep(now)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.core.admission import Admission
 from meshslm.core.conduct import Conduct
 from meshslm.core.config import CoreConfig
@@ -66,7 +66,7 @@ class Hearing:
         worth = [self._take(peer, signed, now) for signed in facts.statements]
         self._spread.heard(peer, facts, worth)
         for node, accusers in self._contradicted.items():
-            if accusers < limits.ACCUSERS:
+            if accusers < mesh_limits.ACCUSERS:
                 self._spread.contradict(peer, node)
 
     def _take(self, peer: Peer, signed: Signed, now: Instant) -> Outcome:
@@ -118,9 +118,9 @@ class Hearing:
         if known is None:
             if len(self._allowances) >= limits.CONDUCT_RECORDS:
                 del self._allowances[next(iter(self._allowances))]
-            known = self._allowances[by] = Allowance(limits.ACCUSATIONS, now)
-        refilled = ms_between(known.at, now) / 1000 * limits.ACCUSATIONS_PER_S
-        known.left, known.at = min(limits.ACCUSATIONS, known.left + refilled), now
+            known = self._allowances[by] = Allowance(mesh_limits.ACCUSATIONS, now)
+        refilled = ms_between(known.at, now) / 1000 * mesh_limits.ACCUSATIONS_PER_S
+        known.left, known.at = min(mesh_limits.ACCUSATIONS, known.left + refilled), now
         if known.left < 1:
             return False
         known.left -= 1

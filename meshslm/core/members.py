@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.records import Charge, Fact, bucket_of
 from meshslm.ids import Instant, NodeId, ms_between
@@ -70,7 +70,7 @@ class Members:
         self._topics: dict[str, dict[NodeId, None]] = {}
         self._names: dict[str, dict[str, int]] = {}
         """Profile or model -> topics of those who have it, and how many."""
-        self._buckets = [0] * limits.BUCKETS
+        self._buckets = [0] * mesh_limits.BUCKETS
         self.root = 0
         self.changed_at = Instant(0)
 
@@ -136,7 +136,7 @@ class Members:
             fact = self._facts[node]
             self.changed_at = now
             self._accuse(fact, charge, now)
-            if len(self._accused[node].charges) >= limits.ACCUSERS:
+            if len(self._accused[node].charges) >= mesh_limits.ACCUSERS:
                 self._condemn(fact, now)
         return worth
 
@@ -159,11 +159,11 @@ class Members:
     def sweep(self, now: Instant) -> None:
         """Believe accusations that nobody refuted, and forget who is gone for long."""
         for node, accused in list(self._accused.items()):
-            if ms_between(accused.since, now) >= limits.ACCUSED_MS:
+            if ms_between(accused.since, now) >= mesh_limits.ACCUSED_MS:
                 self._condemn(self._facts[node], now)
         while self._lost:
             node, oldest = next(iter(self._lost.items()))
-            if ms_between(oldest.since, now) < limits.LOST_MS:
+            if ms_between(oldest.since, now) < mesh_limits.LOST_MS:
                 return
             del self._lost[node]
 
@@ -181,9 +181,9 @@ class Members:
             self.drop(node)
 
     def _room(self, fact: Fact) -> bool:
-        if fact.source and self._sources.get(fact.source, 0) >= limits.RECORDS_PER_SOURCE:
+        if fact.source and self._sources.get(fact.source, 0) >= mesh_limits.RECORDS_PER_SOURCE:
             return False
-        if len(self._facts) + len(self._lost) < limits.MEMBERS:
+        if len(self._facts) + len(self._lost) < mesh_limits.MEMBERS:
             return True
         if self._lost:
             del self._lost[next(iter(self._lost))]
@@ -201,7 +201,7 @@ class Members:
         self._lose(fact, tuple(accused.charges.values()), now)
 
     def _lose(self, fact: Fact, charges: tuple[Charge, ...], now: Instant) -> None:
-        if len(self._lost) >= limits.LOST_KEPT:
+        if len(self._lost) >= mesh_limits.LOST_KEPT:
             del self._lost[next(iter(self._lost))]
         self._lost[fact.record.node] = Lost(fact, now, charges)
         self.changed_at = now
@@ -286,7 +286,7 @@ class Members:
     def differing(self, digest: bytes) -> tuple[list[int], list[int]]:
         """Buckets that differ from another table's, and those of them that are empty there."""
         theirs = [int.from_bytes(digest[at : at + 8], "big") for at in range(0, len(digest), 8)]
-        theirs += [0] * (limits.BUCKETS - len(theirs))
+        theirs += [0] * (mesh_limits.BUCKETS - len(theirs))
         unlike = [n for n, mine in enumerate(self._buckets) if mine != theirs[n]]
         return unlike, [n for n in unlike if not theirs[n]]
 
@@ -316,8 +316,8 @@ class Members:
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken; cheap however many there are."""
         assert len(self._facts) == len(self._order)
-        assert len(self._facts) + len(self._lost) <= limits.MEMBERS + limits.LOST_KEPT
-        assert len(self._lost) <= limits.LOST_KEPT
+        assert len(self._facts) + len(self._lost) <= mesh_limits.MEMBERS + mesh_limits.LOST_KEPT
+        assert len(self._lost) <= mesh_limits.LOST_KEPT
         for node, accused in self._accused.items():
             assert node in self._facts, f"{node} is accused, and not here"
-            assert 0 < len(accused.charges) < limits.ACCUSERS, f"{node} should be lost"
+            assert 0 < len(accused.charges) < mesh_limits.ACCUSERS, f"{node} should be lost"

@@ -151,19 +151,7 @@ class NodeCore:
             admission=self._admission,
         )
         self._reach = Reach(config, self._directory, self._out)
-        self._membership = membership.Membership(
-            config,
-            self._directory,
-            self._dialling,
-            self._admission,
-            self._detection,
-            self._out,
-            chance.fork("membership"),
-            absence.Absence(self._out, self._peer_gone, self._origin.peer_back),
-            self._reach,
-            loads=self._told_loads,
-            growth=self.growth,
-        )
+        self._membership = self._make_membership(chance.fork("membership"))
         self._drain = Drain(
             config.node, self._out, self._origin, self._serving, self._membership.host_nothing
         )
@@ -173,6 +161,22 @@ class NodeCore:
         self._handlers = self._event_handlers()
         self._timers = self._timer_handlers()
         self._member_messages = self._message_handlers()
+
+    def _make_membership(self, chance: Chance) -> membership.Membership:
+        """Who is there, joined with the machines that were made before it."""
+        return membership.Membership(
+            self._config,
+            self._directory,
+            self._dialling,
+            self._admission,
+            self._detection,
+            self._out,
+            chance,
+            absence.Absence(self._out, self._peer_gone, self._origin.peer_back),
+            self._reach,
+            loads=self._told_loads,
+            growth=self.growth,
+        )
 
     def _growth(self, chance: Chance) -> growth.Growth:
         """The large mesh, and what it needs of the other machines; membership is made after it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.core.directory import Directory, PeerState
 from meshslm.core.events import Lane
 from meshslm.core.outbox import Outbox
@@ -51,7 +51,7 @@ class OnDemand:
             if len(self._waiting) >= MOST or not (connected or self._dial(node)):
                 return True
             waiting = self._waiting[node] = []
-        if len(waiting) < limits.QUEUED_FOR_LINK and (lane, message) not in waiting:
+        if len(waiting) < mesh_limits.QUEUED_FOR_LINK and (lane, message) not in waiting:
             waiting.append((lane, message))
         return True
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.detection import Detection
 from meshslm.core.directory import Directory, Peer
@@ -81,11 +81,11 @@ class Overlay:
             if not neighbour.confirmed and since >= CONFIRM_MS:
                 self._end(neighbour.peer.node)
                 continue
-            if ms_between(neighbour.beaten, now) >= limits.BEAT_MS - limits.PRESENCE_MS / 2:
+            if ms_between(neighbour.beaten, now) >= mesh_limits.BEAT_MS - limits.PRESENCE_MS / 2:
                 beat = beat or spread.beat(now)
                 self._beat(neighbour, beat, now)
             if neighbour.confirmed:
-                self._detection.listen(neighbour.peer, limits.BEAT_MS, now)
+                self._detection.listen(neighbour.peer, mesh_limits.BEAT_MS, now)
         for waiting in (self._awaited, self._refused):
             for node, since_when in list(waiting.items()):
                 if ms_between(since_when, now) >= CONFIRM_MS:
@@ -101,8 +101,8 @@ class Overlay:
     def _seek(self, spread: Spread, now: Instant) -> None:
         """Choose neighbours until there are enough."""
         chosen = sum(neighbour.chosen for neighbour in self.neighbours.values())
-        lacking = limits.CHOSEN - chosen - len(self._awaited)
-        most = limits.CHOSEN if not self.neighbours else DIALS_PER_TICK
+        lacking = mesh_limits.CHOSEN - chosen - len(self._awaited)
+        most = mesh_limits.CHOSEN if not self.neighbours else DIALS_PER_TICK
         for _ in range(min(lacking, most)):
             node = self._draw()
             if node is None:
@@ -154,9 +154,9 @@ class Overlay:
 
     def _has_place(self, peer: Peer) -> bool:
         choosers = [n for n in self.neighbours.values() if not n.chosen]
-        if len(choosers) >= limits.CHOOSERS:
+        if len(choosers) >= mesh_limits.CHOOSERS:
             return False
-        if self._members.sources() <= limits.CHOOSERS or not peer.came_from:
+        if self._members.sources() <= mesh_limits.CHOOSERS or not peer.came_from:
             return True
         source = source_of(peer.came_from)
         same = sum(source_of(n.peer.came_from) == source for n in choosers if n.peer.came_from)
@@ -219,4 +219,4 @@ class Overlay:
             peer = self._directory.get_alive(node)
             assert peer is neighbour.peer, f"{node} is a neighbour without a link"
         choosers = sum(not n.chosen for n in self.neighbours.values())
-        assert choosers <= limits.CHOOSERS
+        assert choosers <= mesh_limits.CHOOSERS

@@ -15,7 +15,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.errors import PeerFault
 from meshslm.ids import NodeId
 from meshslm.wire.admission import SIGNED_PREFIX, Signed
@@ -71,7 +71,7 @@ def mark_of(node: NodeId) -> int:
 
 def bucket_of(mark: int) -> int:
     """The part of the table where a member stands: any even share of them."""
-    return (mark >> 32) % limits.BUCKETS
+    return (mark >> 32) % mesh_limits.BUCKETS
 
 
 @lru_cache(maxsize=16_384)
@@ -151,7 +151,7 @@ def services_of(specialists: tuple[Specialist, ...]) -> tuple[Service, ...]:
             s.operations,
             s.adapters,
         )
-        for s in specialists[: limits.SERVICES]
+        for s in specialists[: mesh_limits.SERVICES]
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from heapq import nlargest
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.ids import NodeId
 
 KEYS_KEPT = 256
@@ -29,7 +29,7 @@ def weight(key: str, node: NodeId) -> int:
 def shares(count: int) -> int:
     """In how many parts so many nodes of a topic are dealt: a power of two, so that few move."""
     parts = 1
-    while count > limits.SHARE * parts:
+    while count > mesh_limits.SHARE * parts:
         parts *= 2
     return parts
 
@@ -48,7 +48,7 @@ class Rendezvous:
             if len(self._keys) >= KEYS_KEPT:
                 del self._keys[next(iter(self._keys))]
             weighed = ((weight(key, node), node) for node in self._eligible())
-            found = self._keys[key] = nlargest(limits.COORDINATORS, weighed)
+            found = self._keys[key] = nlargest(mesh_limits.COORDINATORS, weighed)
         return tuple(node for _, node in found)
 
     def came(self, node: NodeId) -> None:
@@ -57,10 +57,10 @@ class Rendezvous:
             entry = (weight(key, node), node)
             if entry in found:
                 continue
-            if len(found) < limits.COORDINATORS or entry > found[-1]:
+            if len(found) < mesh_limits.COORDINATORS or entry > found[-1]:
                 found.append(entry)
                 found.sort(reverse=True)
-                del found[limits.COORDINATORS :]
+                del found[mesh_limits.COORDINATORS :]
 
     def gone(self, node: NodeId) -> None:
         """A member is not there, or may not coordinate any more."""

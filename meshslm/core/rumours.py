@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from math import ceil, log2
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.ids import NodeId
 from meshslm.wire.detection import News
 
-PER_MESSAGE = limits.NEWS // 2
+PER_MESSAGE = mesh_limits.NEWS // 2
 """Half of what a receiver takes: about 500 bytes."""
 
 
 def repeats(members: int) -> int:
     """How often a piece of news is handed on by each node of a mesh of so many."""
-    return limits.NEWS_REPEATS + ceil(log2(members + 1))
+    return mesh_limits.NEWS_REPEATS + ceil(log2(members + 1))
 
 
 class Rumours:
@@ -38,7 +38,7 @@ class Rumours:
     def add(self, news: News) -> None:
         """Hand `news` on; what was said of that node before is forgotten."""
         waiting = self._waiting
-        if news.node not in waiting and len(waiting) >= limits.NEWS_KEPT:
+        if news.node not in waiting and len(waiting) >= mesh_limits.NEWS_KEPT:
             del waiting[max(waiting, key=lambda node: waiting[node][0])]
         waiting[news.node] = (0, news)
 

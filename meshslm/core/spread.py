@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.core.directory import Peer
 from meshslm.core.events import Lane
 from meshslm.core.members import Members, Outcome
@@ -86,8 +86,8 @@ class Spread:
         self._news[signed] = source
         if self._out.timer_runs(TIMER, ""):
             return
-        since = limits.SPREAD_MS if self._told is None else ms_between(self._told, now)
-        self._out.start_timer(TIMER, "", max(0.0, limits.SPREAD_MS - since))
+        since = mesh_limits.SPREAD_MS if self._told is None else ms_between(self._told, now)
+        self._out.start_timer(TIMER, "", max(0.0, mesh_limits.SPREAD_MS - since))
 
     def flush(self, now: Instant) -> None:
         """Hand on what has gathered."""
@@ -99,8 +99,8 @@ class Spread:
 
     def _send(self, node: NodeId, statements: list[Signed], *, asked: bool = False) -> None:
         lane = Lane.BACKGROUND if asked else Lane.CONTROL
-        for start in range(0, len(statements), limits.FACTS):
-            part = tuple(statements[start : start + limits.FACTS])
+        for start in range(0, len(statements), mesh_limits.FACTS):
+            part = tuple(statements[start : start + mesh_limits.FACTS])
             self._out.send(node, lane, Facts(part, asked))
 
     def heard(self, peer: Peer, facts: Facts, worth: list[Outcome]) -> None:
@@ -137,7 +137,7 @@ class Spread:
             return
         calm = beat.quiet and self._quiet(now)
         behind = self._gained >= MUCH or len(self._members) <= 1
-        wait = AGAIN_MS if calm or behind else limits.COMPARE_MS
+        wait = AGAIN_MS if calm or behind else mesh_limits.COMPARE_MS
         if self._compared is None or ms_between(self._compared, now) >= wait:
             self._compared, self._gained = now, 0
             self._out.send(peer.node, Lane.CONTROL, Digest(self._members.digest()))
@@ -150,7 +150,7 @@ class Spread:
         mine = self._members.digest()
         ours_empty = [n for n in unlike if not any(mine[8 * n : 8 * n + 8])]
         both = [n for n in unlike if n not in empty and n not in ours_empty]
-        compared = (*both[: limits.BUCKETS_AT_ONCE], *ours_empty)
+        compared = (*both[: mesh_limits.BUCKETS_AT_ONCE], *ours_empty)
         if compared:
             marks = b"".join(m.to_bytes(8, "big") for m, _ in self._members.marked(compared))
             self._out.send(peer.node, Lane.CONTROL, Marks(bytes(compared), marks))

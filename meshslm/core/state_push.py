@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from meshslm import limits, state_limits
+from meshslm import mesh_limits, state_limits
 from meshslm.chance import Chance
 from meshslm.core.documents import Documents
 from meshslm.core.events import Lane
@@ -131,8 +131,8 @@ class StatePush:
             return
         nodes = list(self._partners)
         own = any(h.part.author == self._documents.node for h in holdings)
-        if len(nodes) > limits.FANOUT and not own:
-            nodes = self._chance.some(nodes, limits.FANOUT)
+        if len(nodes) > mesh_limits.FANOUT and not own:
+            nodes = self._chance.some(nodes, mesh_limits.FANOUT)
         for node in nodes:
             interests = self._partners[node].interests
             told = [h for h in holdings if wanted(interests, h.document)]

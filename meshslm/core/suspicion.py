@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import log
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.ids import NodeId
 
 
@@ -24,9 +24,9 @@ def silence_ms(confirmed: int, wanted: int) -> float:
     confirm, one's own suspicion has to do.
     """
     if confirmed >= wanted:
-        return limits.SUSPICION_MS
-    span = limits.SUSPICION_MOST_MS - limits.SUSPICION_MS
-    return limits.SUSPICION_MOST_MS - span * log(confirmed + 1) / log(wanted + 1)
+        return mesh_limits.SUSPICION_MS
+    span = mesh_limits.SUSPICION_MOST_MS - mesh_limits.SUSPICION_MS
+    return mesh_limits.SUSPICION_MOST_MS - span * log(confirmed + 1) / log(wanted + 1)
 
 
 @dataclass(slots=True)
@@ -38,14 +38,14 @@ class Suspicion:
 
     def confirm(self, by: NodeId) -> bool:
         """Somebody suspects it; true where that was not known and counts."""
-        if by in self.by or len(self.by) > limits.CONFIRMATIONS:
+        if by in self.by or len(self.by) > mesh_limits.CONFIRMATIONS:
             return False
         self.by[by] = None
         return True
 
     def wait_ms(self, members: int, stretch: int) -> float:
         """Silence to wait for in a mesh of `members`, this node and the suspect included."""
-        wanted = min(limits.CONFIRMATIONS, max(0, members - 2))
+        wanted = min(mesh_limits.CONFIRMATIONS, max(0, members - 2))
         return silence_ms(max(0, len(self.by) - 1), wanted) * stretch
 
 
@@ -62,7 +62,7 @@ class Health:
 
     def worse(self) -> None:
         """A timer came late, nobody answers, or others suspect this node."""
-        self._trouble = min(self._trouble + 1, limits.HEALTH_MOST)
+        self._trouble = min(self._trouble + 1, mesh_limits.HEALTH_MOST)
 
     def better(self) -> None:
         """A peer answered."""

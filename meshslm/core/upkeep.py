@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.directory import Directory, Peer
 from meshslm.core.members import Members
@@ -51,7 +51,7 @@ class Upkeep:
     def audit(self, now: Instant) -> None:
         """Call somebody, if it is time."""
         lost = self._members.lost
-        interval = limits.AUDIT_MS / 4 if lost else limits.AUDIT_MS
+        interval = mesh_limits.AUDIT_MS / 4 if lost else mesh_limits.AUDIT_MS
         if self._next is None:
             self._next = after(now, interval * self._chance.unit())
         if self._next > now and ms_between(now, self._next) <= 1.5 * interval:
@@ -78,12 +78,12 @@ class Upkeep:
         """End links that serve for nothing."""
         peers = self._directory.alive()
         spare = [peer for peer in peers if not needed(peer.node)]
-        over = len(peers) - limits.LARGE_MESH_LINKS
+        over = len(peers) - mesh_limits.LARGE_MESH_LINKS
         if over > 0:
             for peer in sorted(spare, key=lambda peer: peer.used)[:over]:
                 self._close(peer, "too many links", now)
             return
         for peer in spare:
             idle = ms_between(peer.used, now)
-            if not peer.incoming and idle >= limits.LINK_IDLE_MS:
+            if not peer.incoming and idle >= mesh_limits.LINK_IDLE_MS:
                 self._close(peer, "not needed now", now)

@@ -18,7 +18,7 @@ from meshslm.adapters.upstream_key import read_key
 from meshslm.daemon.hosting import Upstream
 from meshslm.errors import OurFault
 from meshslm.profiles import Profile
-from meshslm.settings import UpstreamSettings
+from meshslm.routing_settings import UpstreamSettings
 from meshslm.wire.messages import Specialist
 
 NAME: Final = "upstream"

@@ -96,6 +96,7 @@ def create_app(
         "/v1/responses": responses.read,
     }
     answering = partial(Answering, meters, body_bytes=body_bytes, recalling=recalling)
+    answering = partial(Answering, meters, body_bytes=body_bytes, recalling=recalling)
     routes = [
         *(Route(path, answering(read), methods=["POST"]) for path, read in readers.items()),
         Route("/v1/responses/{name}", responses.get, methods=["GET"]),
@@ -110,11 +111,11 @@ def create_app(
         Route("/mesh/route", explain.__call__, methods=["POST"]),
         Route("/mesh/recording", RecordingPage(recording), methods=["GET"]),
         Route(DRAIN, DrainPage(service).__call__, methods=["POST"]),
+        *ConsensusPages(service).routes(),
         *memory.routes(),
         *StatePages(service, state).routes(),
         *Watching(memory).routes(),
         *HistoryPages(state).routes(),
-        *ConsensusPages(service).routes(),
         Route(MODEL_ORDERS, ModelOrders(service).__call__, methods=["POST"]),
     ]
     guard = Middleware(

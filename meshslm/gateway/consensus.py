@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.api.consensus import (
     CommandRequest,
     ConsensusReply,
@@ -75,7 +75,7 @@ class ConsensusPages:
         for name, most in (
             ("subject", 128),
             ("holder", 128),
-            ("value", limits.DECISION_VALUE_BYTES),
+            ("value", mesh_limits.DECISION_VALUE_BYTES),
         ):
             if len(getattr(asked, name).encode()) > most:
                 raise bad_request(f"'{name}' has more than {most} bytes.", name)

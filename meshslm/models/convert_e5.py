@@ -131,8 +131,9 @@ def convert_packed_e5(packed: Path, name: str, stage: Path, report: Report) -> F
 
 
 def _shape(reader: _Reader) -> _Shape:
-    *counts, epsilon, block = reader.take("7ifi")
-    shape = _Shape(*counts, epsilon)
+    wide, layers, heads, inner, rows, positions, types, epsilon, block = reader.take("7ifi")
+    counts = (wide, layers, heads, inner, rows, positions, types)
+    shape = _Shape(wide, layers, heads, inner, rows, positions, types, epsilon)
     bounds = (65_536, 256, 1024, 65_536, PIECES, 65_536, 16)
     if not all(1 <= count <= most for count, most in zip(counts, bounds, strict=True)):
         raise ValueError(f"dimensions {counts}")

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec.structs import replace
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.errors import OurFault
 from meshslm.sim.corpus import DOMAINS
 from meshslm.sim.fault_kinds import Churn, Cut, Fault, Kill, Partition, end_s
@@ -131,7 +131,7 @@ class Scenario(Table, frozen=True):
     """Before the end no tasks arrive for so long."""
     grace_s: NotNegative = 60.0
     """The run goes on for at most so long while tasks are open or views differ."""
-    full_mesh: Annotated[int, msgspec.Meta(ge=1)] = limits.FULL_MESH
+    full_mesh: Annotated[int, msgspec.Meta(ge=1)] = mesh_limits.FULL_MESH
     """Other nodes up to which every two keep a link; a larger mesh organises itself."""
     profiles_per_node: Annotated[int, msgspec.Meta(ge=0, le=16)] = 1
     memory_mib: NotNegative = 0

@@ -21,7 +21,7 @@ from hashlib import blake2b
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import (
@@ -114,7 +114,7 @@ class WorldSettings:
     groups: tuple[Group, ...] = ()
     clock_spread_us: int = 0
     """Clocks begin within so much time."""
-    full_mesh: int = limits.FULL_MESH
+    full_mesh: int = mesh_limits.FULL_MESH
     """Other nodes up to which every two keep a link."""
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.ids import NodeId
 from meshslm.wire.schema import Tag
 
@@ -40,8 +40,8 @@ class Seat:
 class Configuration:
     """Who decides."""
 
-    voters: Annotated[tuple[Seat, ...], Tag(1, items=limits.SEATS)] = ()
-    learners: Annotated[tuple[Seat, ...], Tag(2, items=limits.SEATS)] = ()
+    voters: Annotated[tuple[Seat, ...], Tag(1, items=mesh_limits.SEATS)] = ()
+    learners: Annotated[tuple[Seat, ...], Tag(2, items=mesh_limits.SEATS)] = ()
     """They receive everything and have no vote."""
 
 
@@ -54,7 +54,7 @@ class Command:
     `generation`."""
     subject: Annotated[str, Tag(2, most=_ID)]
     holder: Annotated[str, Tag(3, most=_ID)] = ""
-    value: Annotated[str, Tag(4, most=limits.DECISION_VALUE_BYTES)] = ""
+    value: Annotated[str, Tag(4, most=mesh_limits.DECISION_VALUE_BYTES)] = ""
     amount: Annotated[int, Tag(5, most=_COUNT)] = 0
     expected: Annotated[int, Tag(6, most=_COUNT)] = 0
 
@@ -94,12 +94,12 @@ class Decision:
     kind: Annotated[str, Tag(1, most=_CODE)]
     """`rollout`, `quota`, `revoked` or `generation`."""
     subject: Annotated[str, Tag(2, most=_ID)]
-    value: Annotated[str, Tag(3, most=limits.DECISION_VALUE_BYTES)] = ""
+    value: Annotated[str, Tag(3, most=mesh_limits.DECISION_VALUE_BYTES)] = ""
     amount: Annotated[int, Tag(4, most=_COUNT)] = 0
     """Of a quota: all there is; of a generation: its number."""
     revision: Annotated[int, Tag(5, most=_COUNT)] = 0
     """Index of the entry that made it what it is."""
-    shares: Annotated[tuple[Share, ...], Tag(6, items=limits.SHARES)] = ()
+    shares: Annotated[tuple[Share, ...], Tag(6, items=mesh_limits.SHARES)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +117,8 @@ class Result:
 class Decisions:
     """All that is decided, and what became of the last proposals."""
 
-    decisions: Annotated[tuple[Decision, ...], Tag(1, items=limits.DECISIONS)] = ()
-    results: Annotated[tuple[Result, ...], Tag(2, items=limits.PROPOSALS_REMEMBERED)] = ()
+    decisions: Annotated[tuple[Decision, ...], Tag(1, items=mesh_limits.DECISIONS)] = ()
+    results: Annotated[tuple[Result, ...], Tag(2, items=mesh_limits.PROPOSALS_REMEMBERED)] = ()
 
 
 # --- messages -----------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class Append:
     term: Annotated[int, Tag(2, most=_COUNT)]
     previous_index: Annotated[int, Tag(3, most=_COUNT)]
     previous_term: Annotated[int, Tag(4, most=_COUNT)]
-    entries: Annotated[tuple[Entry, ...], Tag(5, items=limits.APPEND_ENTRIES)] = ()
+    entries: Annotated[tuple[Entry, ...], Tag(5, items=mesh_limits.APPEND_ENTRIES)] = ()
     commit: Annotated[int, Tag(6, most=_COUNT)] = 0
     round: Annotated[int, Tag(7, most=_COUNT)] = 0
     """Repeated in the reply: so the leader knows since when it was still followed."""
@@ -196,7 +196,7 @@ class SnapshotPart:
     configuration: Annotated[Configuration, Tag(5)]
     offset: Annotated[int, Tag(6, most=limits.MESSAGE_BYTES)]
     total: Annotated[int, Tag(7, most=limits.MESSAGE_BYTES)]
-    data: Annotated[bytes, Tag(8, most=limits.SNAPSHOT_PART_BYTES)]
+    data: Annotated[bytes, Tag(8, most=mesh_limits.SNAPSHOT_PART_BYTES)]
     round: Annotated[int, Tag(9, most=_COUNT)] = 0
 
 
@@ -225,9 +225,9 @@ class Answered:
     detail: Annotated[str, Tag(3, most=_DETAIL)] = ""
     index: Annotated[int, Tag(4, most=_COUNT)] = 0
     """What was committed then."""
-    decisions: Annotated[tuple[Decision, ...], Tag(5, items=limits.DECISIONS)] = ()
+    decisions: Annotated[tuple[Decision, ...], Tag(5, items=mesh_limits.DECISIONS)] = ()
     leader: Annotated[NodeId, Tag(6, most=_ID)] = _NOBODY
-    coordinators: Annotated[tuple[NodeId, ...], Tag(7, most=_ID, items=limits.SEATS)] = ()
+    coordinators: Annotated[tuple[NodeId, ...], Tag(7, most=_ID, items=mesh_limits.SEATS)] = ()
     """Whom to ask instead."""
 
 

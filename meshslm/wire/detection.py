@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.ids import NodeId
 from meshslm.wire.schema import Tag
 
@@ -40,7 +40,7 @@ class Ping:
 
     KIND: ClassVar[int] = 6
     nonce: Annotated[int, Tag(1, most=_COUNT)]
-    news: Annotated[tuple[News, ...], Tag(2, items=limits.NEWS)] = ()
+    news: Annotated[tuple[News, ...], Tag(2, items=mesh_limits.NEWS)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Pong:
 
     KIND: ClassVar[int] = 7
     nonce: Annotated[int, Tag(1, most=_COUNT)]
-    news: Annotated[tuple[News, ...], Tag(2, items=limits.NEWS)] = ()
+    news: Annotated[tuple[News, ...], Tag(2, items=mesh_limits.NEWS)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Gossip:
     """News that does not wait for the next ping."""
 
     KIND: ClassVar[int] = 11
-    news: Annotated[tuple[News, ...], Tag(1, items=limits.NEWS)] = ()
+    news: Annotated[tuple[News, ...], Tag(1, items=mesh_limits.NEWS)] = ()
 
 
 DetectionMessage = Ping | Pong | Probe | Probed | Gossip

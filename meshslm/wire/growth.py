@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.ids import NodeId
 from meshslm.wire.admission import Credential, Signed
 from meshslm.wire.schema import Tag
@@ -62,7 +62,7 @@ class Record:
     addresses: Annotated[tuple[str, ...], Tag(8, most=256, items=limits.ADDRESSES_PER_PEER)] = ()
     """Without their last part, /p2p/ID."""
     roles: Annotated[tuple[str, ...], Tag(9, most=32, items=8)] = ()
-    services: Annotated[tuple[Service, ...], Tag(10, items=limits.SERVICES)] = ()
+    services: Annotated[tuple[Service, ...], Tag(10, items=mesh_limits.SERVICES)] = ()
     credential: Annotated[Credential | None, Tag(11)] = None
     """Of a private mesh: its certificate."""
     dialled: Annotated[bool, Tag(12)] = False
@@ -106,7 +106,7 @@ class Facts:
     """Signed records and accusations."""
 
     KIND: ClassVar[int] = 64
-    statements: Annotated[tuple[Signed, ...], Tag(1, items=limits.FACTS)]
+    statements: Annotated[tuple[Signed, ...], Tag(1, items=mesh_limits.FACTS)]
     asked: Annotated[bool, Tag(2)] = False
     """In answer to a comparison, not because they are new."""
 
@@ -123,7 +123,7 @@ class Digest:
     """What the sender knows, in parts, to be compared."""
 
     KIND: ClassVar[int] = 66
-    buckets: Annotated[bytes, Tag(1, most=8 * limits.BUCKETS)]
+    buckets: Annotated[bytes, Tag(1, most=8 * mesh_limits.BUCKETS)]
     """XOR of the marks of the members in each bucket, big-endian, 8 bytes each."""
 
 
@@ -132,9 +132,9 @@ class Marks:
     """Every member that the sender takes for alive in some buckets."""
 
     KIND: ClassVar[int] = 67
-    buckets: Annotated[bytes, Tag(1, most=limits.BUCKETS)]
+    buckets: Annotated[bytes, Tag(1, most=mesh_limits.BUCKETS)]
     """Their numbers, a byte each."""
-    marks: Annotated[bytes, Tag(2, most=8 * limits.MEMBERS)]
+    marks: Annotated[bytes, Tag(2, most=8 * mesh_limits.MEMBERS)]
     """Big-endian: 4 bytes for the member, 4 for what is known of it."""
 
 
@@ -143,7 +143,7 @@ class Wanted:
     """Statements that the sender lacks, by their marks."""
 
     KIND: ClassVar[int] = 68
-    marks: Annotated[bytes, Tag(1, most=8 * limits.MEMBERS)]
+    marks: Annotated[bytes, Tag(1, most=8 * mesh_limits.MEMBERS)]
 
 
 # --- between a node and a coordinator -----------------------------------------------------------
@@ -178,7 +178,7 @@ class Answer:
 
     KIND: ClassVar[int] = 70
     number: Annotated[int, Tag(1, most=_COUNT)]
-    offers: Annotated[tuple[Offer, ...], Tag(2, items=limits.OFFERS)] = ()
+    offers: Annotated[tuple[Offer, ...], Tag(2, items=mesh_limits.OFFERS)] = ()
     card: Annotated[bytes, Tag(3, most=2 * _EMBEDDED)] = b""
     """A `Capability` message with the one domain that was asked for."""
 

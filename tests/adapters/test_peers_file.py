@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.adapters.keyring import NodeKey
 from meshslm.adapters.peers_file import PEERS_FILE, Acquaintance, PeersFile
 
@@ -50,10 +50,10 @@ def test_nothing_is_written_where_nothing_has_changed(tmp_path: Path) -> None:
 
 def test_it_is_bounded(tmp_path: Path) -> None:
     file = PeersFile(tmp_path, "home")
-    many = tuple(known(NodeKey.generate().node_id) for _ in range(limits.PEERS_REMEMBERED + 9))
+    many = tuple(known(NodeKey.generate().node_id) for _ in range(mesh_limits.PEERS_REMEMBERED + 9))
     file.save(many)
-    assert file.load() == many[: limits.PEERS_REMEMBERED]
-    assert (tmp_path / PEERS_FILE).stat().st_size < limits.PEERS_FILE_BYTES
+    assert file.load() == many[: mesh_limits.PEERS_REMEMBERED]
+    assert (tmp_path / PEERS_FILE).stat().st_size < mesh_limits.PEERS_FILE_BYTES
 
 
 def test_another_mesh_is_not_remembered(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_another_mesh_is_not_remembered(tmp_path: Path) -> None:
         b"[]",
         b'{"version": 1, "mesh": "home", "peers": 7}',
         b'{"version": 1, "mesh": "home", "peers": [{"peer": "x", "addresses": "y"}]}',
-        b" " * (limits.PEERS_FILE_BYTES + 1),
+        b" " * (mesh_limits.PEERS_FILE_BYTES + 1),
     ],
 )
 def test_a_damaged_file_is_a_warning_and_is_written_anew(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.consensus.configuration import with_learner, with_voter, without
 from meshslm.core.consensus.coordination import Coordination
@@ -134,24 +134,24 @@ def test_one_that_comes_too_late_is_refused() -> None:
     book = Book()
     grant = Proposal("f" * 32, 1, Command("revoke", "y"))
     book.carry_out(grant)
-    book.index = limits.PROPOSALS_REMEMBERED + 2
+    book.index = mesh_limits.PROPOSALS_REMEMBERED + 2
     assert book.carry_out(grant) == "stale"
 
 
 def test_it_is_bounded() -> None:
     book = Book()
-    codes = [book.do("revoke", f"s{number}") for number in range(limits.DECISIONS + 1)]
+    codes = [book.do("revoke", f"s{number}") for number in range(mesh_limits.DECISIONS + 1)]
     assert codes[-2:] == ["decided", "full"]
     big = Book()
-    value = "v" * limits.DECISION_VALUE_BYTES
-    codes = [big.do("revoke", f"s{number}", value=value) for number in range(limits.DECISIONS)]
+    value = "v" * mesh_limits.DECISION_VALUE_BYTES
+    codes = [big.do("revoke", f"s{number}", value=value) for number in range(mesh_limits.DECISIONS)]
     assert codes[-1] == "full"
     assert len(big.decided.saved()) < limits.MESSAGE_BYTES
     full = Book()
     full.do("quota.set", "q", amount=10_000)
     codes = [
         full.do("quota.grant", "q", holder=f"h{number}", amount=1)
-        for number in range(limits.SHARES + 1)
+        for number in range(mesh_limits.SHARES + 1)
     ]
     assert codes[-2:] == ["decided", "full"]
 
@@ -270,7 +270,7 @@ def test_without_a_log_nothing_is_founded() -> None:
 def test_without_a_group_it_says_so() -> None:
     node = Node()
     node.ask(REVOKE)
-    node.wait(limits.ASK_MS + 1000)
+    node.wait(mesh_limits.ASK_MS + 1000)
     assert node.result() == "no_group"
 
 
@@ -292,10 +292,10 @@ def test_an_answer_that_never_came_is_not_called_a_no() -> None:
     node = Node(log=False, members=(B,))
     in_group_of_three(node)
     node.ask(REVOKE)
-    node.wait(limits.ASK_MS + 1000)
+    node.wait(mesh_limits.ASK_MS + 1000)
     assert node.result() == "unknown"
     node.ask(None)
-    node.wait(limits.ASK_MS + 1000)
+    node.wait(mesh_limits.ASK_MS + 1000)
     assert node.result() == "no_majority"
 
 
@@ -388,7 +388,7 @@ def test_who_has_no_group_sends_askers_elsewhere() -> None:
 def test_a_vote_is_told_only_once_it_is_written() -> None:
     node = Node(log=False, members=(B,))
     in_group_of_three(node)
-    node.wait(limits.ELECTION_MS)
+    node.wait(mesh_limits.ELECTION_MS)
     node.sent.clear()
     ballot = Ballot("g", 50, 9, 9)
     peer = type("Peer", (), {"node": B})()

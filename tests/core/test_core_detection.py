@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.core.events import BytesReceived, PeerConnected, Tell
 from meshslm.core.rumours import PER_MESSAGE, Rumours, repeats
 from meshslm.core.suspicion import Health, Suspicion, silence_ms
@@ -56,7 +56,7 @@ def reasons(mesh: Mesh, name: str) -> list[str]:
 def test_whoever_is_silent_is_given_up_by_all_within_three_seconds() -> None:
     mesh = meshed(*"abcde")
     cut_off(mesh, "e")
-    mesh.pass_time(limits.SUSPICION_MS + 2 * limits.PROBE_AGAIN_MS)
+    mesh.pass_time(mesh_limits.SUSPICION_MS + 2 * mesh_limits.PROBE_AGAIN_MS)
     assert [mesh.peer_state(name, "e") for name in "abcd"] == ["unreachable"] * 4
     assert all("silent for 2." in reasons(mesh, name)[0] for name in "abcd")
     assert [mesh.peer_state("a", name) for name in "bcd"] == ["alive"] * 3
@@ -85,9 +85,9 @@ def test_a_peer_that_answers_late_is_kept() -> None:
 def test_a_link_that_is_broken_for_two_alone_ends_without_a_word_of_death() -> None:
     mesh = meshed(*"abcd")
     mesh.cut.add(frozenset("ab"))
-    mesh.pass_time(limits.SUSPICION_MOST_MS)
+    mesh.pass_time(mesh_limits.SUSPICION_MOST_MS)
     assert mesh.peer_state("a", "b") == "alive"
-    mesh.pass_time(limits.LINK_SILENCE_MS)
+    mesh.pass_time(mesh_limits.LINK_SILENCE_MS)
     assert any("though others reach it" in why for why in reasons(mesh, "a") + reasons(mesh, "b"))
     assert mesh.peer_state("c", "a") == mesh.peer_state("c", "b") == "alive"
     assert not [m for m in sent(mesh, "a", Gossip) if isinstance(m, Gossip) and m.news]
@@ -96,7 +96,7 @@ def test_a_link_that_is_broken_for_two_alone_ends_without_a_word_of_death() -> N
 def test_a_one_way_link_is_found_by_who_does_not_hear() -> None:
     mesh = meshed(*"abcd")
     mesh.filter = lambda source, to, _: [] if (source, to) == ("a", "b") else None
-    mesh.pass_time(2 * limits.LINK_SILENCE_MS)
+    mesh.pass_time(2 * mesh_limits.LINK_SILENCE_MS)
     assert "though others reach it" in reasons(mesh, "b")[0]
     assert mesh.peer_state("c", "a") == mesh.peer_state("c", "b") == "alive"
 
@@ -121,7 +121,7 @@ def test_a_probe_for_another_is_answered_by_what_was_found() -> None:
     assert mesh.seen["b", "a"][-1] == Probed(NodeId("c"), 7, reached=True)
     mesh.cut.add(frozenset("bc"))
     mesh.give("b", BytesReceived(NodeId("a"), encode(Probe(NodeId("c"), 8))))
-    mesh.pass_time(limits.PROBE_WAIT_MS + limits.PROBE_AGAIN_MS)
+    mesh.pass_time(mesh_limits.PROBE_WAIT_MS + mesh_limits.PROBE_AGAIN_MS)
     assert Probed(NodeId("c"), 8) in mesh.seen["b", "a"]
 
 
@@ -130,10 +130,10 @@ def test_a_probe_of_a_stranger_and_one_too_many_are_answered_with_no() -> None:
     mesh.give("b", BytesReceived(NodeId("a"), encode(Probe(NodeId("nobody"), 1))))
     assert mesh.seen["b", "a"][-1] == Probed(NodeId("nobody"), 1)
     mesh.cut.add(frozenset("bc"))
-    for nonce in range(limits.PROBES_FOR_OTHERS + 1):
+    for nonce in range(mesh_limits.PROBES_FOR_OTHERS + 1):
         mesh.give("b", BytesReceived(NodeId("a"), encode(Probe(NodeId("c"), nonce))))
     refused = [m for m in mesh.seen["b", "a"] if isinstance(m, Probed) and m.peer == "c"]
-    assert [m.nonce for m in refused] == [limits.PROBES_FOR_OTHERS]
+    assert [m.nonce for m in refused] == [mesh_limits.PROBES_FOR_OTHERS]
 
 
 def test_an_unasked_answer_is_ignored() -> None:
@@ -181,7 +181,7 @@ def test_news_of_strangers_of_other_lives_and_of_later_kinds_is_ignored() -> Non
         News(NodeId("b"), "alive", 1, 2**53),
     )
     mesh.cut.add(frozenset("ac"))
-    mesh.pass_time(limits.PROBE_WAIT_MS / 2)
+    mesh.pass_time(mesh_limits.PROBE_WAIT_MS / 2)
     before = len(mesh.seen["a", "c"])
     mesh.give("a", BytesReceived(NodeId("b"), encode(Gossip(odd))))
     assert len(mesh.seen["a", "c"]) == before
@@ -210,18 +210,20 @@ def test_probes_and_news_before_hello_are_not_heard() -> None:
 @given(st.integers(0, 20), st.integers(0, 20))
 def test_a_wait_is_within_its_bounds_and_no_longer_by_a_confirmation(c: int, wanted: int) -> None:
     wait = silence_ms(c, wanted)
-    assert limits.SUSPICION_MS <= wait <= limits.SUSPICION_MOST_MS
+    assert mesh_limits.SUSPICION_MS <= wait <= mesh_limits.SUSPICION_MOST_MS
     assert silence_ms(c + 1, wanted) <= wait
     if c >= wanted:
-        assert wait == limits.SUSPICION_MS
+        assert wait == mesh_limits.SUSPICION_MS
 
 
 @given(st.lists(st.sampled_from("abcdefgh")), st.integers(2, 100))
 def test_a_suspicion_counts_everybody_once(names: list[str], members: int) -> None:
     suspicion = Suspicion()
     counted = [name for name in names if suspicion.confirm(NodeId(name))]
-    assert len(counted) == len(dict.fromkeys(counted)) <= limits.CONFIRMATIONS + 1
-    assert limits.SUSPICION_MS <= suspicion.wait_ms(members, 1) <= limits.SUSPICION_MOST_MS
+    assert len(counted) == len(dict.fromkeys(counted)) <= mesh_limits.CONFIRMATIONS + 1
+    assert (
+        mesh_limits.SUSPICION_MS <= suspicion.wait_ms(members, 1) <= mesh_limits.SUSPICION_MOST_MS
+    )
     assert suspicion.wait_ms(members, 2) == 2 * suspicion.wait_ms(members, 1)
 
 
@@ -233,7 +235,7 @@ def test_health_stays_within_its_bounds(signs: list[bool]) -> None:
             health.better()
         else:
             health.worse()
-        assert 1 <= health.stretch <= 1 + limits.HEALTH_MOST
+        assert 1 <= health.stretch <= 1 + mesh_limits.HEALTH_MOST
 
 
 @given(
@@ -263,10 +265,10 @@ def test_the_most_told_makes_room() -> None:
     rumours = Rumours()
     rumours.add(News(NodeId("old"), "suspect", 1))
     rumours.take(1000)
-    for number in range(limits.NEWS_KEPT):
+    for number in range(mesh_limits.NEWS_KEPT):
         rumours.add(News(NodeId(f"n{number}"), "suspect", 1))
-    assert len(rumours) == limits.NEWS_KEPT
-    left = [piece.node for _ in range(limits.NEWS_KEPT) for piece in rumours.take(1)]
+    assert len(rumours) == mesh_limits.NEWS_KEPT
+    left = [piece.node for _ in range(mesh_limits.NEWS_KEPT) for piece in rumours.take(1)]
     assert "old" not in left
 
 
@@ -311,5 +313,5 @@ def test_whatever_a_member_says_the_others_keep_each_other(
     for message, wait in steps:
         mesh.give("a", BytesReceived(NodeId("c"), encode(message)))
         mesh.pass_time(wait)
-    mesh.pass_time(2 * limits.SUSPICION_MOST_MS)
+    mesh.pass_time(2 * mesh_limits.SUSPICION_MOST_MS)
     assert mesh.peer_state("a", "b") == mesh.peer_state("b", "a") == "alive"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
 from meshslm.core.detection import Detection
@@ -90,7 +90,7 @@ def test_no_more_choose_us_than_there_are_places() -> None:
     for number in range(40):
         peer = node.linked(f"p{number}", f"/ip4/198.51.100.{number}/tcp/7")
         node.overlay.on_beat(peer, node.spread, NOW)
-    assert len(node.overlay.neighbours) == limits.CHOOSERS
+    assert len(node.overlay.neighbours) == mesh_limits.CHOOSERS
     node.overlay.check()
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.adapters import signing
 from meshslm.adapters.keyring import NodeKey
 from meshslm.adapters.signing import SigningKey
@@ -143,9 +143,9 @@ def test_one_accuser_is_not_believed_and_two_are() -> None:
 def test_one_accuser_is_believed_where_nobody_refutes_for_long() -> None:
     members = table()
     give(members, [record("a"), record("x"), charge("a", "x")])
-    members.sweep(Instant(NOW + 1000 * limits.ACCUSED_MS - 1000))
+    members.sweep(Instant(NOW + 1000 * mesh_limits.ACCUSED_MS - 1000))
     assert NodeId("a") in members
-    members.sweep(Instant(NOW + 1000 * limits.ACCUSED_MS))
+    members.sweep(Instant(NOW + 1000 * mesh_limits.ACCUSED_MS))
     assert NodeId("a") not in members
 
 
@@ -174,7 +174,7 @@ def test_who_leaves_is_gone_at_once() -> None:
 def test_who_is_gone_for_long_is_forgotten() -> None:
     members = table()
     give(members, [record("a"), record("a", 2, left=True)])
-    members.sweep(Instant(NOW + 1000 * limits.LOST_MS))
+    members.sweep(Instant(NOW + 1000 * mesh_limits.LOST_MS))
     assert not members.lost
 
 
@@ -209,7 +209,7 @@ def test_a_thousand_identities_at_one_address_are_drawn_as_one() -> None:
 
 def test_one_address_has_room_for_so_many_records_only() -> None:
     members = table()
-    for number in range(limits.RECORDS_PER_SOURCE):
+    for number in range(mesh_limits.RECORDS_PER_SOURCE):
         members.take(record(f"s{number}", addresses=("/ip4/203.0.113.9/tcp/1",)), NOW)
     one_more = record("more", addresses=("/ip4/203.0.113.9/tcp/2",))
     assert members.take(one_more, NOW) is Outcome.REFUSED
@@ -257,7 +257,9 @@ def test_one_that_goes_moves_nobody_else_and_one_that_comes_takes_one_place(
 
 
 def test_shares_double_when_they_are_full() -> None:
-    assert [shares(n) for n in (0, limits.SHARE, limits.SHARE + 1, 5 * limits.SHARE)] == [
+    assert [
+        shares(n) for n in (0, mesh_limits.SHARE, mesh_limits.SHARE + 1, 5 * mesh_limits.SHARE)
+    ] == [
         1,
         1,
         2,

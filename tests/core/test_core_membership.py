@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.dialling import Dialling
 from meshslm.core.events import (
@@ -144,7 +144,7 @@ def test_silence_is_noticed_and_the_peer_dialled_again(mesh: Mesh) -> None:
     mesh.add("a", bootstrap=("b",))
     pair = frozenset(("a", "b"))
     mesh.cut.add(pair)
-    mesh.pass_time(limits.HELLO_MS / 2 + limits.SUSPICION_MOST_MS)
+    mesh.pass_time(limits.HELLO_MS / 2 + mesh_limits.SUSPICION_MOST_MS)
     assert mesh.peer_state("a", "b") == "unreachable"
     assert any("silent" in t.detail for t in mesh.effects("a", Tell) if t.topic == "peer.gone")
     mesh.cut.clear()

@@ -256,6 +256,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "state.directory": _paths,
     "state.documents": st.lists(_names, max_size=3),
     "state.document_mib": st.integers(1, 64),
+    "state.journal_texts": st.booleans(),
 }
 some_values = st.fixed_dictionaries({}, optional=VALUES)
 

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.errors import RETRYABLE, FaultCode
 from meshslm.wire import framing
 from meshslm.wire.codec import MOST_CONTAINERS, message_classes
@@ -53,14 +53,14 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         (f"a map of more than {HIGHEST_NUMBER} fields", True),
         (f"more than {MOST_CONTAINERS} lists and maps", True),
         ("within 5 seconds is dropped", limits.HELLO_MS == 5000),
-        ("Four times a second a node pings", limits.PROBE_MS == 250),
-        ("not heard for 300 ms after a ping", limits.PROBE_WAIT_MS == 300),
-        ("pinged on, ten times a second", limits.PROBE_AGAIN_MS == 100),
-        ("and three other members are asked", limits.HELPERS == 3),
-        ("after 2.5 seconds of silence where three", limits.SUSPICION_MS == 2500),
-        ("after 4 seconds where nobody has", limits.SUSPICION_MOST_MS == 4000),
-        ("only its link, after 6 seconds", limits.LINK_SILENCE_MS == 6000),
-        ("three, and one more for each doubling", limits.NEWS_REPEATS == 3),
+        ("Four times a second a node pings", mesh_limits.PROBE_MS == 250),
+        ("not heard for 300 ms after a ping", mesh_limits.PROBE_WAIT_MS == 300),
+        ("pinged on, ten times a second", mesh_limits.PROBE_AGAIN_MS == 100),
+        ("and three other members are asked", mesh_limits.HELPERS == 3),
+        ("after 2.5 seconds of silence where three", mesh_limits.SUSPICION_MS == 2500),
+        ("after 4 seconds where nobody has", mesh_limits.SUSPICION_MOST_MS == 4000),
+        ("only its link, after 6 seconds", mesh_limits.LINK_SILENCE_MS == 6000),
+        ("three, and one more for each doubling", mesh_limits.NEWS_REPEATS == 3),
         ("silent for two seconds is probed", limits.STALL_PROBE_MS == 2000),
         ("freed after 30 seconds", limits.LINGER_MS == 30_000),
         (f"the protocol id `{PROTOCOL_ID}`", True),

@@ -3,7 +3,7 @@
 Rules:
 - Every try of one proposal has the same id, so it is carried out once, whoever heard it.
 - Where a majority of the coordinators is known to be out of reach, it is refused at once; in any
-  other case within `limits.ASK_MS`. If a try may have been heard, the answer says so.
+  other case within `mesh_limits.ASK_MS`. If a try may have been heard, the answer says so.
 - Nobody is asked in vain for long: coordinators tell whom to ask instead.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.consensus.events import DecisionMade, DecisionWanted
 from meshslm.core.events import Lane
@@ -86,14 +86,14 @@ class Asking:
         short = self.short_of_majority()
         if short:
             self._end(event.number, "no_majority", short)
-        elif len(self._asks) >= limits.PROPOSALS_PENDING:
-            self._end(event.number, BUSY, f"{limits.PROPOSALS_PENDING} are asked for already")
+        elif len(self._asks) >= mesh_limits.PROPOSALS_PENDING:
+            self._end(event.number, BUSY, f"{mesh_limits.PROPOSALS_PENDING} are asked for already")
         else:
             asked = self._minted(event.command, event.kind, event.subject)
-            ask = Ask(event.number, asked, after(now, limits.ASK_MS))
+            ask = Ask(event.number, asked, after(now, mesh_limits.ASK_MS))
             self._asks[asked.id] = ask
             if not self._out.timer_runs(TIMER, ""):
-                self._out.start_timer(TIMER, "", limits.ASK_AGAIN_MS)
+                self._out.start_timer(TIMER, "", mesh_limits.ASK_AGAIN_MS)
             self._try(ask, now)
 
     def _minted(self, command: Command | None, kind: str, subject: str) -> Asked:
@@ -123,7 +123,7 @@ class Asking:
                 ask.bounced = False
                 self._try(ask, now)
         if self._asks:
-            self._out.start_timer(TIMER, "", limits.ASK_AGAIN_MS)
+            self._out.start_timer(TIMER, "", mesh_limits.ASK_AGAIN_MS)
 
     def _too_late(self, ask: Ask) -> tuple[str, str]:
         if not ask.tries:
@@ -132,8 +132,9 @@ class Asking:
             )
         if ask.asked.proposal is not None:
             return "unknown", (
-                f"no answer within {limits.ASK_MS / 1000:g} s, as the coordinators have no leader "
-                "or it has no majority: it may still be decided, so look before you ask again"
+                f"no answer within {mesh_limits.ASK_MS / 1000:g} s, as the coordinators have no "
+                "leader or it has no majority: it may still be decided, so look before you ask "
+                "again"
             )
         return "no_majority", "the coordinators have no leader, or it does not answer: " + MEANWHILE
 
@@ -194,6 +195,6 @@ class Asking:
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
-        assert len(self._asks) <= limits.PROPOSALS_PENDING
+        assert len(self._asks) <= mesh_limits.PROPOSALS_PENDING
         if self._asks:
             assert self._out.timer_runs(TIMER, ""), "somebody may wait for ever"

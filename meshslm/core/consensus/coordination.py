@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.consensus import asking
 from meshslm.core.consensus.asking import BUSY, ELSEWHERE, FORBIDDEN, LOST, Asking
@@ -187,7 +187,7 @@ class Coordination:
         raft = self.raft
         if raft is None or raft.leading is None:
             return
-        self._out.start_timer(LOOK, "", limits.SEATS_LOOK_MS)
+        self._out.start_timer(LOOK, "", mesh_limits.SEATS_LOOK_MS)
         planned = self._seats.plan(raft.configuration, raft.leading, now)
         if planned is not None:
             self._change(raft, planned, now)
@@ -211,7 +211,7 @@ class Coordination:
         if raft.leading is None:
             self._dismiss_waiting(now)
         elif not self._out.timer_runs(LOOK, ""):
-            self._out.start_timer(LOOK, "", limits.SEATS_LOOK_MS)
+            self._out.start_timer(LOOK, "", mesh_limits.SEATS_LOOK_MS)
         if raft.leader != self._told_leader:
             self._told_leader = raft.leader
             term = f"in term {raft.durable.term}"
@@ -261,7 +261,7 @@ class Coordination:
             self._answer(asker, asked.id, ELSEWHERE, now)
             return
         if asked.proposal is None:
-            if leading.questions >= limits.PROPOSALS_PENDING:
+            if leading.questions >= mesh_limits.PROPOSALS_PENDING:
                 self._answer(asker, asked.id, BUSY, now)
             else:
                 leading.ask(lambda: self._tell_decided(asker, asked, now), now)
@@ -278,7 +278,7 @@ class Coordination:
         if askers is not None:
             if asker not in askers:
                 askers.append(asker)
-        elif len(self._waiting) >= limits.PROPOSALS_PENDING:
+        elif len(self._waiting) >= mesh_limits.PROPOSALS_PENDING:
             self._answer(asker, asked.id, BUSY, now)
         else:
             self._waiting[proposal.id] = [asker]
@@ -310,7 +310,7 @@ class Coordination:
         leader = self._asking.leader
         if leader == self._node:
             leader = NOBODY
-        coordinators = self._asking.coordinators[: limits.SEATS]
+        coordinators = self._asking.coordinators[: mesh_limits.SEATS]
         answer = Answered(
             name, code, "", self._asking.index, leader=leader, coordinators=coordinators
         )
@@ -384,7 +384,7 @@ class Coordination:
         if self.raft is None:
             return
         self.raft.check()
-        assert len(self._waiting) <= limits.PROPOSALS_PENDING
+        assert len(self._waiting) <= mesh_limits.PROPOSALS_PENDING
         if self.raft.durable.group:
             assert self._out.timer_runs(WAKE, ""), "the machine would never wake"
 

@@ -3,7 +3,7 @@
 Every coordinator carries out the same entries in the same order, so all have the same decisions.
 
 Rules:
-- A proposal is carried out once: its result is kept for `limits.PROPOSALS_REMEMBERED` entries, and
+- A proposal is carried out once: its result is kept for `PROPOSALS_REMEMBERED` entries, and
   one that is older than these is refused, as nobody could know whether it came before.
 - One active rollout for each model. Never more of a quota granted than there is. What is revoked
   stays revoked. A generation follows only the one that its proposer knew.
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from meshslm import limits
+from meshslm import mesh_limits
 from meshslm.errors import PeerFault
 from meshslm.wire.codec import decode, encode
 from meshslm.wire.consensus import Command, Decision, Decisions, Kept, Proposal, Result, Share
@@ -51,7 +51,7 @@ class Decided:
         known = self._results.get(proposal.id)
         if known is not None:
             return known
-        if index - proposal.base > limits.PROPOSALS_REMEMBERED:
+        if index - proposal.base > mesh_limits.PROPOSALS_REMEMBERED:
             return Result(proposal.id, index, "stale", "too much was decided since: ask again")
         try:
             self._do(index, proposal.command)
@@ -93,7 +93,7 @@ class Decided:
         """Results are in the order of their entries."""
         while self._results:
             first = next(iter(self._results.values()))
-            if first.index > index - limits.PROPOSALS_REMEMBERED:
+            if first.index > index - mesh_limits.PROPOSALS_REMEMBERED:
                 return
             del self._results[first.id]
 
@@ -112,12 +112,12 @@ class Decided:
 
     def _put(self, key: tuple[str, str], before: Outcome, after: Outcome) -> None:
         grown = self._bytes + (_size(after) if after else 0) - (_size(before) if before else 0)
-        if after is not None and grown > max(limits.DECISIONS_BYTES, self._bytes):
-            raise Refused("full", f"over {limits.DECISIONS_BYTES} bytes are decided already")
+        if after is not None and grown > max(mesh_limits.DECISIONS_BYTES, self._bytes):
+            raise Refused("full", f"over {mesh_limits.DECISIONS_BYTES} bytes are decided already")
         if after is None:
             self._decisions.pop(key, None)
-        elif before is None and len(self._decisions) >= limits.DECISIONS:
-            raise Refused("full", f"{limits.DECISIONS} things are decided already")
+        elif before is None and len(self._decisions) >= mesh_limits.DECISIONS:
+            raise Refused("full", f"{mesh_limits.DECISIONS} things are decided already")
         else:
             self._decisions[key] = after
         self._bytes = grown
@@ -158,8 +158,8 @@ def _grant(before: Outcome, command: Command) -> Outcome:
     if command.amount > left:
         raise Refused("exhausted", f"{left} of {before.amount} are left")
     held = _held(before, command.holder)
-    if not held and len(before.shares) >= limits.SHARES:
-        raise Refused("full", f"{limits.SHARES} hold some of it already")
+    if not held and len(before.shares) >= mesh_limits.SHARES:
+        raise Refused("full", f"{mesh_limits.SHARES} hold some of it already")
     return _with_share(before, Share(command.holder, held + command.amount))
 
 

@@ -11,7 +11,7 @@ from meshslm.core.consensus.timing import Timing
 from meshslm.core.directory import Directory
 from meshslm.core.outbox import Outbox
 from meshslm.ids import NodeId
-from meshslm.limits import LEASE_MS
+from meshslm.mesh_limits import LEASE_MS
 from meshslm.wire.consensus import Command
 
 ROLE = "coordinator"

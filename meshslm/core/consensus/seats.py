@@ -4,7 +4,7 @@ Rules:
 - The number of voters is odd but for the moment between two changes: two voters lose as much with
   one as one alone does. So two learners are taught before the first of them gets a vote.
 - Who is to be a voter learns first, and is passed over for a while if it does not catch up.
-- A voter that was not heard for `limits.SEAT_LOST_MS` is replaced if somebody can take its place;
+- A voter that was not heard for `SEAT_LOST_MS` is replaced if somebody can take its place;
   never only put out, for that would leave fewer to lose.
 - Who may not coordinate any more loses its seat at once.
 - Members are taken in the order of their ids, so that every leader would choose the same.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from meshslm import limits
+from meshslm import limits, mesh_limits
 from meshslm.core.consensus.configuration import with_learner, with_voter, without
 from meshslm.core.consensus.leading import Leading
 from meshslm.ids import Instant, NodeId, after, ms_between
@@ -61,12 +61,12 @@ class Seats:
         """Let a learner go that does not learn."""
         for seat in has.learners:
             since = leading.learns_since(seat.node)
-            if since is None or ms_between(since, now) < limits.SEAT_LEARN_MS:
+            if since is None or ms_between(since, now) < mesh_limits.SEAT_LEARN_MS:
                 continue
             if not leading.caught_up(seat.node, now):
                 if len(self._passed) >= limits.PEERS:
                     self._passed.clear()
-                self._passed[seat.node] = after(now, 10 * limits.SEAT_LEARN_MS)
+                self._passed[seat.node] = after(now, 10 * mesh_limits.SEAT_LEARN_MS)
                 return without(has, seat.node)
         return None
 
@@ -78,7 +78,8 @@ class Seats:
         return [
             seat.node
             for seat in has.voters
-            if seat.node != self._node and leading.silent_ms(seat.node, now) >= limits.SEAT_LOST_MS
+            if seat.node != self._node
+            and leading.silent_ms(seat.node, now) >= mesh_limits.SEAT_LOST_MS
         ]
 
     def _replace(self, has: Configuration, leading: Leading, now: Instant) -> Configuration | None:
@@ -98,7 +99,7 @@ class Seats:
         self, has: Configuration, now: Instant, again: NodeId | None = None
     ) -> Configuration | None:
         """Take a member in; a voter with a new disk learns again, where nobody else could."""
-        if len(has.learners) >= limits.SEATS:
+        if len(has.learners) >= mesh_limits.SEATS:
             return None
         seated = {seat.node for seat in (*has.voters, *has.learners)}
         for node in sorted(self._members()):
