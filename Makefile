@@ -78,8 +78,8 @@ llama-server: ## compile llama.cpp's own server, for bench-engine; about 10 minu
 	@"$(PYTHON)" -m scripts.llama_server
 
 .PHONY: bench-state
-bench-state: setup ## measure shared documents: bytes, writes a second, restarts, agreement
-	@$(BIN)/python -m bench state
+bench-state: setup ## measure shared documents and decisions: bytes, writes, restarts, new leaders
+	@$(BIN)/python -m bench state consensus
 
 .PHONY: bench-mesh
 bench-mesh: setup ## measure how soon a mesh notices, simulated and as processes, and what it costs

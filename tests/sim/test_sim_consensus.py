@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -96,3 +97,14 @@ def test_what_was_never_answered_may_have_happened_or_not() -> None:
         assert linearizable([unclear, operation(5, 6, "read", seen)])
     back = [operation(5, 6, "read", ("generation", 1, ())), operation(7, 8, "read", ())]
     assert not linearizable([unclear, *back])
+
+
+@pytest.mark.parametrize("last", [3, 6])
+def test_what_fits_now_may_have_come_later_all_the_same(last: int) -> None:
+    def sized(begin: int, end: int, act: str, amount: int, outcome: object) -> Operation:
+        return Operation("c", begin, act, "quota/q", "", amount, 0, end, outcome)
+
+    seen = sized(21, 22, "read", 0, ("quota", last, ()))
+    three, six = (sized(4, 9, "quota.set", 3, "decided"), sized(5, 20, "quota.set", 6, "decided"))
+    assert linearizable([three, six, seen])
+    assert linearizable([three, replace(six, begin=10), seen]) == (last == 6)
