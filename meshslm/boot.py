@@ -51,6 +51,7 @@ from meshslm.daemon.membership_keeper import MembershipKeeper
 from meshslm.daemon.private_mesh import check_open, credentials_of, enter, lapsed
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.recorder import Recorder
+from meshslm.daemon.registrar import Registrar
 from meshslm.daemon.remembering import Remembering
 from meshslm.daemon.service import NodeService
 from meshslm.daemon.shared_documents import keep_state, state_config
@@ -268,6 +269,7 @@ class _Node:
                     chronicler = Chronicler(self._state.desk, boot, texts=texts)
                     self._service.chronicler = chronicler
                     nursery.start_soon(chronicler.run)
+                    nursery.start_soon(Registrar(self._state.desk, self._core.announced).run)
                 self._remembering.recall()
                 nursery.start_soon(self._remembering.run)
                 log.info("node %s (%s), boot %d", self.name, self._link.node_id, boot)

@@ -132,3 +132,17 @@ JOURNAL_DAYS: Final = 7
 
 USAGE_DAYS: Final = 366
 """Days that one look at the ledger may span."""
+
+# --- registry -----------------------------------------------------------------------------------
+REGISTRY_MS: Final = 10_000
+"""Between two entries of a node: what changes while it starts goes out as one or two."""
+
+REGISTRY_RENEW_MS: Final = 6 * 3_600_000
+"""An entry that has not changed is written again, so that it shows that its node is alive: at a
+thousand members, and some 700 bytes each, 3 MB a day."""
+
+REGISTRY_MEMBER_MS: Final = 7 * 86_400_000
+"""Members that were not there for so long are not shown any more: a week (a guess)."""
+
+REGISTRY_BYTES: Final = 16 * KIB
+"""One member's entry: some forty specialists."""

@@ -12,13 +12,20 @@ from meshslm.cli.screen import duration_text, json_option, print_json, print_tab
 
 if TYPE_CHECKING:
     from meshslm.api.admin import BanInfo, PeerInfo
+    from meshslm.api.registry import MemberInfo
 
 
 @click.command()
 @url_option
 @click.option("--banned", is_flag=True, help="Show whom this node keeps away, why, and how long.")
+@click.option(
+    "--all",
+    "away",
+    is_flag=True,
+    help="Show members that are away, too, for a week; with --json the registry alone.",
+)
 @json_option
-def peers(url: str | None, banned: bool, as_json: bool) -> None:
+def peers(url: str | None, banned: bool, away: bool, as_json: bool) -> None:
     """Show the nodes that a node knows, what they host and how busy they are.
 
     Bootstrap addresses at which nobody answers follow, with the reason and the next attempt.
@@ -26,16 +33,20 @@ def peers(url: str | None, banned: bool, as_json: bool) -> None:
     with open_client(url) as client:
         told = client.status()
         known = [] if banned else client.peers()
+        members = client.registry() if away else []
     if as_json:
         from msgspec import to_builtins
 
-        print_json(to_builtins(told.banned if banned else known))
+        print_json(to_builtins(told.banned if banned else members if away else known))
         return
     if banned:
         _print_banned(told.banned)
         return
     columns = ("name", "state", "node", "hosts", "running", "tokens/s", "round trip", "heard")
-    print_table(columns, map(_row, known), right=("running", "tokens/s", "round trip", "heard"))
+    listed = {peer.node for peer in known}
+    rows = [_row(peer) for peer in known]
+    rows += [_away_row(m) for m in members if not m.there and m.node not in listed]
+    print_table(columns, rows, right=("running", "tokens/s", "round trip", "heard"))
     missing = [dial for dial in told.bootstrap if dial.state != "linked"]
     if missing:
         click.echo()
@@ -48,6 +59,12 @@ def _print_banned(banned: list[BanInfo]) -> None:
         return
     rows = [(ban.node, duration_text(ban.left_ms), ban.strikes, ban.reason) for ban in banned]
     print_table(("node", "for", "strikes", "reason"), rows, right=("for", "strikes"))
+
+
+def _away_row(member: MemberInfo) -> tuple[str, ...]:
+    hosts = ", ".join(f"{h.profile} ({', '.join(h.domains) or 'any'})" for h in member.hosts)
+    heard = f"{duration_text(member.seen_ms)} ago"
+    return (member.name, "away", short_node(member.node), hosts or "-", "-", "-", "-", heard)
 
 
 def _row(peer: PeerInfo) -> tuple[str, ...]:

@@ -79,6 +79,9 @@ JSON_KEYS: Final = {
     "models synthesize": "path architecture parameters vocabulary quantisation size",
     "peers": "LIST: node name state agent address rtt_ms heard_ms specialists hardware loads "
     "addresses",
+    "peers --all": (
+        "LIST: node name version there seen_ms addresses cores memory_mib accelerator hosts"
+    ),
     "peers --banned": "LIST: node reason strikes left_ms",
     "record dump": "path bytes",
     "profiles check": "LIST: file name model domains examples",

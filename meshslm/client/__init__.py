@@ -15,6 +15,7 @@ from meshslm.api.history import TaskHistory, TaskStep, UsageRow
 from meshslm.api.memory import Happened, MemoryEntry
 from meshslm.api.openai_responses import CompletionUsage, Model, RouteInfo
 from meshslm.api.recall import Citation
+from meshslm.api.registry import MemberInfo
 from meshslm.api.routing import RouteReply
 from meshslm.client.answer import Answer, ToolCall
 from meshslm.client.asking import Message, Options, RouteOptions, Routing, Urgency, json_form, tool
@@ -37,6 +38,7 @@ __all__ = [
     "Embeddings",
     "FaultCode",
     "Happened",
+    "MemberInfo",
     "Memory",
     "MemoryEntry",
     "Message",

@@ -14,6 +14,7 @@ import msgspec
 
 from meshslm.api.admin import LONGEST_MS
 from meshslm.api.history import TASKS, USAGE
+from meshslm.api.registry import REGISTRY
 
 _MARGIN_S = 10.0
 """Waited beyond a request's deadline, so that the node's own words about it arrive."""
@@ -70,6 +71,8 @@ class Routing(TypedDict, total=False):
     """Requests of the same name stay at one node where they can."""
     private: bool
     """The prompt does not leave the mesh for an upstream."""
+    cascade: bool
+    """A small model answers first, and a larger one where that is not good enough."""
 
 
 class Options(Urgency, total=False):
@@ -149,6 +152,7 @@ PEERS = Asking("/mesh/peers")
 STATUS = Asking("/mesh/status")
 MODELS = Asking("/v1/models")
 CONSENSUS = Asking("/mesh/consensus")
+MEMBERS = Asking(REGISTRY)
 
 
 def deciding(act: str, subject: str, fields: dict[str, object]) -> Asking:

@@ -21,10 +21,12 @@ from meshslm.api.admin import (
 from meshslm.api.consensus import ConsensusReply, DecisionInfo, DecisionReply
 from meshslm.api.history import TaskHistory, TasksReply, UsageReply, UsageRow
 from meshslm.api.openai_responses import Model, ModelList
+from meshslm.api.registry import MemberInfo, RegistryReply
 from meshslm.api.routing import RouteReply
 from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
 from meshslm.client.asking import (
     CONSENSUS,
+    MEMBERS,
     MODELS,
     PEERS,
     STATUS,
@@ -143,6 +145,10 @@ class AsyncClient:
     async def peers(self) -> list[PeerInfo]:
         """The nodes that the asked node knows, itself among them."""
         return read(await self._fetch(PEERS), PeersReply).peers
+
+    async def registry(self) -> list[MemberInfo]:
+        """What members are and have, those among them that are away since at most a week."""
+        return read(await self._fetch(MEMBERS), RegistryReply).members
 
     async def status(self) -> StatusReply:
         """The asked node about itself."""

@@ -115,6 +115,11 @@ class Documents:
         found = self.library.find(document)
         return found.each(key) if found is not None else iter(())
 
+    def themselves(self, document: str) -> Iterator[tuple[NodeId, Entry]]:
+        """Every author's own newest entry under its own id."""
+        found = self.library.find(document)
+        return found.themselves() if found is not None else iter(())
+
     def author(self, document: str, key: str) -> NodeId | None:
         """Who wrote the entry that holds."""
         found = self.library.find(document)

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from meshslm import __version__
@@ -509,11 +510,11 @@ class NodeCore:
         """Whether a peer may reserve a place here, or connect through this node."""
         return self._reach.may_relay(node)
 
-    def peers(self, now: Instant) -> tuple[PeerView, ...]:
-        """Every node known here, this one first."""
+    def announced(self) -> PeerView:
+        """This node, with what it tells others of itself."""
         config, member = self._config, self._membership
         capability = member.capability
-        own = PeerView(
+        return PeerView(
             config.node,
             config.name,
             "self",
@@ -521,11 +522,16 @@ class NodeCore:
             member.addresses[0] if member.addresses else "",
             0.0,
             0.0,
-            (*capability.specialists, *self._upstream),
+            capability.specialists,
             capability.hardware,
             self._serving.loads(),
             member.addresses,
         )
+
+    def peers(self, now: Instant) -> tuple[PeerView, ...]:
+        """Every node known here, this one first."""
+        own = self.announced()
+        own = replace(own, specialists=(*own.specialists, *self._upstream))
         if self.growth.large:
             return (own, *self.growth.views(now))
         return (own, *(peer.view(now) for peer in self._directory.peers.values()))

@@ -43,6 +43,7 @@ from meshslm.gateway.operations import (
 )
 from meshslm.gateway.recalling import Recalling
 from meshslm.gateway.recording import RecordingPage
+from meshslm.gateway.registry import RegistryPage
 from meshslm.gateway.replies import fault_reply, json_reply, refusal
 from meshslm.gateway.responses import Responses
 from meshslm.gateway.routing import RoutePage
@@ -89,7 +90,6 @@ def create_app(
     pages = _Pages(service, meters, created=int(time.time()))
     responses = Responses(deadline_ms=deadline_ms)
     explain = RoutePage(service, body_bytes=body_bytes, deadline_ms=deadline_ms)
-    memory = MemoryPages(service, state)
     recalling = Recalling(service, state)
     readers: dict[str, Callable[[bytes], Job]] = {
         **{path: partial(read, deadline_ms=deadline_ms) for path, read in READERS.items()},
@@ -112,10 +112,7 @@ def create_app(
         Route("/mesh/recording", RecordingPage(recording), methods=["GET"]),
         Route(DRAIN, DrainPage(service).__call__, methods=["POST"]),
         *ConsensusPages(service).routes(),
-        *memory.routes(),
-        *StatePages(service, state).routes(),
-        *Watching(memory).routes(),
-        *HistoryPages(state).routes(),
+        *_of_documents(service, state),
         Route(MODEL_ORDERS, ModelOrders(service).__call__, methods=["POST"]),
     ]
     guard = Middleware(
@@ -129,6 +126,16 @@ def create_app(
         middleware=[guard],
         exception_handlers={HTTPException: _on_http, RequestFault: _on_fault},
     )
+
+
+def _of_documents(service: NodeService, state: SharedState | None) -> Iterable[Route]:
+    """What shows and changes shared documents."""
+    memory = MemoryPages(service, state)
+    yield from memory.routes()
+    yield from StatePages(service, state).routes()
+    yield from Watching(memory).routes()
+    yield from HistoryPages(state).routes()
+    yield from RegistryPage(service, state).routes()
 
 
 class _Pages:

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -50,6 +50,7 @@ from meshslm.gateway.body import read_body
 from meshslm.gateway.replies import json_reply
 from meshslm.gateway.service import NodeService
 from meshslm.ids import NodeId
+from meshslm.state.entry import Entry
 
 NAMESPACE = PATH + "/{namespace}"
 _BODY_BYTES = state_limits.STATE_VALUE_BYTES + limits.KIB
@@ -92,6 +93,10 @@ class Kept(Readable, Protocol):
     @property
     def node(self) -> NodeId:
         """Who writes here."""
+        ...
+
+    def themselves(self, document: str) -> Iterator[tuple[NodeId, Entry]]:
+        """Every author's own newest entry under its own id."""
         ...
 
     def want(self, pattern: str) -> None:

@@ -157,6 +157,15 @@ class Document:
                     newest[author] = entry
         yield from newest.items()
 
+    def themselves(self) -> Iterator[tuple[NodeId, Entry]]:
+        """Every author's own newest entry under its own id, by author."""
+        newest: dict[NodeId, bytes] = {}
+        for (author, _), part in sorted(self.parts.items()):
+            packed = part.live.get(author)
+            if packed is not None:
+                newest[author] = max(packed, newest.get(author, packed), key=revision_of)
+        yield from ((author, unpack(packed)) for author, packed in newest.items())
+
     def __len__(self) -> int:
         return len(self._holders)
 

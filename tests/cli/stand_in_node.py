@@ -40,6 +40,7 @@ from meshslm.api.openai_responses import (
     ModelList,
     RouteInfo,
 )
+from meshslm.api.registry import HostedInfo, MemberInfo, RegistryReply
 from meshslm.errors import RequestFault
 
 NODE = "12D3KooWStandInNodeStandInNodeStandInNodeStandInNode"
@@ -132,6 +133,19 @@ PEERS = PeersReply(
         ),
     ]
 )
+REGISTRY = RegistryReply(
+    members=[
+        MemberInfo(node=NODE, name="node-a", version="meshslm/0.1.0", there=True, seen_ms=0.0),
+        MemberInfo(
+            node="12D3KooWAway",
+            name="node-c",
+            version="meshslm/0.1.0",
+            there=False,
+            seen_ms=7_200_000.0,
+            hosts=[HostedInfo(profile="law", model="qwen3-0.6b", domains=["law"])],
+        ),
+    ]
+)
 STATUS: StatusReply = StatusReply(
     node=NODE,
     name="node-a",
@@ -180,6 +194,9 @@ MODELS: ModelList = ModelList(
 )
 
 
+FIXED: dict[str, msgspec.Struct] = {"/mesh/peers": PEERS, "/mesh/registry": REGISTRY}
+
+
 @contextmanager
 def stand_in_node() -> Iterator[StandIn]:
     """Serve a stand-in on a free port of loopback."""
@@ -187,8 +204,8 @@ def stand_in_node() -> Iterator[StandIn]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path == "/mesh/peers":
-                self.whole(200, msgspec.json.encode(PEERS))
+            if self.path in FIXED:
+                self.whole(200, msgspec.json.encode(FIXED[self.path]))
             elif self.path == "/mesh/status":
                 self.whole(200, msgspec.json.encode(told.status))
             elif self.path == "/v1/models" and told.models is not None:

@@ -219,6 +219,18 @@ def test_peers_as_json(run: Run, node: StandIn) -> None:
     assert set(first) == documented_keys("peers")
 
 
+def test_peers_that_are_away(run: Run, node: StandIn) -> None:
+    *_, there, away = run("peers", "--all").out.splitlines()
+    assert "node-b" in there
+    assert away.split()[:2] == ["node-c", "away"]
+    assert "law (law)" in away
+    assert "2 h 00 min ago" in away
+    assert "node-c" not in run("peers").out
+    first, second = run("peers", "--all", "--json").json
+    assert set(first) == documented_keys("peers --all")
+    assert (second["name"], second["there"]) == ("node-c", False)
+
+
 def test_status(run: Run, node: StandIn) -> None:
     shown = run("status").out
     for part in (NODE, "2 min 05 s, boot 3", "1 active; 9 arrived", "4 served", "88", "demo"):
