@@ -209,7 +209,7 @@ pause of a busy process, and a new leader in under two seconds."""
 
 LEASE_MS: Final = 375
 """How long after a heartbeat that a majority answered no other leader can have been chosen. It is
-0.75 of `ELECTION_MS`, so it holds while no clock runs more than 14 % faster than another."""
+0.75 of `ELECTION_MS`, so it holds while no clock is more than 14 % wrong."""
 
 ASK_MS: Final = 5_000
 """Time for a decision, in which several leaders may be chosen."""
