@@ -63,6 +63,7 @@ from meshslm.engine.gguf import read_header
 from meshslm.engine.kinds import operations_of
 from meshslm.errors import OurFault
 from meshslm.gateway.app import create_app
+from meshslm.gateway.cascading import checks_of
 from meshslm.gateway.server import HttpAddress, serve
 from meshslm.models.adapter_list import AdapterList
 from meshslm.models.model_library import ModelLibrary, ReadyModel
@@ -301,6 +302,7 @@ class _Node:
             deadline_ms=self._settings.limits.deadline_ms,
             recording=self.dump_recording,
             state=None if self._state is None else self._state.desk,
+            checks=checks_of(self._profiles),
         )
         address: HttpAddress = await nursery.start(
             partial(serve, app, host=gateway.host, port=gateway.port)

@@ -7,6 +7,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
@@ -105,6 +106,36 @@ class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     ) = None
 
 
+class CascadeCheck(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which answers are given without asking a larger model, in steps that begin at its node."""
+
+    always: Annotated[
+        bool,
+        Meta(
+            description="Answer in steps without being asked to, where this profile is the first."
+        ),
+    ] = False
+    confident: Annotated[
+        float, Meta(ge=0, le=1, description="Least confidence, from the tokens' probabilities.")
+    ] = 0.5
+    min_characters: Annotated[
+        int, Meta(ge=0, le=100_000, description="A shorter answer is not good enough.")
+    ] = 0
+    pattern: Annotated[
+        str,
+        Meta(
+            max_length=1_000,
+            description="A regular expression of Python that a good answer matches somewhere.",
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"`pattern` is no regular expression: {error}") from error
+
+
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One specialist."""
 
@@ -161,6 +192,10 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     sampling: Annotated[SamplingDefaults, Meta(description="How tokens are chosen; see below.")] = (
         SamplingDefaults()
     )
+    cascade: Annotated[
+        CascadeCheck,
+        Meta(description="Which answers are given without asking a larger model; see below."),
+    ] = CascadeCheck()
     domains: Annotated[
         tuple[Card, ...],
         Meta(
@@ -210,6 +245,7 @@ def reference() -> str:
     for title, kind in (
         ("The profile", Profile),
         ("`[sampling]`", SamplingDefaults),
+        ("`[cascade]`", CascadeCheck),
         ("`[[domains]]`", Card),
     ):
         parts += [f"## {title}", "", kind.__doc__ or "", ""]

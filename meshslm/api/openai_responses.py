@@ -44,6 +44,29 @@ class CompletionUsage(msgspec.Struct, kw_only=True):
     )
 
 
+class CascadeStep(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One step of an answer that was made in steps."""
+
+    profile: str
+    model: str
+    confidence: float | None = None
+    """0..1; missing where nothing was judged: it failed, or was the last step."""
+    why_not: str = ""
+    """Why its answer was not given without asking on; empty where it was."""
+    tokens: int = 0
+    """Of prompt and answer, where it was judged."""
+
+
+class CascadeInfo(msgspec.Struct, kw_only=True):
+    """Who was asked for an answer in steps, and what that saved."""
+
+    steps: list[CascadeStep]
+    escalations: int
+    """Steps that were not good enough."""
+    saved_tokens: int
+    """Which the largest model did not have to compute."""
+
+
 class RouteInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Who answered, why, and where the time went. Durations in milliseconds.
 
@@ -65,6 +88,8 @@ class RouteInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     decode_ms: float | None = None
     memory: list[Citation] = []
     """What of shared memory was put into the prompt."""
+    cascade: CascadeInfo | None = None
+    """Where it was answered in steps."""
 
 
 class Completion(msgspec.Struct, kw_only=True):

@@ -30,6 +30,7 @@ STRATEGIES = (
 STRATEGY_HEADER = "x-meshslm-strategy"
 CONVERSATION_HEADER = "x-meshslm-conversation"
 PRIVATE_HEADER = "x-meshslm-private"
+CASCADE_HEADER = "x-meshslm-cascade"
 
 T = TypeVar("T")
 
@@ -44,6 +45,8 @@ class RoutingShape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Requests of the same name stay at one node where they can."""
     private: bool | None = None
     """The prompt does not leave the mesh for an upstream."""
+    cascade: bool | None = None
+    """A small model answers first, and a larger one where that is not good enough."""
 
     def check(self) -> None:
         """Raises `RequestFault` where it makes no sense."""
@@ -57,16 +60,20 @@ def with_headers(
     strategy: str | None,
     conversation: str | None,
     private: str | None,
+    cascade: str | None = None,
 ) -> RoutingShape:
     """What field and headers say together; raises `RequestFault` where they disagree."""
     check_choice(strategy, STRATEGY_HEADER, STRATEGIES)
     check_choice(private and private.lower(), PRIVATE_HEADER, _TRUTHS)
+    check_choice(cascade and cascade.lower(), CASCADE_HEADER, _TRUTHS)
     check_bytes(conversation or "", CONVERSATION_HEADER, limits.NAME_BYTES)
+    in_steps = None if cascade is None else _TRUTHS[cascade.lower()]
     meant = None if private is None else _TRUTHS[private.lower()]
     return RoutingShape(
         strategy=_one(shape.strategy, strategy, "strategy", STRATEGY_HEADER),
         conversation=_one(shape.conversation, conversation, "conversation", CONVERSATION_HEADER),
         private=_one(shape.private, meant, "private", PRIVATE_HEADER),
+        cascade=_one(shape.cascade, in_steps, "cascade", CASCADE_HEADER),
     )
 
 

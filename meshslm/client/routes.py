@@ -9,10 +9,11 @@ from meshslm.client.asking import Asking, Message, RouteOptions, chat_body, post
 
 def routing(prompt: str | Sequence[Message], model: str, options: RouteOptions) -> Asking:
     """The request for an explanation."""
-    said = {key: options[key] for key in ("strategy", "conversation", "private") if key in options}
+    said: dict[str, object] = dict(options)
+    most = said.pop("max_tokens", None)
     body: dict[str, object] = chat_body(prompt, model, {})
-    if "max_tokens" in options:
-        body["max_tokens"] = options["max_tokens"]
+    if most is not None:
+        body["max_tokens"] = most
     if said:
         body["routing"] = said
     return posting("/mesh/route", body)

@@ -72,7 +72,7 @@ def cloud(facts: Facts, candidate: Candidate) -> str:
     """An upstream is asked where it is named, or the request is hard enough for its tier."""
     if not candidate.upstream:
         return ""
-    if not _plain(facts.request):
+    if not plain(facts.request):
         return "an upstream is asked for one plain answer in a chat"
     if facts.tier is Tier.CLOUD:
         return ""
@@ -82,7 +82,7 @@ def cloud(facts: Facts, candidate: Candidate) -> str:
     return "an upstream is for hard requests, or to be named"
 
 
-def _plain(request: TaskRequest) -> bool:
+def plain(request: TaskRequest) -> bool:
     """Whether an upstream is sure to understand all that a request asks for."""
     special = request.tools or request.constraint or request.echo or request.adapter
     if special or request.logprobs is not None or request.choices > 1 or not request.messages:

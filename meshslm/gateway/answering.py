@@ -20,14 +20,16 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from meshslm import limits
+from meshslm.core.cascade import Check
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.body import read_body
+from meshslm.gateway.cascading import Cascading
 from meshslm.gateway.jobs import EventWriter, Head, Job
 from meshslm.gateway.recalling import Recalling
 from meshslm.gateway.replies import fault_reply, json_reply
 from meshslm.gateway.routing import routed
-from meshslm.gateway.service import Submitting, TaskItem, TaskStream
+from meshslm.gateway.service import NodeService, Submitting, TaskItem, TaskStream
 from meshslm.gateway.told import Told
 from meshslm.ids import TaskId
 from meshslm.observe.meters import FINISHED, Meters
@@ -44,7 +46,11 @@ class Answering:
         *,
         body_bytes: int,
         recalling: Recalling,
+        service: NodeService,
+        checks: Mapping[str, Check],
     ) -> None:
+        self._service = service
+        self._checks = checks
         self._recalling = recalling
         self._meters = meters
         self._read = read
@@ -64,7 +70,8 @@ class Answering:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(answer.leave_when_gone, nursery.cancel_scope)
-                await answer.run(self._recalling.submitting(prepared))
+                steps = Cascading(self._service, self._meters, told, self._checks)
+                await answer.run(self._recalling.submitting(prepared, steps))
                 nursery.cancel_scope.cancel()
         finally:
             answer.settle(FaultCode.CANCELLED.value)

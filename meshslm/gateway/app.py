@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from starlette.applications import Starlette
@@ -21,6 +21,7 @@ from starlette.routing import Route
 from meshslm import limits
 from meshslm.api.admin import Health, Readiness
 from meshslm.api.openai_responses import Model
+from meshslm.core.cascade import Check
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.answering import Answering
 from meshslm.gateway.consensus import ConsensusPages
@@ -76,13 +77,15 @@ def create_app(
     deadline_ms: int = limits.DEADLINE_MS,
     recording: Callable[[str], bytes] | None = None,
     state: SharedState | None = None,
+    checks: Mapping[str, Check] | None = None,
 ) -> Starlette:
     """The HTTP face of the node behind `service`.
 
     `host` is the address it will be served on: on loopback only requests for a loopback host or
     one of `allowed_hosts` are heard. A body has at most `body_bytes`; a
     request that names no deadline gets `deadline_ms`. `recording` gives what the flight recorder
-    has, where there is one. `state` are its shared documents, where it keeps any.
+    has, where there is one. `state` are its shared documents, where it keeps any. `checks` say
+    which answers of small models may be given, by profile.
     """
     meters = Meters(
         version=version, status=service.status, peers=service.peers, consensus=service.consensus
@@ -95,8 +98,14 @@ def create_app(
         **{path: partial(read, deadline_ms=deadline_ms) for path, read in READERS.items()},
         "/v1/responses": responses.read,
     }
-    answering = partial(Answering, meters, body_bytes=body_bytes, recalling=recalling)
-    answering = partial(Answering, meters, body_bytes=body_bytes, recalling=recalling)
+    answering = partial(
+        Answering,
+        meters,
+        body_bytes=body_bytes,
+        recalling=recalling,
+        service=service,
+        checks=checks or {},
+    )
     routes = [
         *(Route(path, answering(read), methods=["POST"]) for path, read in readers.items()),
         Route("/v1/responses/{name}", responses.get, methods=["GET"]),

@@ -96,9 +96,9 @@ class Recalling:
         prepared.job = replace(job, requests=(request, *job.requests[1:]))
         return prepared
 
-    def submitting(self, prepared: Prepared) -> Submitting:
-        """Who takes the tasks of a prepared job, and keeps its conversation when it is whole."""
-        return _Keeping(self._service, self, prepared) if prepared.said else self._service
+    def submitting(self, prepared: Prepared, service: Submitting) -> Submitting:
+        """What gives a prepared job's tasks to `service`, and keeps its conversation when whole."""
+        return _Keeping(service, self, prepared) if prepared.said else service
 
     # --- conversations --------------------------------------------------------------------------
     def _continued(self, request: TaskRequest, name: str) -> TaskRequest:
@@ -236,7 +236,7 @@ class Recalling:
 class _Keeping:
     """Takes the task of a conversation."""
 
-    service: NodeService
+    service: Submitting
     recalling: Recalling
     prepared: Prepared
 

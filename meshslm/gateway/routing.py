@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from meshslm.api.routing import (
+    CASCADE_HEADER,
     CONVERSATION_HEADER,
     PRIVATE_HEADER,
     STRATEGY_HEADER,
@@ -31,7 +32,7 @@ from meshslm.gateway.service import NodeService
 from meshslm.gateway.translate import routing_of, tenant
 from meshslm.wire.routing import ROUTED_ANYHOW
 
-_HEADERS = (STRATEGY_HEADER, CONVERSATION_HEADER, PRIVATE_HEADER)
+_HEADERS = (STRATEGY_HEADER, CONVERSATION_HEADER, PRIVATE_HEADER, CASCADE_HEADER)
 
 
 def routed(job: Job, scope: Scope) -> Job:
@@ -50,13 +51,17 @@ def routed(job: Job, scope: Scope) -> Job:
             strategy=body.strategy or None,
             conversation=body.conversation or None,
             private=body.private or None,
+            cascade=body.cascade or None,
         ),
         strategy=said.get(STRATEGY_HEADER),
         conversation=None if conversation is None else tenant(conversation),
         private=said.get(PRIVATE_HEADER),
+        cascade=said.get(CASCADE_HEADER),
     )
     routing = replace(
-        routing_of(RoutingShape(strategy=shape.strategy, private=shape.private)),
+        routing_of(
+            RoutingShape(strategy=shape.strategy, private=shape.private, cascade=shape.cascade)
+        ),
         conversation=shape.conversation or "",
     )
     if routing == ROUTED_ANYHOW:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from meshslm.api.openai_responses import (
+    CascadeInfo,
     CompletionTokensDetails,
     CompletionUsage,
     PromptTokensDetails,
@@ -35,6 +36,7 @@ class Told:
         self.queue_ms: float | None = None
         self._routes = 0
         self.citations: list[Citation] = []
+        self.cascade: CascadeInfo | None = None
 
     def chosen(self, route: RouteChosen) -> None:
         """Note who is going to answer."""
@@ -79,6 +81,7 @@ class Told:
             prefill_ms=round(timings.prefill_ms, 3),
             decode_ms=round(timings.decode_ms, 3),
             memory=self.citations,
+            cascade=self.cascade,
         )
 
     def headers(self) -> dict[str, str]:
@@ -93,6 +96,8 @@ class Told:
             headers["x-meshslm-attempts"] = str(self._attempts)
             if self.route.continued:
                 headers["x-meshslm-continued"] = self.route.continued
+        if self.cascade is not None:
+            headers["x-meshslm-cascade"] = printable(_steps(self.cascade))
         if self.ttft_ms is not None:
             headers["x-meshslm-ttft-ms"] = f"{self.ttft_ms:.1f}"
         if self.queue_ms is not None:
@@ -103,6 +108,15 @@ class Told:
     def _attempts(self) -> int:
         # An attempt that was refused before its route was told still counts in the number.
         return max(self._routes, self.route.attempt if self.route else 0)
+
+
+def _steps(cascade: CascadeInfo) -> str:
+    """Who was asked one after the other, and how sure each was."""
+    told = []
+    for step in cascade.steps:
+        sure = "" if step.confidence is None else f" {step.confidence:.2f}"
+        told.append(f"{step.profile}{sure}" + (f" ({step.why_not[:80]})" if step.why_not else ""))
+    return " > ".join(told)
 
 
 def printable(value: str) -> str:

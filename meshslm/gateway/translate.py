@@ -43,7 +43,12 @@ def task_of(asked: Wanted, deadline_ms: int) -> TaskRequest:
 
 def routing_of(shape: RoutingShape) -> Routing:
     """How a client wants to be routed; the name of its conversation only as a hash."""
-    return Routing(shape.strategy or "", tenant(shape.conversation or ""), bool(shape.private))
+    return Routing(
+        shape.strategy or "",
+        tenant(shape.conversation or ""),
+        bool(shape.private),
+        bool(shape.cascade),
+    )
 
 
 def conversation_task(

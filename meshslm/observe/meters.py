@@ -74,6 +74,19 @@ class Meters:
             ["kind"],
             registry=registry,
         )
+        self._cascades = Counter(
+            "meshslm_cascades", "Answers made in steps, a small model first.", registry=registry
+        )
+        self._escalations = Counter(
+            "meshslm_escalations",
+            "Steps of such answers that were not good enough, so that a larger model was asked.",
+            registry=registry,
+        )
+        self._saved = Counter(
+            "meshslm_cascade_saved_tokens",
+            "Tokens of prompts and answers that the largest model did not have to compute.",
+            registry=registry,
+        )
         self._first_token = Histogram(
             "meshslm_time_to_first_token_seconds",
             "From a request's arrival here to its first token here.",
@@ -108,6 +121,12 @@ class Meters:
         self._tokens.labels("cached").inc(usage.cached_tokens)
         self._tokens.labels("guessed").inc(usage.guessed_tokens)
         self._tokens.labels("accepted").inc(usage.accepted_tokens)
+
+    def cascaded(self, escalations: int, saved_tokens: int) -> None:
+        """Count an answer made in steps."""
+        self._cascades.inc()
+        self._escalations.inc(escalations)
+        self._saved.inc(saved_tokens)
 
     def text(self) -> bytes:
         """All meters in Prometheus' text format."""

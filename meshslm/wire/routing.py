@@ -19,6 +19,8 @@ class Routing:
     """Requests with the same name stay together where they can; empty: told by their turns."""
     private: Annotated[bool, Tag(3)] = False
     """The prompt does not leave the mesh."""
+    cascade: Annotated[bool, Tag(4)] = False
+    """A small model answers first, and a larger one where that is not good enough."""
 
 
 ROUTED_ANYHOW: Final = Routing()

@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.routing import Route
 
 from meshslm.api.faults import HTTP_FAULTS
-from meshslm.api.openai_responses import RouteInfo
+from meshslm.api.openai_responses import CascadeInfo, RouteInfo
 from meshslm.gateway import create_app
 from meshslm.gateway.replies import REFUSALS
 from meshslm.gateway.told import Told
@@ -44,6 +44,7 @@ def test_headers_and_fields() -> None:
     told = Told(0.0)
     told.chosen(replace(route(), continued="tokens"))
     told.first_token(0.5, 4.0)
+    told.cascade = CascadeInfo(steps=[], escalations=0, saved_tokens=0)
     headers = {*told.headers(), "x-request-id"}
     assert set(re.findall(r"^\| `(x-[a-z-]+)`", text, re.MULTILINE)) == headers
     assert all(f"`{name}`" in text for name in RouteInfo.__struct_fields__)
