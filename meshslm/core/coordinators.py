@@ -28,7 +28,7 @@ from meshslm.core.events import Lane
 from meshslm.core.members import Members
 from meshslm.core.offers import busy, card_in, fits
 from meshslm.core.outbox import Outbox
-from meshslm.core.records import COORDINATOR, Fact, addresses_of, capability_of, mark_of, topics_of
+from meshslm.core.records import COORDINATOR, Fact, mark_of, topics_of
 from meshslm.core.rendezvous import Rendezvous, shares
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
@@ -94,7 +94,9 @@ class Coordinators:
         self._out = out
         self._chance = chance
         self._own = own
-        self._rendezvous = Rendezvous(self._eligible)
+        self._eligible: dict[NodeId, None] = {}
+        """Members that may coordinate."""
+        self._rendezvous = Rendezvous(lambda: self._eligible)
         self._questions: dict[int, Question] = {}
         self._number = 0
         self._answers: dict[Need, Remembered] = {}
@@ -104,18 +106,20 @@ class Coordinators:
         self._unreached: dict[NodeId, Instant] = {}
         """Who could not be dialled a moment ago."""
 
-    def _eligible(self) -> list[NodeId]:
-        return [fact.record.node for fact in self._members.all() if may_coordinate(fact)]
-
     def came(self, fact: Fact) -> None:
         """A member is new, or says something new of itself."""
+        node = fact.record.node
         if may_coordinate(fact):
-            self._rendezvous.came(fact.record.node)
+            if node not in self._eligible:
+                self._eligible[node] = None
+                self._rendezvous.came(node)
         else:
-            self._rendezvous.gone(fact.record.node)
+            self._eligible.pop(node, None)
+            self._rendezvous.gone(node)
 
     def gone(self, fact: Fact) -> None:
         """A member is gone."""
+        self._eligible.pop(fact.record.node, None)
         self._rendezvous.gone(fact.record.node)
 
     def of(self, topic: str, share: int = 0, parts: int = 1) -> tuple[NodeId, ...]:
@@ -293,7 +297,7 @@ class Coordinators:
     def _able(self, node: NodeId, ask: Ask) -> bool:
         fact = self._members.get(node)
         return fact is not None and any(
-            fits(s, ask) for s in capability_of(fact.record).specialists
+            fits(s, ask) for s in fact.capability.specialists
         )
 
     def _conclude(self, number: int, nodes: tuple[NodeId, ...], now: Instant) -> None:
@@ -325,10 +329,10 @@ class Coordinators:
             record.node,
             PeerState.ALIVE,
             name=record.name,
-            addresses=addresses_of(record),
+            addresses=fact.view.addresses,
             boot=record.boot,
             rtt_ms=linked.rtt_ms if linked is not None else None,
-            capability=capability_of(record),
+            capability=fact.capability,
         )
 
     def name(self, wanted: str, now: Instant) -> None:

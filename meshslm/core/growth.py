@@ -375,7 +375,7 @@ class Growth:
 
     def views(self, now: Instant) -> tuple[PeerView, ...]:
         """Every member but this node, linked or not; and peers that are no members yet."""
-        return views(self._config.node, self._directory, self.members, self.coordinators, now)
+        return views(self._config.node, self._directory, self.members, now)
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""

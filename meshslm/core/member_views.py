@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from meshslm.core.coordinators import Coordinators
 from meshslm.core.directory import Directory
 from meshslm.core.members import Members
 from meshslm.core.views import PeerView
@@ -15,7 +14,6 @@ def views(
     own: NodeId,
     directory: Directory,
     members: Members,
-    coordinators: Coordinators,
     now: Instant,
 ) -> tuple[PeerView, ...]:
     """Every member but this node, linked or not; and peers that are no members yet."""
@@ -29,10 +27,15 @@ def views(
         if linked is not None and linked.capability is not None:
             found.append(linked.view(now))
             continue
-        view = coordinators.stand_in(fact).view(now)
+        view = fact.view
         if linked is not None:
-            heard = ms_between(linked.heard, now)
-            view = replace(view, agent=linked.agent, address=linked.address, heard_ms=heard)
+            view = replace(
+                view,
+                agent=linked.agent,
+                address=linked.address,
+                rtt_ms=linked.rtt_ms,
+                heard_ms=ms_between(linked.heard, now),
+            )
         found.append(view)
     found.extend(p.view(now) for p in peers.values() if p.node not in members)
     return tuple(found)

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from typing import Final
 
 from meshslm import mesh_limits
+from meshslm.core.views import PeerView
 from meshslm.errors import PeerFault
 from meshslm.ids import NodeId
 from meshslm.wire.admission import SIGNED_PREFIX, Signed
@@ -47,11 +48,12 @@ class Fact:
     names: tuple[str, ...]
     source: str
     """The machine that it names first."""
-
-    @property
-    def version(self) -> tuple[int, int, bytes]:
-        """What makes one record newer than another."""
-        return self.record.boot, self.record.counter, self.signed.signature
+    version: tuple[int, int, bytes]
+    """What makes one record newer than another."""
+    capability: Capability
+    """What it says that its member can do."""
+    view: PeerView
+    """What may be seen of a member that nothing but this record tells of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,26 @@ def checked(signed: Signed, verify: VerifyNode) -> Fact | Charge:
         topics_of(statement.services),
         names_of(statement.services),
         source_of(statement.addresses[0]) if statement.addresses else "",
+        (statement.boot, statement.counter, signed.signature),
+        capability_of(statement),
+        _view_of(statement),
+    )
+
+
+def _view_of(record: Record) -> PeerView:
+    addresses, said = addresses_of(record), capability_of(record)
+    return PeerView(
+        record.node,
+        record.name,
+        "alive",
+        "",
+        addresses[0] if addresses else "",
+        None,
+        None,
+        said.specialists,
+        said.hardware,
+        (),
+        addresses,
     )
 
 

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from heapq import nlargest
 
@@ -19,8 +20,11 @@ from meshslm import mesh_limits
 from meshslm.ids import NodeId
 
 KEYS_KEPT = 256
+WEIGHTS_KEPT = 65_536
+"""A thousand members for each of 64 keys: they are weighed again whenever a coordinator goes."""
 
 
+@lru_cache(maxsize=WEIGHTS_KEPT)
 def weight(key: str, node: NodeId) -> int:
     """That of a member for a key: 64 bits that anybody can compute and nobody choose."""
     return int.from_bytes(blake2b(f"{key}\0{node}".encode(), digest_size=8).digest(), "big")

@@ -28,6 +28,7 @@ from meshslm.core.outbox import Outbox
 from meshslm.core.records import bucket_of
 from meshslm.ids import Instant, NodeId, after, ms_between
 from meshslm.wire.admission import Signed
+from meshslm.wire.codec import encode
 from meshslm.wire.growth import Beat, Digest, Facts, Marks, Prune, Wanted
 
 TIMER = "spread"
@@ -83,8 +84,9 @@ class Spread:
     # --- news -----------------------------------------------------------------------------------
     def add(self, signed: Signed, source: NodeId, now: Instant) -> None:
         """Hand a statement on, at once unless something was handed on just now."""
+        waits = bool(self._news)
         self._news[signed] = source
-        if self._out.timer_runs(TIMER, ""):
+        if waits:
             return
         since = mesh_limits.SPREAD_MS if self._told is None else ms_between(self._told, now)
         self._out.start_timer(TIMER, "", max(0.0, mesh_limits.SPREAD_MS - since))
@@ -92,16 +94,20 @@ class Spread:
     def flush(self, now: Instant) -> None:
         """Hand on what has gathered."""
         news, self._news, self._told = self._news, {}, now
+        sources = dict.fromkeys(news.values())
+        everything = [encode(facts) for facts in _packed(list(news), asked=False)]
         for neighbour in self._neighbours.values():
-            if neighbour.eager:
-                node = neighbour.peer.node
+            node = neighbour.peer.node
+            if neighbour.eager and node in sources:
                 self._send(node, [s for s, source in news.items() if source != node])
+            elif neighbour.eager:
+                for message in everything:
+                    self._out.send_encoded(node, Lane.CONTROL, message)
 
     def _send(self, node: NodeId, statements: list[Signed], *, asked: bool = False) -> None:
         lane = Lane.BACKGROUND if asked else Lane.CONTROL
-        for start in range(0, len(statements), mesh_limits.FACTS):
-            part = tuple(statements[start : start + mesh_limits.FACTS])
-            self._out.send(node, lane, Facts(part, asked))
+        for facts in _packed(statements, asked=asked):
+            self._out.send(node, lane, facts)
 
     def heard(self, peer: Peer, facts: Facts, worth: list[Outcome]) -> None:
         """A peer handed statements on, and this is what each was worth."""
@@ -209,6 +215,12 @@ class Spread:
         """The link to a peer is gone."""
         self._asked.pop(node, None)
         self._filled.pop(node, None)
+
+
+def _packed(statements: list[Signed], *, asked: bool) -> Iterable[Facts]:
+    """As many messages as they take."""
+    for start in range(0, len(statements), mesh_limits.FACTS):
+        yield Facts(tuple(statements[start : start + mesh_limits.FACTS]), asked)
 
 
 def _numbers(marks: bytes) -> Iterable[int]:

@@ -275,6 +275,8 @@ class ViewChecker:
         self._world = world
         self._nodes = world.nodes
         self._hosted = hosted
+        self._outlines: dict[int, tuple[tuple[Specialist, ...], tuple[Specialist, ...]]] = {}
+        """Of what a node hosts, and its outline, by the former's identity."""
         self._hostile = any(node.hostile for node in world.nodes)
         self._suspect = 0
         self._change: tuple[str, Instant] | None = None
@@ -348,9 +350,15 @@ class ViewChecker:
                 return f"{node.name} {problem}"
         return None
 
+    def _outlined(self, hosted: tuple[Specialist, ...]) -> tuple[Specialist, ...]:
+        known = self._outlines.get(id(hosted))
+        if known is None:
+            known = self._outlines[id(hosted)] = (hosted, outlined(hosted))
+        return known[1]
+
     def _misjudged(self, node: SimNode, alive: dict[NodeId, SimNode], now: Instant) -> str | None:
         assert node.core is not None, "only living nodes are asked"
-        seen, meet = 0, self._world.network.meet
+        seen, meet, flat = 0, self._world.network.meet, self._world.network.flat
         for view in node.core.peers(node.clock.read(now)):
             if view.state == "self":
                 continue
@@ -361,10 +369,9 @@ class ViewChecker:
                 if peer is None:
                     return f"sees {view.name}, which is gone"
                 hosted = self._hosted(peer)
-                if view.specialists not in (hosted, outlined(hosted)):
+                if view.specialists not in (hosted, self._outlined(hosted)):
                     return f"does not know what {peer.name} hosts"
-                seen += meet(node, peer)
-        flat = self._world.network.flat
+                seen += flat or meet(node, peer)
         others = [peer for peer in alive.values() if peer is not node]
         due = len(others) if flat else sum(meet(node, peer) for peer in others)
         return None if seen == due else f"sees {seen} of {due}"
