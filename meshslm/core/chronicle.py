@@ -32,7 +32,7 @@ from meshslm.core.memory import BEHIND
 from meshslm.core.state_events import Change
 from meshslm.ids import NodeId, TaskId
 from meshslm.state.entry import Entry
-from meshslm.state.names import DocumentClass, named, subject_of
+from meshslm.state.names import DocumentClass, named
 from meshslm.wire.messages import TaskRequest
 
 Ending = FinishTask | FailTask
@@ -300,14 +300,6 @@ def tasks(documents: Readable) -> Iterator[tuple[str, list[TaskEvent]]]:
             if events:
                 found.append((key, events))
         yield from sorted(found, key=lambda item: -item[1][0].at_ms)
-
-
-def outdated(documents: Readable, today: str) -> Iterator[str]:
-    """Journals that are older than they are kept."""
-    first = day_of(day_ms(today) - state_limits.JOURNAL_DAYS * DAY_MS)
-    for name in documents.names(f"{DocumentClass.JOURNAL}/"):
-        if subject_of(name) < first:
-            yield name
 
 
 def read_events(value: bytes) -> list[TaskEvent]:

@@ -82,6 +82,8 @@ class Documents:
         self._committing: deque[list[Done]] = deque()
         self._commits = 0
         """Commits of our own writes on their way; those that come meanwhile wait for them."""
+        self.first_days: dict[str, str] = {}
+        """Per class of document, the first day of which any are kept."""
         self._first = 0
         """The least generation that this life may write to."""
         self.ready = False
@@ -152,7 +154,22 @@ class Documents:
 
     def wanted(self, document: str) -> bool:
         """Whether this node keeps a replica of a document."""
+        if self.over(document):
+            return False
         return document in self._writing or wanted(self.interests, document)
+
+    def over(self, document: str) -> bool:
+        """Whether nobody keeps a document any more, as its day was too long ago."""
+        head, _, day = document.partition("/")
+        first = self.first_days.get(head)
+        return first is not None and day < first and len(day) == len(first)
+
+    def forget(self, document: str) -> None:
+        """Drop all of a document, here alone."""
+        self._commit()
+        self._writing.pop(document, None)
+        dropped = self.library.drop_document(document)
+        self.journal.persist(lambda _now: None, dropped=dropped)
 
     def changed(self, document: str, keys: tuple[str, ...], now: Instant) -> None:
         """Keys of a document have durably changed: tell whoever follows it."""
@@ -237,6 +254,8 @@ class Documents:
         why = complaint(document)
         if why:
             raise RequestFault(FaultCode.BAD_REQUEST, why, param="namespace")
+        if self.over(document):
+            raise RequestFault(FaultCode.BAD_REQUEST, f"{document} is not kept any more")
         if self.config is None or not self.ready:
             raise RequestFault(FaultCode.NOT_READY, "shared documents are not open on this node")
         if self.journal.trouble:
@@ -387,8 +406,11 @@ class Documents:
 
     # --- what others hold of us -----------------------------------------------------------------
     def replaced(self, part: Part) -> None:
-        """This node writes to `part` from now on."""
-        self._writing[part.key.document] = part
+        """This node writes to `part` from now on, or to nothing where that is sealed."""
+        if part.sealed:
+            self._writing.pop(part.key.document, None)
+        else:
+            self._writing[part.key.document] = part
 
     def behind_ourselves(self, key: PartKey) -> None:
         """Others hold more of one of our parts than we do: our store is an old one.

@@ -22,6 +22,7 @@ from meshslm.core.documents import Documents
 from meshslm.core.outbox import Outbox
 from meshslm.core.state_authors import StateAuthors
 from meshslm.core.state_events import (
+    DayIs,
     DeltasRead,
     PartReloaded,
     StateCheckAsked,
@@ -34,6 +35,7 @@ from meshslm.core.state_events import (
 from meshslm.core.state_intake import StateIntake
 from meshslm.core.state_rebuild import StateRebuild
 from meshslm.core.state_repair import StateRepair
+from meshslm.core.state_retention import StateRetention
 from meshslm.core.state_sync import StateSync
 from meshslm.core.state_views import StateView
 from meshslm.errors import FaultCode, RequestFault
@@ -71,6 +73,7 @@ class SharedState:
             lambda vector, peer, now: self._repair.compare(self._sync, vector, peer, now),
         )
         self._rebuild = StateRebuild(self.documents, out)
+        self._retention = StateRetention(self.documents, out)
         self.documents.attach(self._sync.pushes.publish, self._rebuild)
 
     def event_handlers(self) -> dict[type, Callable[[Any, Instant], None]]:
@@ -83,6 +86,7 @@ class SharedState:
             PartReloaded: self._on_reloaded,
             StateWrite: self._on_write,
             StateCheckAsked: lambda _, now: self._sync.check_all(now),
+            DayIs: self._retention.on_day,
         }
 
     def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:

@@ -120,6 +120,13 @@ class StateCheckAsked:
     """Compare all documents with every member that is there, now."""
 
 
+@dataclass(frozen=True, slots=True)
+class DayIs:
+    """What the wall clock says, now and then: what is of days long past is cleared away."""
+
+    unix_ms: int
+
+
 StateEvent = (
     StateOpened
     | StatePersisted
@@ -128,6 +135,7 @@ StateEvent = (
     | PartReloaded
     | StateWrite
     | StateCheckAsked
+    | DayIs
 )
 
 

@@ -124,6 +124,8 @@ class StateIntake:
             return Verdict.REFUSED
         if key.author != documents.node and not documents.wanted(key.document):
             return Verdict.REFUSED
+        if documents.over(key.document):
+            return Verdict.REFUSED
         if documents.journal.waiting_bytes > state_limits.STATE_JOURNAL_BYTES:
             return Verdict.REFUSED
         document = self._library.find(key.document)

@@ -81,11 +81,23 @@ class StateLibrary:
         document.drop(part)
         self._growth.pop(part.key, None)
         if not document.own(part.key.author):
-            self._count[part.key.author] -= 1
-            if not self._count[part.key.author]:
-                del self._count[part.key.author]
+            self._uncount(part.key.author)
         if not document.parts:
             del self.documents[document.name]
+
+    def drop_document(self, name: str) -> tuple[PartKey, ...]:
+        """A document is no more; what it consisted of."""
+        keys = tuple(part.key for part in self.documents.pop(name).parts.values())
+        for key in keys:
+            self._growth.pop(key, None)
+        for author in dict.fromkeys(key.author for key in keys):
+            self._uncount(author)
+        return keys
+
+    def _uncount(self, author: NodeId) -> None:
+        self._count[author] -= 1
+        if not self._count[author]:
+            del self._count[author]
 
     # --- storing --------------------------------------------------------------------------------
     def journalled(self, part: Part, size: int) -> tuple[StoredSnapshot, ...]:

@@ -143,10 +143,11 @@ class StateRebuild:
         update = part.write(entries)
         document.changed(part, entries)
         dropped: tuple[PartKey, ...] = ()
-        delta = self._documents.signed(part, before, [update], base=ended, sealed=False)
+        part.base = ended
+        part.sealed = ended and any(p.sealed for p in document.own(self._documents.node))
+        delta = self._documents.signed(part, before, [update], base=ended, sealed=part.sealed)
         snapshots = self._library.journalled(part, len(delta.signed.payload))
         if ended:
-            part.base = True
             dropped = self._end(document, part)
         self._documents.journal.persist(
             lambda at: self._durable(delta, at), (delta,), snapshots, dropped

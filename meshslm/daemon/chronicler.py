@@ -4,27 +4,26 @@ Rules:
 - Tasks never wait for it: what happened is gathered, and written every `WRITE_S` in one go.
 - While nothing can be written, what is gathered stays in memory, within bounds. A write that is
   refused `ATTEMPTS` times is given up, with a word in the log.
-- Journals older than they are kept are emptied.
+- Once an hour the core hears what day it is, so that past days are sealed, and dropped in the end.
 """
 
 from __future__ import annotations
 
 import logging
-from itertools import islice
 
 import trio
 
-from meshslm import state_limits
-from meshslm.core.chronicle import Chronicle, day_of, outdated
+from meshslm.core.chronicle import Chronicle, day_of
 from meshslm.core.events import FailTask, FinishTask, RouteChosen
 from meshslm.core.state_events import Change
 from meshslm.daemon.state_desk import StateDesk
-from meshslm.errors import RequestFault
+from meshslm.errors import FaultCode, RequestFault
 from meshslm.ids import TaskId
 from meshslm.state.names import DocumentClass, named
 from meshslm.wire.messages import TaskRequest
 
 WRITE_S = 0.5
+DAY_S = 3_600.0
 RETRY_S = 10.0
 ATTEMPTS = 30
 """A disk that is full for five minutes loses no line of the journal."""
@@ -62,11 +61,18 @@ class Chronicler:
 
     async def run(self) -> None:
         """Write, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_days)
+            while True:
+                await self._something.wait()
+                self._something = trio.Event()
+                await trio.sleep(WRITE_S)
+                await self.write()
+
+    async def _watch_days(self) -> None:
         while True:
-            await self._something.wait()
-            self._something = trio.Event()
-            await trio.sleep(WRITE_S)
-            await self.write()
+            self._desk.day()
+            await trio.sleep(DAY_S)
 
     async def write(self) -> None:
         """Write what was gathered."""
@@ -77,8 +83,6 @@ class Chronicler:
         while self._chronicle.waiting:
             for document, changes in self._chronicle.take().items():
                 await self._write(document, changes)
-        if fresh:
-            await self._empty_old(today)
 
     def _written(self, day: str) -> list[str]:
         """Tasks that an earlier life wrote into the journal of a day, the oldest first."""
@@ -92,16 +96,11 @@ class Chronicler:
             try:
                 await self._desk.write(document, changes)
             except RequestFault as fault:
-                what = "trying again" if attempt < ATTEMPTS else "given up"
+                hopeless = fault.code is FaultCode.BAD_REQUEST or attempt == ATTEMPTS
+                what = "given up" if hopeless else "trying again"
                 _log.warning("%s is not written, %s: %s", document, what, fault.detail)
+                if hopeless:
+                    return
                 await trio.sleep(RETRY_S)
             else:
                 return
-
-    async def _empty_old(self, today: str) -> None:
-        documents = self._desk.documents
-        for name in tuple(outdated(documents, today)):
-            held = (key for key in documents.keys(name) if documents.read(name, key) is not None)
-            while keys := tuple(islice(held, state_limits.UPDATE_CHANGES)):
-                await self._write(name, tuple(Change(key, None) for key in keys))
-                held = (k for k in documents.keys(name) if documents.read(name, k) is not None)

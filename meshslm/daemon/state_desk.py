@@ -22,6 +22,7 @@ from meshslm import state_limits
 from meshslm.core.documents import Documents
 from meshslm.core.state_events import (
     Change,
+    DayIs,
     StateChanged,
     StateCheckAsked,
     StateWrite,
@@ -102,6 +103,10 @@ class StateDesk:
                 except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
                     send.close()
                     self._followers = [e for e in self._followers if e[1] is not send]
+
+    def day(self) -> None:
+        """Tell the core what day it is: what is over is sealed, and dropped in the end."""
+        self._pump.handle(DayIs(self._unix_ms()))
 
     def compare(self) -> None:
         """Compare all documents with all members, now; the status tells what comes of it."""

@@ -16,7 +16,6 @@ from meshslm.core.chronicle import (
     day_ms,
     day_of,
     history,
-    outdated,
     tasks,
     usage,
 )
@@ -111,7 +110,7 @@ def test_sums_of_all_nodes_and_lives_are_added() -> None:
     assert list(usage(documents, ["2027-01-14"])) == []
 
 
-def test_the_newest_tasks_come_first_and_old_journals_are_named() -> None:
+def test_the_newest_tasks_come_first() -> None:
     mesh = StateMesh()
     documents = mesh.join("a")
     chronicle = Chronicle(1)
@@ -120,7 +119,6 @@ def test_the_newest_tasks_come_first_and_old_journals_are_named() -> None:
     run(chronicle, "third", NOW + 5)
     write(mesh, "a", chronicle)
     assert [task for task, _ in tasks(documents)] == ["third", "second", "old"]
-    assert list(outdated(documents, DAY)) == ["journal/2027-01-06"]
 
 
 def test_what_somebody_else_writes_into_a_ledger_is_passed_over() -> None:
