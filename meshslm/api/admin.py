@@ -204,6 +204,24 @@ class ReachInfo(msgspec.Struct, kw_only=True):
     relayed: list[str] = []
 
 
+class StateInfo(msgspec.Struct, kw_only=True):
+    """Shared documents of the asked node, in short; `GET /mesh/state` has each of them."""
+
+    ready: bool
+    trouble: str = ""
+    """Why nothing can be stored at present; empty where it can."""
+    count: int = 0
+    live_bytes: int = 0
+    full_bytes: int = 0
+    """With what was written over."""
+    quarantined: int = 0
+    """Documents that differ from another replica and are being mended."""
+    diverged: int = 0
+    """Comparisons since the start that found such a difference."""
+    waiting: int = 0
+    """Writes of local programs that are not durable yet."""
+
+
 class StatusReply(msgspec.Struct, kw_only=True):
     """Answer of `GET /mesh/status`."""
 
@@ -222,6 +240,8 @@ class StatusReply(msgspec.Struct, kw_only=True):
     memory_budget_mib: int = 0
     bootstrap: list[DialInfo] = []
     banned: list[BanInfo] = []
+    state: StateInfo | None = None
+    """None where the node keeps no shared documents."""
     drain: DrainInfo | None = None
     reach: ReachInfo = msgspec.field(default_factory=ReachInfo)
 

@@ -51,4 +51,6 @@ class StateReply(msgspec.Struct, kw_only=True):
     repaired: int = 0
     rebuilt: int = 0
     checks: list[CheckInfo] = []
+    waiting: int = 0
+    """Writes of local programs that are not durable yet."""
     """With each member, of the last verification."""

@@ -43,7 +43,7 @@ document also when a check fails, and end with 1.
 JSON_KEYS: Final = {
     "ask": (
         "text reasoning tool_calls finish_reason model node node_name profile route attempts "
-        "ttft_ms queue_ms prefill_ms decode_ms tokens_per_s usage"
+        "ttft_ms queue_ms prefill_ms decode_ms tokens_per_s usage memory"
     ),
     "config": "SETTING: value source",
     "demo": "prompt asked answer mesh_up_s first_text_s nodes",
@@ -102,10 +102,11 @@ JSON_KEYS: Final = {
     "sim swarm": "ok runs failed events",
     "status": (
         "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads models "
-        "memory_budget_mib bootstrap banned drain reach"
+        "memory_budget_mib bootstrap banned state drain reach"
     ),
     "state show": (
-        "ready trouble documents taken refused compared agreed diverged repaired rebuilt checks"
+        "ready trouble documents taken refused compared agreed diverged repaired rebuilt checks "
+        "waiting"
     ),
     "state verify": "as of `state show`",
 }

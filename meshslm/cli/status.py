@@ -8,10 +8,17 @@ import click
 
 from meshslm.cli.dials import print_dials
 from meshslm.cli.reach import open_client, url_option
-from meshslm.cli.screen import duration_text, json_option, print_fields, print_json, print_table
+from meshslm.cli.screen import (
+    bytes_text,
+    duration_text,
+    json_option,
+    print_fields,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
-    from meshslm.api.admin import StatusReply
+    from meshslm.api.admin import StateInfo, StatusReply
 
 RESIDENT = ("loading", "ready", "draining", "restarting", "unloading")
 """States of a model in which it takes memory."""
@@ -92,7 +99,18 @@ def _fields(told: StatusReply) -> list[tuple[str, object]]:
         ),
         ("runs", f"{tasks.served} served, {tasks.refused} refused"),
         ("memory", _memory_text(told)),
+        *([("documents", _documents_text(told.state))] if told.state is not None else []),
     ]
+
+
+def _documents_text(state: StateInfo) -> str:
+    sizes = f"{bytes_text(state.live_bytes)} live, {bytes_text(state.full_bytes)} stored"
+    text = f"{state.count} shared, {sizes}"
+    if state.quarantined:
+        text += f"; {state.quarantined} IN QUARANTINE (meshslm state verify)"
+    if state.trouble:
+        text += f"; NOTHING CAN BE STORED: {state.trouble}"
+    return text if state.ready else "not open yet"
 
 
 def _banned_text(told: StatusReply) -> str:

@@ -250,6 +250,14 @@ class Documents:
             self._commit()
         return tuple(entry.revision for entry in entries.values())
 
+    @property
+    def waiting(self) -> int:
+        """Writes of local programs that are not durable yet."""
+        return self._not_given() + sum(map(len, self._committing))
+
+    def _not_given(self) -> int:
+        return sum(len(o.updates) for each in self._outgoing.values() for o in each)
+
     def _check_write(self, document: str, changes: tuple[Change, ...]) -> None:
         why = complaint(document)
         if why:
@@ -264,7 +272,7 @@ class Documents:
         if not self._may_write(self.node, document):
             why = f"this node's certificate does not let it write to {document}"
             raise RequestFault(FaultCode.FORBIDDEN, why, param="namespace")
-        waiting = sum(len(o.updates) for each in self._outgoing.values() for o in each)
+        waiting = self._not_given()
         if waiting >= state_limits.STATE_WRITES_WAITING:
             why = f"{waiting} writes wait for the disk; try again"
             raise RequestFault(FaultCode.OVERLOADED, why, retry_after_ms=100)

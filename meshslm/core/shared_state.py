@@ -136,6 +136,7 @@ class SharedState:
             repaired=self._repair.repaired,
             rebuilt=self._rebuild.done,
             checks=self._sync.checks(),
+            waiting=self.documents.waiting,
         )
 
     def _heard(self, holdings: tuple[Holding, ...], now: Instant) -> None:

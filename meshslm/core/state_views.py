@@ -38,3 +38,25 @@ class StateView:
     repaired: int
     rebuilt: int
     checks: tuple[CheckView, ...] = ()
+    waiting: int = 0
+    """Writes of local programs that are not durable yet."""
+
+    @property
+    def count(self) -> int:
+        """Documents of which something is here."""
+        return len(self.documents)
+
+    @property
+    def live_bytes(self) -> int:
+        """Of all documents."""
+        return sum(document.live_bytes for document in self.documents)
+
+    @property
+    def full_bytes(self) -> int:
+        """The same with what was written over."""
+        return sum(document.full_bytes for document in self.documents)
+
+    @property
+    def quarantined(self) -> int:
+        """Documents that differ from another replica and are being mended."""
+        return sum(document.quarantined for document in self.documents)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from meshslm.core.consensus.view import ConsensusView
+from meshslm.core.state_views import StateView
 from meshslm.core.views import PeerView, StatusView
 from meshslm.wire.messages import EngineLoad, Usage
 
@@ -159,6 +160,7 @@ class _Views:
         yield from _peer_gauges(peers)
         yield from _load_gauges(status.loads)
         yield from _consensus_gauges(self._consensus())
+        yield from _state_gauges(status.state)
         counts = status.tasks
         yield _gauge("active_tasks", "Tasks of clients under way.", [], [((), counts.active)])
         yield _gauge("runs_served", "Runs begun here, for any node.", [], [((), counts.served)])
@@ -182,6 +184,24 @@ def _consensus_gauges(view: ConsensusView) -> Iterator[Metric]:
     yield _gauge("consensus_committed", "Last committed entry.", [], [((), view.committed)])
     yield _gauge("consensus_decisions", "Things that are decided.", [], [((), view.decisions)])
     yield _gauge("consensus_unwritten", "Writes not yet on disk.", [], [((), view.unwritten)])
+
+
+def _state_gauges(view: StateView | None) -> Iterator[Metric]:
+    """Nothing of a node that keeps no documents."""
+    if view is None:
+        return
+    able = view.ready and not view.trouble
+    told = "Bytes of all documents."
+    yield _gauge("state_able", "Documents can be written to.", [], [((), float(able))])
+    yield _gauge("state_documents", "Shared documents here.", [], [((), view.count)])
+    yield _gauge("state_live_bytes", told, [], [((), view.live_bytes)])
+    told = "The same with what was written over."
+    yield _gauge("state_full_bytes", told, [], [((), view.full_bytes)])
+    told = "Documents that are being mended."
+    yield _gauge("state_quarantined", told, [], [((), view.quarantined)])
+    told = "Comparisons that found a difference."
+    yield _gauge("state_divergences", told, [], [((), view.diverged)])
+    yield _gauge("state_writes_waiting", "Writes not yet on disk.", [], [((), view.waiting)])
 
 
 Samples = list[tuple[tuple[str, ...], float]]

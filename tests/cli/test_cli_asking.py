@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec import structs
 
-from meshslm.api.admin import BanInfo, DialInfo
+from meshslm.api.admin import BanInfo, DialInfo, StateInfo
 from meshslm.cli import answers
 from meshslm.errors import FaultCode, RequestFault
 from tests.cli.conftest import documented_keys
@@ -73,6 +73,7 @@ def test_json(run: Run, node: StandIn) -> None:
         "finish_reason": "stop",
         "reasoning": "",
         "tool_calls": [],
+        "memory": [],
         "model": "smollm2-135m-instruct",
         "node": NODE,
         "node_name": "node-b",
@@ -235,6 +236,18 @@ def test_status(run: Run, node: StandIn) -> None:
     shown = run("status").out
     for part in (NODE, "2 min 05 s, boot 3", "1 active; 9 arrived", "4 served", "88", "demo"):
         assert part in shown
+
+
+def test_status_tells_of_shared_documents(run: Run, node: StandIn) -> None:
+    assert "documents" not in run("status").out
+    well = StateInfo(ready=True, count=3, live_bytes=2048, full_bytes=4096)
+    node.status = structs.replace(node.status, state=well)
+    assert "3 shared, 2.0 KiB live, 4.0 KiB stored\n" in run("status").out
+    ill = structs.replace(well, quarantined=1, trouble="the disk is full")
+    node.status = structs.replace(node.status, state=ill)
+    shown = run("status").out
+    assert "1 IN QUARANTINE" in shown
+    assert "NOTHING CAN BE STORED: the disk is full" in shown
 
 
 def test_status_as_json(run: Run, node: StandIn) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from meshslm.core.state_events import StateEvent
+from meshslm.core.state_events import Change, StateEvent, StateWrite
 from meshslm.core.views import StatusView
 from meshslm.daemon.state_desk import StateDesk
 from meshslm.ids import NodeId
@@ -46,6 +46,36 @@ async def test_documents_are_told_with_their_size() -> None:
     (document,) = told["documents"]
     assert document["document"] == DOC
     assert document["keys"] == 1
+
+
+async def test_status_and_metrics_tell_of_documents() -> None:
+    service = OneOfTwo()
+    service.mesh.make_slow("a")
+    for number in range(3):
+        event = StateWrite(900 + number, DOC, (Change(f"k{number}", b"v"),), 0)
+        service.mesh.give("a", event)
+    async with gateway(service, state=service.desk) as served:
+        told = (await served.http.get("/mesh/status")).json()["state"]
+        metrics = (await served.http.get("/metrics")).text
+    assert (told["ready"], told["count"], told["quarantined"], told["waiting"]) == (True, 1, 0, 3)
+    assert 0 < told["live_bytes"] < told["full_bytes"]
+    for line in (
+        "meshslm_state_able 1.0",
+        "meshslm_state_documents 1.0",
+        f"meshslm_state_live_bytes {told['live_bytes']}.0",
+        f"meshslm_state_full_bytes {told['full_bytes']}.0",
+        "meshslm_state_quarantined 0.0",
+        "meshslm_state_divergences 0.0",
+        "meshslm_state_writes_waiting 3.0",
+    ):
+        assert f"\n{line}\n" in metrics
+    service.mesh.finish("a")
+    assert service.mesh.docs("a").waiting == 0
+
+
+async def test_metrics_are_silent_where_there_are_no_documents() -> None:
+    async with gateway(ScriptedService()) as served:
+        assert "meshslm_state" not in (await served.http.get("/metrics")).text
 
 
 async def test_verification_tells_of_every_member() -> None:
