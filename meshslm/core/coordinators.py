@@ -171,7 +171,7 @@ class Coordinators:
                 known.append((peer.node, peer.capability, told, peer.told))
         fitting = [entry for entry in known if any(fits(s, ask) for s in entry[1].specialists)]
         drawn = self._chance.shuffled(fitting)
-        drawn.sort(key=lambda entry: busy(entry[2].loads))
+        drawn.sort(key=lambda entry: busy(entry[2].loads, ms_between(entry[3], now)))
         offers = tuple(
             Offer(node, encode(told), max(0, int(ms_between(at, now))))
             for node, _, told, at in drawn[: mesh_limits.OFFERS]

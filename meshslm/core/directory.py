@@ -99,7 +99,13 @@ class Directory:
         alive = self.alive()
         if not self.reported:
             return alive
-        known = [peer for peer in alive if peer.capability is not None]
+        # A linked peer tells its load to its coordinators: one of them may know it better.
+        known = [
+            peer
+            for peer in alive
+            if peer.capability is not None
+            and (peer.node not in self.reported or peer.told >= self.reported[peer.node].told)
+        ]
         there = {peer.node for peer in known}
         return [*known, *(p for node, p in self.reported.items() if node not in there)]
 

@@ -1,12 +1,21 @@
-"""Who fits a question to a coordinator, and who of them is the least busy. Pure functions."""
+"""Who fits a question to a coordinator, and who of them would be done first. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
+from meshslm import mesh_limits
 from meshslm.wire.growth import Ask
 from meshslm.wire.messages import Capability, EngineLoad, Specialist
+
+ANSWER_TOKENS: Final = 128
+"""Of an answer that nobody knows yet: some hundred words."""
+ASSUMED_DECODE_TPS: Final = 20.0
+"""Of an engine that measured nothing yet, to the pessimist: a fast one is soon found out."""
+OLD_MS: Final = 2.0 * mesh_limits.IDLE_PRESENCE_MS
+"""A provider would have told its load again by then: it tells it to others, or is gone."""
 
 
 def fits(specialist: Specialist, ask: Ask) -> bool:
@@ -26,11 +35,20 @@ def fits(specialist: Specialist, ask: Ask) -> bool:
     )
 
 
-def busy(loads: tuple[EngineLoad, ...]) -> tuple[bool, int]:
-    """The less, the better."""
+def busy(loads: tuple[EngineLoad, ...], age_ms: float = 0.0) -> tuple[bool, bool, float]:
+    """The less, the better: a load of now, an engine that is ready, an answer that is done soon.
+
+    `age_ms`: since the loads were told.
+    """
     ready = [load for load in loads if load.ready]
-    waiting = min((load.queued + (load.free_slots == 0) for load in ready), default=0)
-    return not ready, waiting
+    return age_ms > OLD_MS, not ready, min(map(_answer_ms, ready), default=0.0)
+
+
+def _answer_ms(load: EngineLoad) -> float:
+    writing = ANSWER_TOKENS / (load.decode_tps or ASSUMED_DECODE_TPS) * 1000.0
+    if load.free_slots:
+        return writing
+    return writing + (load.wait_ms or (load.queued + 1) * (load.run_ms or writing))
 
 
 def card_in(topic: str, capabilities: Iterable[Capability]) -> Capability | None:

@@ -57,9 +57,10 @@ from meshslm.core.route_filters import (
     has_domain,
     named,
     reachable,
+    stale,
 )
 from meshslm.core.strategies import STRATEGIES, Key
-from meshslm.ids import NodeId
+from meshslm.ids import Instant, NodeId
 from meshslm.wire.messages import TaskRequest
 
 __all__ = [
@@ -114,6 +115,7 @@ class Known:
     """Complexities from which a larger model, and from which an upstream is to answer."""
     lengths: Mapping[str, Length] = field(default_factory=dict)
     """Of answers so far, by `length_key`."""
+    now: Instant = Instant(0)
 
 
 NOTHING_KNOWN: Final = Known()
@@ -205,6 +207,7 @@ class _Choice:
             stay=known.stay,
             expected_tokens=length.likely_most if length is not None else 0.0,
             tier=tier_of(known.complexity, known.tiers),
+            now=known.now,
         )
 
     # --- who may be asked -----------------------------------------------------------------------
@@ -271,6 +274,7 @@ class _Choice:
         left = self._keep("tried already", [c for c in matching if reachable(self._tried, c)])
         if not left:
             return refusals.exhausted(self._request, len(matching))
+        left = self._softly("load not known", [c for c in left if not stale(self._facts, c)], left)
         left = self._softly("context", [c for c in left if not context(self._facts, c)], left)
         left = self._softly("tier", able_enough(self._facts, left), left)
         rank, facts = STRATEGIES[self._facts.strategy], self._facts

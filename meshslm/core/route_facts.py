@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from meshslm.core.candidates import Candidate
 from meshslm.core.prefix import PROMPT_CHARACTERS, marks
+from meshslm.ids import Instant
 from meshslm.wire.messages import TaskRequest
 
 GENERATE = "generate"
@@ -138,6 +139,7 @@ class Facts:
     stay: Stay | None
     tier: Tier
     strategy: str
+    now: Instant
 
 
 def facts_of(
@@ -148,6 +150,7 @@ def facts_of(
     stay: Stay | None = None,
     expected_tokens: float = 0.0,
     tier: Tier = Tier.EDGE,
+    now: Instant = Instant(0),
 ) -> Facts:
     """The facts of a request; `expected_tokens` of its answer, 0 where nobody knows."""
     parts, rest = parts_of(request)
@@ -166,6 +169,7 @@ def facts_of(
         stay,
         tier,
         strategy,
+        now,
     )
 
 

@@ -12,13 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from meshslm import mesh_limits
 from meshslm.core.candidates import Candidate
 from meshslm.core.route_facts import GENERATE, Facts, Tier
-from meshslm.ids import NodeId
+from meshslm.ids import NodeId, ms_between
 from meshslm.wire.messages import TaskRequest
 
 AUTO: Final = "auto"
 DOMAIN: Final = "domain:"
+
+STALE_MS: Final = 2.0 * mesh_limits.IDLE_PRESENCE_MS
+"""What was told of a load so long ago says little: who was idle then may have a queue by now."""
 
 LARGER: Final = 0.5
 """Of the largest model's size, from which on one counts as large too (a guess)."""
@@ -111,6 +115,13 @@ HARD: Final[tuple[tuple[str, Filter], ...]] = (
 def reachable(tried: Sequence[NodeId], candidate: Candidate) -> bool:
     """Whether it was not tried yet."""
     return candidate.tried_as not in tried
+
+
+def stale(facts: Facts, candidate: Candidate) -> bool:
+    """Whether nobody knows how busy it is now; a conversation's own node is asked all the same."""
+    if candidate.local or (facts.stay is not None and facts.stay.node == candidate.node):
+        return False
+    return ms_between(candidate.told, facts.now) > STALE_MS
 
 
 def able_enough(facts: Facts, candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -61,6 +61,7 @@ class _Listed:
     capability: Capability
     loads: tuple[EngineLoad, ...]
     rtt_ms: float | None
+    told: Instant
     candidates: tuple[Candidate, ...]
 
 
@@ -126,6 +127,7 @@ class Router:
             and known.loads is peer.loads
             and known.capability is capability
             and known.rtt_ms == peer.rtt_ms
+            and known.told == peer.told
         ):
             return known.candidates
         loads = {load.model: load for load in peer.loads}
@@ -143,7 +145,7 @@ class Router:
         )
         if len(self._listed) > 2 * len(self._directory.peers) + 16:
             self._listed.clear()  # most of them are gone
-        self._listed[peer.node] = _Listed(capability, peer.loads, peer.rtt_ms, made)
+        self._listed[peer.node] = _Listed(capability, peer.loads, peer.rtt_ms, peer.told, made)
         return made
 
     # --- choosing -------------------------------------------------------------------------------
@@ -180,6 +182,7 @@ class Router:
             complexity_of(request).value if self._reading else None,
             self._tiers,
             self._record.lengths,
+            self.now,
         )
 
     def _classifier(self, request: TaskRequest) -> Classifies:
