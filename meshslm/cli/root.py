@@ -18,7 +18,7 @@ COMMANDS = {
     "up": LazyCommand("meshslm.cli.up:up", "Run a node until it is stopped."),
     "ask": LazyCommand("meshslm.cli.ask:ask", "Ask the mesh one thing and stream the answer."),
     "chat": LazyCommand("meshslm.cli.chat:chat", "Talk with the mesh, turn by turn."),
-    "route": LazyCommand("meshslm.cli.route:route", "Show who would be asked a question, and why."),
+    "route": LazyCommand("meshslm.cli.route:route", "Show who would be asked TEXT, and why."),
     "peers": LazyCommand(
         "meshslm.cli.peers:peers",
         "Show the nodes that a node knows, what they host and how busy they are.",
@@ -26,10 +26,12 @@ COMMANDS = {
     "status": LazyCommand(
         "meshslm.cli.status:status", "Show how a node is doing: identity, uptime, tasks, engines."
     ),
-    "tasks": LazyCommand("meshslm.cli.history:tasks", "Show the newest tasks of a node."),
+    "tasks": LazyCommand(
+        "meshslm.cli.history:tasks", "Show the newest tasks that entered at a node."
+    ),
     "task": LazyCommand("meshslm.cli.history:task", "Show what became of one task, step by step."),
     "usage": LazyCommand(
-        "meshslm.cli.history:usage", "Show what the mesh was used for, by day, tenant and model."
+        "meshslm.cli.history:usage", "Show what the mesh was used for: requests, tokens and time."
     ),
     "drain": LazyCommand(
         "meshslm.cli.drain:drain",

@@ -279,6 +279,8 @@ class Worker:
             for place, token in enumerate(guess, piece.start + 1):
                 model.add(piece.slot, place, (token,), wanted=True)
         model.compute()
+        if step.decode:
+            return  # its pieces have nothing to take back and nothing to share
         for piece in step.pieces:
             if piece.fill:
                 model.keep(piece.slot, piece.start + piece.count)

@@ -50,6 +50,7 @@ def test_every_option_sets_its_setting(run: Run) -> None:
         "listen": "/ip4/127.0.0.1/tcp/1",
         "bootstrap": "/ip4/127.0.0.1/tcp/2",
         "mdns": None,
+        "relay": "on",
         "open": None,
         "gateway_host": "::1",
         "gateway_port": "8",
