@@ -31,13 +31,13 @@ from meshslm.core.residency import (
     Order,
     Residency,
     Stage,
+    oldest_first,
 )
 from meshslm.core.views import ModelView
 from meshslm.errors import FaultCode
 from meshslm.ids import Instant, after
 
 TIMER = "models"
-
 
 Busy = Callable[[str], tuple[int, int]]
 """Runs of a model on its engine, and in its queue."""
@@ -63,6 +63,11 @@ class Models:
         if model is None or model.stage is not Stage.READY:
             return False
         return not (model.draining or model.leaving)
+
+    def load_ms(self, name: str) -> float:
+        """How long its last load took; 0 while there was none."""
+        model = self._models.get(name)
+        return model.load_ms if model is not None else 0.0
 
     def refusal(self, name: str, now: Instant) -> str:
         """Why a run of it would wait in vain; empty where it may be queued."""
@@ -127,7 +132,7 @@ class Models:
             if model.stage is not Stage.ABSENT:
                 continue
             if self._fits(model):
-                self._load(model, first=True)
+                self._load(model, now, first=True)
             else:
                 self._out.tell("model.not-preloaded", f"{model.name}: {self._no_room(model)}")
         self._plan(now)
@@ -166,9 +171,7 @@ class Models:
         model = self._models.get(name)
         if model is None or model.stage is Stage.UNLOADING:
             return False
-        model.stage, model.reason, model.first = Stage.READY, "", False
-        model.failures, model.ordered = 0, False
-        model.since = model.used = now
+        model.loaded(now)
         self._plan(now)
         return True
 
@@ -178,6 +181,7 @@ class Models:
         if model is None or model.stage is Stage.UNLOADING:
             return
         model.reason, model.fraction, model.draining = reason, 0.0, False
+        model.began = None
         if not final:
             model.stage = Stage.RESTARTING
             return
@@ -283,7 +287,7 @@ class Models:
             if not self._fits(model):
                 self._make_room(model, now)
                 break
-            self._load(model)
+            self._load(model, now)
         for model in list(self._models.values()):
             due = model.leaving or not model.hosted or self._idle_too_long(model, now)
             if due and self._evictable(model):
@@ -301,7 +305,7 @@ class Models:
             if m.stage is Stage.READY and not m.pinned and self._had_its_turn(m, now)
         ]
         victims = []
-        for victim in [*_oldest_first(idle), *_oldest_first(busy)]:
+        for victim in [*oldest_first(idle), *oldest_first(busy)]:
             if missing <= 0:
                 break
             if victim not in victims:
@@ -316,7 +320,8 @@ class Models:
             else:
                 self._unload(victim)
 
-    def _load(self, model: HostedModel, *, first: bool = False) -> None:
+    def _load(self, model: HostedModel, now: Instant, *, first: bool = False) -> None:
+        model.began = now
         model.stage, model.fraction, model.reason, model.first = Stage.LOADING, 0.0, "", first
         self._out.put(LoadModel(model.name))
 
@@ -392,7 +397,3 @@ class Models:
             if model.stage is Stage.WAITING:
                 used = any(self._busy(m.name)[0] for m in self._models.values())
                 assert moving or used or self._out.timer_runs(TIMER, ""), f"{model.name} waits"
-
-
-def _oldest_first(models: list[HostedModel]) -> list[HostedModel]:
-    return sorted(models, key=lambda model: model.used)

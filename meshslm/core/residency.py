@@ -10,7 +10,7 @@ from enum import Enum, StrEnum
 from typing import Final
 
 from meshslm.errors import FaultCode
-from meshslm.ids import Instant
+from meshslm.ids import Instant, ms_between
 
 
 class Keep(Enum):
@@ -126,8 +126,25 @@ class HostedModel:
     retry: Instant = Instant(0)
     """A failed one is not tried again before that."""
     failures: int = 0
+    began: Instant | None = None
+    """When its load began; None while none is under way."""
+    load_ms: float = 0.0
+    """How long the last one took; 0 while there was none."""
+
+    def loaded(self, now: Instant) -> None:
+        """Its engine is ready; a worker that was only started again loaded nothing that is told."""
+        if self.began is not None:
+            self.load_ms = ms_between(self.began, now)
+        self.stage, self.reason, self.first, self.began = Stage.READY, "", False, None
+        self.failures, self.ordered = 0, False
+        self.since = self.used = now
 
     @property
     def pinned(self) -> bool:
         """It is unloaded for nobody."""
         return self.hosted and (self.held or self.keep is Keep.ALWAYS)
+
+
+def oldest_first(models: list[HostedModel]) -> list[HostedModel]:
+    """By when they were used last."""
+    return sorted(models, key=lambda model: model.used)

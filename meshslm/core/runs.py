@@ -11,6 +11,7 @@ from enum import Enum
 from heapq import heapreplace
 
 from meshslm.core.line import Line
+from meshslm.core.prefix import digest
 from meshslm.core.route_facts import (
     ASSUMED_ANSWER_TOKENS,
     CHARACTERS_PER_TOKEN,
@@ -18,7 +19,7 @@ from meshslm.core.route_facts import (
     Length,
 )
 from meshslm.ids import Instant, NodeId, RunId, TaskId, ms_between
-from meshslm.wire.messages import TaskRequest, TaskSubmit, Timings
+from meshslm.wire.messages import EngineLoad, TaskRequest, TaskSubmit, Timings
 
 ASSUMED_RUN_MS = 4_000.0
 """Length of a run while none has ended yet: 256 tokens at 64 a second."""
@@ -96,6 +97,22 @@ class EngineState:
         kept = timings.prefill_ms + timings.decode_ms or elapsed_ms  # it may have waited there, too
         self.run_ms += max(RUN_SHARE, 1.0 / self.ended) * (kept - self.run_ms)
         self.lengths[_kind(run)] = self._length(run).after(run.said)
+
+    def load(self, *, ready: bool, load_ms: float) -> EngineLoad:
+        """How busy it is; `ready`: it takes runs, `load_ms`: what its model's last load took."""
+        return EngineLoad(
+            self.model,
+            ready,
+            len(self.running),
+            len(self.queue),
+            max(0, self.slots - self.weight) if ready else 0,
+            self.prefill_tps,
+            self.decode_tps,
+            digest(self.marks[run] for run in self.warm if run in self.marks),
+            self.run_ms if self.ended else 0.0,
+            load_ms,
+            self.wait_ms(1) if ready else 0.0,
+        )
 
     def wait_ms(self, choices: int) -> float:
         """How long a run that comes now would wait for its slots, about."""

@@ -27,7 +27,7 @@ from meshslm.core.events import Lane, RunEnded, RunFailed, RunProduced, StartRun
 from meshslm.core.models import Models
 from meshslm.core.outbox import Outbox
 from meshslm.core.overload import full, place_ms, turned_away
-from meshslm.core.prefix import digest, marks
+from meshslm.core.prefix import marks
 from meshslm.core.runs import EngineState, Key, Run, RunState, clipped, prompt_bytes
 from meshslm.errors import FaultCode
 from meshslm.ids import Instant, NodeId, RunId, after, ms_between
@@ -128,20 +128,11 @@ class Serving:
     def loads(self) -> tuple[EngineLoad, ...]:
         """How busy every engine is."""
         return tuple(
-            EngineLoad(
-                engine.model,
-                ready,
-                len(engine.running),
-                len(engine.queue),
-                max(0, engine.slots - engine.weight) if ready else 0,
-                engine.prefill_tps,
-                engine.decode_tps,
-                digest(engine.marks[run] for run in engine.warm if run in engine.marks),
-                engine.run_ms if engine.ended else 0.0,
-                wait_ms=engine.wait_ms(1) if ready else 0.0,
+            engine.load(
+                ready=self._models.takes_runs(engine.model),
+                load_ms=self._models.load_ms(engine.model),
             )
             for engine in self._engines.values()
-            for ready in (self._models.takes_runs(engine.model),)
         )
 
     # --- what origins say -----------------------------------------------------------------------

@@ -48,6 +48,20 @@ def test_without_a_budget_everything_is_loaded() -> None:
     assert node.loads() == ["a", "b"]
 
 
+def test_what_a_load_took_is_told() -> None:
+    node = Node(need("a", keep=Keep.DEMAND))
+    assert node.core.loads()[0].load_ms == 0.0
+    node.ask("a")
+    node.mesh.pass_time(3_000)
+    node.give(EngineReady("a", SLOTS))
+    assert node.core.loads()[0].load_ms == 3_000.0
+    # A worker that is started again is no load of its own.
+    node.give(EngineLost("a", "it died", final=False))
+    node.mesh.pass_time(50)
+    node.give(EngineReady("a", SLOTS))
+    assert node.core.loads()[0].load_ms == 3_000.0
+
+
 # --- on demand ----------------------------------------------------------------------------------
 def test_a_run_for_a_model_that_is_not_loaded_waits_for_it() -> None:
     node = Node(need("a", keep=Keep.DEMAND))
