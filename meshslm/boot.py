@@ -53,6 +53,7 @@ from meshslm.daemon.pump import Pump
 from meshslm.daemon.recorder import Recorder
 from meshslm.daemon.registrar import Registrar
 from meshslm.daemon.remembering import Remembering
+from meshslm.daemon.revocations import Revocations
 from meshslm.daemon.service import NodeService
 from meshslm.daemon.shared_documents import keep_state, state_config
 from meshslm.daemon.timers import Timers
@@ -258,6 +259,8 @@ class _Node:
                 if self._keeper is not None:
                     self._keeper.begin()
                     nursery.start_soon(self._keeper.run)
+                    decided = Revocations(self._keeper.notices, self._service, self._pump.handle)
+                    nursery.start_soon(decided.run)
                 if self._consensus is not None:
                     self._consensus.begin(secrets.randbits(52) + 1)
                     nursery.start_soon(self._consensus.run)

@@ -362,7 +362,7 @@ class Admission:
     def on_notice_found(self, event: NoticeFound, now: Instant) -> None:
         """A notice that this node keeps, or that its operator wrote now."""
         if self._notices is not None:
-            self._notices.found(event.notice, now)
+            self._notices.found(event.notice, now, kept=event.kept)
 
     def on_notices(self, peer: Peer, message: Notices, now: Instant) -> None:
         """A member tells what it knows. Raises `NotAdmitted` for what no key of the mesh said."""

@@ -38,6 +38,8 @@ class NoticeFound:
     """A notice of the mesh's key: kept from an earlier life, or written by the operator now."""
 
     notice: Signed
+    kept: bool = True
+    """False: it was told by coordinators, and is to be kept where it holds."""
 
 
 AdmissionEvent = ClockRead | CredentialIssued | CredentialReplaced | NoticeFound

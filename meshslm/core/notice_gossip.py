@@ -47,10 +47,11 @@ class NoticeGossip:
             asked = self._chance.pick(peers)
             self._out.send(asked.node, Lane.CONTROL, Notices(self._board.digest))
 
-    def found(self, notice: Signed, now: Instant) -> None:
-        """A notice that this node keeps, or that its operator wrote now."""
+    def found(self, notice: Signed, now: Instant, *, kept: bool = True) -> None:
+        """A notice that this node keeps, or that its operator wrote now, or coordinators have."""
         try:
-            self._heed(notice, None, now)
+            if self._heed(notice, None, now) and not kept:
+                self._out.put(KeepNotice(notice))
         except NotAdmitted as refusal:
             self._out.tell("mesh.notice-refused", str(refusal))
 

@@ -94,6 +94,12 @@ class MembershipKeeper:
         for notice in self._folder.notices(self._known):
             self._handle(NoticeFound(notice))
 
+    def notices(self) -> list[Signed]:
+        """What is kept; nothing where the disk fails."""
+        found: list[Signed] = []
+        self._try(lambda: found.extend(self._folder.notices()))
+        return found
+
     def issue(self, effect: IssueCredential) -> None:
         """Answer later."""
         try:

@@ -41,6 +41,8 @@ def coordination_of(
         return admission.is_revoked(node) or (there and not may(node))
 
     def may_propose(node: NodeId, command: Command) -> bool:
+        if command.act == "revoke" and admission.may(node, Act.COORDINATE):
+            return True  # it records what the mesh's key has said: nothing follows but from that
         return admission.may(node, _ACTS.get(command.act, Act.ROLLOUT), command.subject)
 
     return Coordination(
