@@ -16,6 +16,7 @@ from meshslm.core.consensus.events import ConsensusEffect, ConsensusEvent
 from meshslm.core.drain_events import DrainEffect, DrainEvent
 from meshslm.core.growth_events import GrowthEffect, GrowthEvent
 from meshslm.core.reach_events import ReachEffect, ReachEvent
+from meshslm.core.reading_events import RequestRead, RequestShown
 from meshslm.core.residency import UNBOUNDED, ModelOrdered, OrderAnswered, Residency
 from meshslm.core.state_events import StateEffect, StateEvent
 from meshslm.errors import FaultCode
@@ -241,6 +242,7 @@ Event = (
     | TaskDropped
     | HostingChanged
     | ModelOrdered
+    | RequestShown
     | EngineLoading
     | EngineReady
     | EngineLost
@@ -412,5 +414,6 @@ Effect = (
     | FinishTask
     | FailTask
     | OrderAnswered
+    | RequestRead
     | Tell
 )

@@ -70,7 +70,8 @@ from meshslm.core.events import (
 from meshslm.core.growth_events import StatementSealed
 from meshslm.core.outbox import Outbox
 from meshslm.core.reach import Reach
-from meshslm.core.reading import Reading
+from meshslm.core.reading import Reading, show
+from meshslm.core.reading_events import RequestShown
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
 from meshslm.core.router import Own, Router
 from meshslm.core.shared_state import SharedState
@@ -224,6 +225,7 @@ class NodeCore:
             TaskDropped: self._on_dropped,
             HostingChanged: self._on_hosting,
             ModelOrdered: self._on_ordered,
+            RequestShown: lambda e, now: show(self._reading, e, self._out, now),
             EngineLoading: lambda e, _: self._models.loading(e.model, e.fraction),
             EngineReady: self._on_engine_ready,
             EngineLost: self._on_engine_lost,

@@ -29,6 +29,7 @@ from meshslm import limits
 from meshslm.core.classify import Score, distinct
 from meshslm.core.heads import MEANING, WORDS
 from meshslm.core.outbox import Outbox
+from meshslm.core.reading_events import RequestRead, RequestShown
 from meshslm.core.semantics import Head, Judge, Vector, gist, texts_of
 from meshslm.core.serving import Reply, Serving
 from meshslm.errors import FaultCode
@@ -53,6 +54,8 @@ HOPELESS: Final = (FaultCode.BAD_REQUEST, FaultCode.CONTEXT_OVERFLOW)
 """What a text is refused with, whenever it is asked about."""
 BATCH_MS: Final = 30_000
 PREFIX: Final = "reading-"
+SHOWN_MS: Final = 200
+"""Who only wants to know how it would be routed can wait for longer than a request."""
 
 
 class Judged:
@@ -97,6 +100,8 @@ class Reading:
         self._made: dict[TaskId, dict[int, Vector]] = {}
         self._judge = Judge((), self._set(WORDS))
         self._usable = False
+        self._shown: dict[TaskId, int] = {}
+        """Runs for whom a request was only shown, and its number."""
         self._unreadable: dict[str, None] = {}
         self._batch = BATCH
         self._next = 0
@@ -158,13 +163,24 @@ class Reading:
 
     def read(self, task: TaskId, request: TaskRequest, now: Instant) -> bool:
         """Read a request; whether its task is to wait for that."""
+        return self._read(task, request, limits.EMBED_WAIT_MS, now)
+
+    def show(self, shown: RequestShown, now: Instant) -> None:
+        """Read a request that is not to be answered, and say when that is done."""
+        waiting = TaskId(f"shown-{shown.number}")
+        self._shown[waiting] = shown.number
+        if not self._read(waiting, shown.request, SHOWN_MS, now) and waiting in self._shown:
+            del self._shown[waiting]
+            self._out.put(RequestRead(shown.number))
+
+    def _read(self, task: TaskId, request: TaskRequest, within_ms: int, now: Instant) -> bool:
         auto = request.selector.partition("@")[0] == AUTO and request.operation == GENERATE
         if not auto or not self._usable or not self._idle():
             return False
         text = gist(request)
         if not text.strip() or text in self._gists:
             return False
-        mine = self._start([text], "interactive", limits.EMBED_WAIT_MS, now, task)
+        mine = self._start([text], "interactive", within_ms, now, task)
         return mine in self._runs
 
     def _idle(self) -> bool:
@@ -231,7 +247,10 @@ class Reading:
             self._gists[text] = vector
             if len(self._gists) > limits.VECTORS_KEPT:
                 del self._gists[next(iter(self._gists))]
-        self._resume(waiting, now)
+        if waiting in self._shown:
+            self._out.put(RequestRead(self._shown.pop(waiting)))
+        else:
+            self._resume(waiting, now)
 
     def _learned(
         self, reply: Reply, texts: list[str], found: Mapping[str, Vector], now: Instant
@@ -258,6 +277,14 @@ class Reading:
         if not len(vector) or not np.isfinite(vector).all() or not vector.any():
             return False
         return all(len(other) == len(vector) for other in islice(self._vectors.values(), 1))
+
+
+def show(reading: Reading | None, shown: RequestShown, out: Outbox, now: Instant) -> None:
+    """The same, where perhaps nobody reads."""
+    if reading is None:
+        out.put(RequestRead(shown.number))
+    else:
+        reading.show(shown, now)
 
 
 def is_name(domain: str) -> bool:

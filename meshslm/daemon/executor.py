@@ -34,6 +34,7 @@ from meshslm.core.events import (
 )
 from meshslm.core.growth_events import SealStatement, StatementSealed
 from meshslm.core.reach_events import OfferRelay, PunchTo, Reserve, TryDial
+from meshslm.core.reading_events import RequestRead
 from meshslm.core.residency import OrderAnswered
 from meshslm.daemon.defaults import fill
 from meshslm.daemon.membership_keeper import MembershipKeeper
@@ -92,6 +93,7 @@ class Executor:
             Drained: service.drained,
             OrderAnswered: service.answer_order,
             DecisionMade: service.answer_decision,
+            RequestRead: service.request_read,
             Dial: lambda e: link.dial(e.address),
             Disconnect: lambda e: link.disconnect(e.peer, e.reason),
             Tell: self._tell,

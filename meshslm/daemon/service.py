@@ -24,6 +24,7 @@ from meshslm.core.events import (
     TaskDropped,
 )
 from meshslm.core.node import NodeCore
+from meshslm.core.reading_events import RequestRead, RequestShown
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
 from meshslm.core.views import DrainView, ModelView, PeerView, StatusView
 from meshslm.daemon.chronicler import Chronicler
@@ -58,6 +59,7 @@ class NodeService:
         """Set when a node that was asked to leave has nothing left to do."""
         self.chronicler: Chronicler | None = None
         """Who writes down what becomes of tasks."""
+        self._reads: dict[int, trio.Event] = {}
         self._orders = 0
         self._answer: OrderAnswered | None = None
         self._decisions: dict[int, tuple[trio.Event, list[DecisionMade]]] = {}
@@ -115,6 +117,22 @@ class NodeService:
     def answer_order(self, effect: OrderAnswered) -> None:
         """Take the core's answer to the order that is being given."""
         self._answer = effect
+
+    async def read(self, request: TaskRequest) -> None:
+        """Let the node read a request that `explain` is to judge; bounded by `reading.SHOWN_MS`."""
+        self._orders += 1
+        number = self._orders
+        self._reads[number] = read = trio.Event()
+        try:
+            self._pump.handle(RequestShown(number, request))
+            await read.wait()
+        finally:
+            del self._reads[number]
+
+    def request_read(self, effect: RequestRead) -> None:
+        """Take that it was read; whoever waited for it may have gone."""
+        if effect.number in self._reads:
+            self._reads[effect.number].set()
 
     def explain(self, request: TaskRequest) -> Decision:
         """Who would be asked for it now, and why; nothing is run."""

@@ -83,7 +83,7 @@ class Cascading:
     @asynccontextmanager
     async def submit(self, request: TaskRequest) -> AsyncIterator[TaskStream]:
         """Begin it. Raises `RequestFault` where it is to be answered in steps and cannot be."""
-        tiers = self._tiers(request)
+        tiers = await self._tiers(request)
         request = replace(request, routing=replace(request.routing, cascade=False))
         if not tiers:
             async with self.service.submit(request) as stream:
@@ -97,7 +97,7 @@ class Cascading:
         async with steps.last() as stream:
             yield stream
 
-    def _tiers(self, request: TaskRequest) -> tuple[Tier, ...]:
+    async def _tiers(self, request: TaskRequest) -> tuple[Tier, ...]:
         """Whom to ask; nobody where it is answered as any other. Raises `RequestFault`."""
         wanted = request.routing.cascade
         if not wanted and not any(check.always for check in self.checks.values()):
@@ -108,6 +108,7 @@ class Cascading:
             raise RequestFault(
                 FaultCode.BAD_REQUEST, f"'routing.cascade': {unfit}.", param="routing.cascade"
             )
+        await self.service.read(request)
         tiers = ladder(self.service.explain(request).assessments, request)
         if wanted or (tiers and self.checks.get(tiers[0].profile, NO_CHECK).always):
             return tiers

@@ -84,6 +84,7 @@ class RoutePage:
         body = await read_body(request.scope, request.receive, self._body_bytes)
         read = self._reader(body)
         job = routed(read(body, deadline_ms=self._deadline_ms), request.scope)
+        await self._service.read(job.requests[0])
         return json_reply(route_reply(self._service.explain(job.requests[0])))
 
     def _reader(self, body: bytes) -> Callable[..., Job]:

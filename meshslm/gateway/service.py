@@ -60,6 +60,10 @@ class Submitting(Protocol):
 class NodeService(Submitting, Protocol):
     """A running node."""
 
+    async def read(self, request: TaskRequest) -> None:
+        """Let the node read what a request means before `explain` judges it, if it can now."""
+        ...
+
     def explain(self, request: TaskRequest) -> Decision:
         """Who would be asked for it now, and why; nothing is run."""
         ...

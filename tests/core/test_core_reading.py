@@ -8,6 +8,7 @@ import numpy as np
 
 from meshslm import limits
 from meshslm.chance import Chance
+from meshslm.core.candidates import Verdict
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import (
     Effect,
@@ -28,6 +29,7 @@ from meshslm.core.events import (
 )
 from meshslm.core.node import NodeCore
 from meshslm.core.reading import BATCH
+from meshslm.core.reading_events import RequestRead, RequestShown
 from meshslm.core.residency import ModelNeed, Residency
 from meshslm.errors import FaultCode
 from meshslm.ids import Instant, NodeId, TaskId, after
@@ -162,6 +164,36 @@ def test_a_request_is_read_and_then_routed_by_its_meaning() -> None:
         node.ask(HELLO, "u")
         assert node.chosen() == [domain, domain]
         assert len(node.runs()) == before
+
+
+def test_a_request_that_is_only_shown_is_read_too() -> None:
+    node = Alone()
+    node.learn()
+    asked = TaskRequest("auto", (ChatMessage("user", HELLO),), max_tokens=5)
+    for number, (domain, topic) in enumerate(TOPICS.items()):
+        shown = replace(asked, messages=(ChatMessage("user", f"{HELLO} {number}"),))
+        node.give(RequestShown(number, shown))
+        assert RequestRead(number) not in node.effects
+        node.embed(node.runs()[-1], topic)
+        assert RequestRead(number) in node.effects
+        found = node.core.explain(shown, node.now).outcome
+        assert isinstance(found, Verdict)
+        assert found.domain == domain
+    assert node.chosen() == []
+
+
+def test_what_cannot_be_read_now_is_said_to_be_at_once() -> None:
+    asked = TaskRequest("auto", (ChatMessage("user", HELLO),), max_tokens=5)
+    for node in (Alone(), Alone(loaded=False)):
+        node.give(RequestShown(7, asked))
+        assert RequestRead(7) in node.effects
+    node = Alone()
+    node.learn()
+    node.give(RequestShown(1, asked))
+    node.give(RequestShown(2, asked))  # the engine reads the first
+    assert RequestRead(2) in node.effects
+    node.give(RunFailed(node.runs()[-1].run, FaultCode.DEADLINE, "too late"))
+    assert node.effects.count(RequestRead(1)) == 1
 
 
 def test_a_vector_that_comes_too_late_is_not_waited_for() -> None:

@@ -197,6 +197,7 @@ class ScriptedService:
         self.ordered = "loading"
         """State that a model has after an order."""
         self.explained: list[TaskRequest] = []
+        self.read_first: list[TaskRequest] = []
         self.decision = Decision(Refusal(FaultCode.UNKNOWN_MODEL, "nobody hosts it"), "auto", ())
         self._arrival = trio.Event()
 
@@ -217,6 +218,9 @@ class ScriptedService:
         await self._arrival.wait()
         self._arrival = trio.Event()
         return self.visits[-1]
+
+    async def read(self, request: TaskRequest) -> None:
+        self.read_first.append(request)
 
     def explain(self, request: TaskRequest) -> Decision:
         self.explained.append(request)

@@ -87,6 +87,7 @@ async def test_a_route_is_explained_and_not_run(served: Served) -> None:
     assert told["candidates"][1]["cost_ms"] is None
     assert not served.service.visits
     assert served.service.explained[0].messages[0].content == "hello"
+    assert served.service.read_first == served.service.explained
 
 
 async def test_a_refusal_is_an_explanation_too(served: Served) -> None:
