@@ -255,10 +255,10 @@ SUBMIT_RETRY_MS: Final = 500
 STALL_PROBE_MS: Final = 2_000
 """A stream silent for so long is asked for its next item."""
 
-STREAM_PROBE_MS: Final = 400
+STREAM_PROBE_MS: Final = 330
 """A stream that flowed, and stopped for so long, is asked for its next item."""
 
-STREAM_SILENT_MS: Final = 1_200
+STREAM_SILENT_MS: Final = 1_000
 """A stream whose node answers nothing for so long, not even two such questions, goes on elsewhere
 if somebody can take it: so its client waits less than 2 s, what that one computes included."""
 
