@@ -43,6 +43,8 @@ DIAL_MS = 1_500
 TRIES = 3
 UNREACHED_MS = 10_000
 """A coordinator that could not be dialled is not dialled again for so long."""
+SWEEP_MS = 5_000
+"""Between two looks for answers that are too old to be kept."""
 CARD_TRY_MS = 5_000
 """Between two questions for the texts of one domain."""
 
@@ -105,6 +107,7 @@ class Coordinators:
         self._cards_asked: dict[str, Instant] = {}
         self._unreached: dict[NodeId, Instant] = {}
         """Who could not be dialled a moment ago."""
+        self._swept: Instant | None = None
 
     def came(self, fact: Fact) -> None:
         """A member is new, or says something new of itself."""
@@ -141,9 +144,9 @@ class Coordinators:
         """Whether a coordinator that is not linked may be dialled."""
         return self._directory.get_alive(node) is None and node not in self._unreached
 
-    def tell(self, wanted: dict[NodeId, None], presence: bytes, now: Instant) -> None:
+    def tell(self, wanted: dict[NodeId, None], presence: Presence, now: Instant) -> None:
         """Give each coordinator this node's load, where it changed or it is time."""
-        loads = self._own()[1].loads
+        loads, encoded = presence.loads, b""
         for node in wanted:
             if self._directory.get_alive(node) is None:
                 self._told.pop(node, None)
@@ -152,7 +155,8 @@ class Coordinators:
             due = mesh_limits.IDLE_PRESENCE_MS - limits.PRESENCE_MS / 2
             if last is None or said != loads or ms_between(last, now) >= due:
                 self._told[node] = (now, loads)
-                self._out.send_encoded(node, Lane.CONTROL, presence)
+                encoded = encoded or encode(presence)
+                self._out.send_encoded(node, Lane.CONTROL, encoded)
         for node in [n for n in self._told if n not in wanted]:
             del self._told[node]
 
@@ -199,9 +203,10 @@ class Coordinators:
     def learn_cards(self, now: Instant) -> None:
         """Ask for the texts of one domain that somebody hosts and nobody here can recognise."""
         for topic in self._members.topics:
+            if not self._lacks_card(topic):
+                continue
             asked = self._cards_asked.get(topic)
-            waited = asked is None or ms_between(asked, now) >= CARD_TRY_MS
-            if waited and ":" not in topic and self._lacks_card(topic):
+            if asked is None or ms_between(asked, now) >= CARD_TRY_MS:
                 self._cards_asked[topic] = now
                 self._put(Question(Need(topic), cards=True), now)
                 return
@@ -296,9 +301,7 @@ class Coordinators:
 
     def _able(self, node: NodeId, ask: Ask) -> bool:
         fact = self._members.get(node)
-        return fact is not None and any(
-            fits(s, ask) for s in fact.capability.specialists
-        )
+        return fact is not None and any(fits(s, ask) for s in fact.capability.specialists)
 
     def _conclude(self, number: int, nodes: tuple[NodeId, ...], now: Instant) -> None:
         question = self._questions.pop(number)
@@ -342,7 +345,13 @@ class Coordinators:
                 self._report(fact.record.node, (), now)
 
     def sweep(self, now: Instant) -> None:
-        """Forget what is too old."""
+        """Forget what is too old; who is reported and gone is forgotten at once elsewhere."""
+        for node, at in list(self._unreached.items()):
+            if ms_between(at, now) >= UNREACHED_MS:
+                del self._unreached[node]
+        if self._swept is not None and 0 <= ms_between(self._swept, now) < SWEEP_MS:
+            return
+        self._swept = now
         old = [
             need
             for need, known in self._answers.items()
@@ -350,9 +359,6 @@ class Coordinators:
         ]
         for need in old:
             del self._answers[need]
-        for node, at in list(self._unreached.items()):
-            if ms_between(at, now) >= UNREACHED_MS:
-                del self._unreached[node]
         reported = self._directory.reported
         for node, peer in list(reported.items()):
             if (

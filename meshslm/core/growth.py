@@ -46,7 +46,6 @@ from meshslm.core.upkeep import Upkeep
 from meshslm.core.views import PeerView
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, TaskId, ms_between
-from meshslm.wire.codec import encode
 from meshslm.wire.growth import (
     Accusation,
     Answer,
@@ -126,7 +125,7 @@ class Growth:
             accuse=self._accuse,
         )
         self.spread = Spread(self.members, self.overlay.neighbours, out)
-        self._own = OwnRecord(config, self.members, self.spread, out, self._describe)
+        self._own = OwnRecord(config, self.members, self.spread, out)
         self._hearing = Hearing(
             config, self.members, self._own, self.overlay, self.spread, admission, conduct
         )
@@ -185,8 +184,7 @@ class Growth:
         """A statement of this node is signed."""
         self._own.on_sealed(event, now)
 
-    def _describe(self) -> Self:
-        capability, _ = self._hooks.own()
+    def _describe(self, capability: Capability) -> Self:
         return Self(self._hooks.addresses(), capability, self._admission.credential)
 
     def tick(self, now: Instant) -> bool:
@@ -196,19 +194,19 @@ class Growth:
         self._sense(now)
         if not self.large:
             if self._heard_of_large:
-                self._own.publish_changes(now)
+                self._own.publish_changes(self._describe(self._hooks.own()[0]), now)
                 self._greet_one(now)
             return False
         last, self._ticked = self._ticked, now
         if last is not None and ms_between(last, now) > limits.PRESENCE_MS + mesh_limits.LATE_MS:
             self._detection.slept(now)
-        self._own.publish_changes(now)
+        capability, presence = self._hooks.own()
+        self._own.publish_changes(self._describe(capability), now)
         self.members.sweep(now)
         self.overlay.tick(self.spread, now)
-        self._coordinate(now)
+        self._coordinate(capability, presence, now)
         self._upkeep.audit(now)
-        self._greet_one(now)
-        if not self._directory.alive():
+        if not self._greet_one(now):
             self._dialling.wake(now)
         self._forget_unlinked()
         return True
@@ -252,27 +250,29 @@ class Growth:
             for address in addresses_of(record):
                 self._dialling.want(address, now)
 
-    def _coordinate(self, now: Instant) -> None:
-        capability, presence = self._hooks.own()
+    def _coordinate(self, capability: Capability, presence: Presence, now: Instant) -> None:
         wanted = self.coordinators.mine(services_of(capability.specialists))
         for node in wanted:
             if self.coordinators.worth_a_dial(node):
                 self._reach_out(node, now)
         told = replace(presence, next_ms=mesh_limits.IDLE_PRESENCE_MS)
-        self.coordinators.tell(wanted, encode(told), now)
+        self.coordinators.tell(wanted, told, now)
         self.coordinators.learn_cards(now)
         self.coordinators.sweep(now)
-        neighbours = self.overlay.neighbours
-        kept = (neighbours, wanted, self._on_demand)
-        self._upkeep.close_idle(lambda node: any(node in some for some in kept), now)
+        near, waiting = self.overlay.neighbours, self._on_demand
+        self._upkeep.close_idle(lambda n: n in near or n in wanted or n in waiting, now)
 
-    def _greet_one(self, now: Instant) -> None:
-        """Tell a linked peer that is no member yet, or anybody while we know nobody, our sum."""
-        alone = len(self.members) <= 1
-        strange = [p for p in self._directory.alive() if alone or p.node not in self.members]
+    def _greet_one(self, now: Instant) -> bool:
+        """Tell a linked peer that is no member yet, or anybody while we know nobody, our sum.
+
+        False where nobody is linked.
+        """
+        alone, alive = len(self.members) <= 1, self._directory.alive()
+        strange = [p for p in alive if alone or p.node not in self.members]
         if strange:
             beat = self.spread.beat(now, neighbour=False)
             self._out.send(self._chance.pick(strange).node, Lane.CONTROL, beat)
+        return bool(alive)
 
     def _forget_unlinked(self) -> None:
         peers = self._directory.peers

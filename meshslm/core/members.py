@@ -64,6 +64,10 @@ class Members:
         self._gone = gone
         self._facts: dict[NodeId, Fact] = {}
         self._order: list[NodeId] = []
+        self._parts: list[dict[NodeId, tuple[int, Fact]]]
+        self._parts = [{} for _ in range(mesh_limits.BUCKETS)]
+        """By bucket, with a number that says in which order records came."""
+        self._number = 0
         self._sources: dict[str, int] = {}
         self._accused: dict[NodeId, Accused] = {}
         self._lost: dict[NodeId, Lost] = {}
@@ -116,6 +120,8 @@ class Members:
             lost.fact = fact
             return Outcome.NEWS
         self._lost.pop(record.node, None)
+        if self._replace(fact):
+            return Outcome.NEWS
         accused = self._accused.get(record.node) if same_life else None
         self._remove(record.node)
         if record.left:
@@ -208,9 +214,34 @@ class Members:
         self._gone(fact)
 
     # --- the table ------------------------------------------------------------------------------
+    def _replace(self, fact: Fact) -> bool:
+        """Exchange a member's record, if nothing that is counted is another; it is the newest."""
+        node = fact.record.node
+        held = self._facts.get(node)
+        if held is None or fact.record.left or node in self._accused:
+            return False
+        if (fact.source, fact.topics, fact.names) != (held.source, held.topics, held.names):
+            return False
+        del self._facts[node]
+        self._file(fact)
+        self._order.remove(node)
+        self._order.append(node)
+        for topic in fact.topics:
+            del self._topics[topic][node]
+            self._topics[topic][node] = None
+        self._toggle(fact.mark, fact.mark ^ held.mark)
+        self._came(fact)
+        return True
+
+    def _file(self, fact: Fact) -> None:
+        node = fact.record.node
+        self._number += 1
+        self._facts[node] = fact
+        self._parts[bucket_of(fact.mark)][node] = (self._number, fact)
+
     def _add(self, fact: Fact) -> None:
         node = fact.record.node
-        self._facts[node] = fact
+        self._file(fact)
         self._order.append(node)
         self._sources[fact.source] = self._sources.get(fact.source, 0) + 1
         for topic in fact.topics:
@@ -223,6 +254,7 @@ class Members:
         fact = self._facts.pop(node, None)
         if fact is None:
             return
+        del self._parts[bucket_of(fact.mark)][node]
         self._order.remove(node)
         self._sources[fact.source] -= 1
         if not self._sources[fact.source]:
@@ -291,11 +323,10 @@ class Members:
         return unlike, [n for n in unlike if not theirs[n]]
 
     def marked(self, buckets: Iterable[int]) -> Iterator[tuple[int, Fact]]:
-        """Marks and records of all in some buckets."""
-        chosen = frozenset(buckets)
-        for node, fact in self._facts.items():
-            if bucket_of(fact.mark) in chosen:
-                yield self._mark(node, fact), fact
+        """Marks and records of all in some buckets, the oldest record first."""
+        chosen = [n for n in dict.fromkeys(buckets) if n < mesh_limits.BUCKETS]
+        for _, fact in sorted(entry for n in chosen for entry in self._parts[n].values()):
+            yield self._mark(fact.record.node, fact), fact
 
     def _mark(self, node: NodeId, fact: Fact) -> int:
         mark = fact.mark

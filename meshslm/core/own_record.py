@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from meshslm.core.config import CoreConfig
@@ -48,13 +47,11 @@ class OwnRecord:
         members: Members,
         spread: Spread,
         out: Outbox,
-        describe: Callable[[], Self],
     ) -> None:
         self._config = config
         self._members = members
         self._spread = spread
         self._out = out
-        self._describe = describe
         self._boot = self._counter = self._life = 0
         self._published: Self | None = None
         self._published_at = Instant(0)
@@ -67,9 +64,9 @@ class OwnRecord:
         """A new life of the process begins."""
         self._boot = boot
 
-    def publish_changes(self, now: Instant) -> None:
+    def publish_changes(self, own: Self, now: Instant) -> None:
         """Say what this node is, if that is not what it said last."""
-        own, published = self._describe(), self._published
+        published = self._published
         if published is not None:
             may_wait = ms_between(self._published_at, now) < DIALLED_MS
             own = replace(own, dialled=published.dialled if may_wait else self.dialled)

@@ -59,9 +59,9 @@ class Rendezvous:
         """A member that may coordinate is there."""
         for key, found in self._keys.items():
             entry = (weight(key, node), node)
-            if entry in found:
+            if len(found) == mesh_limits.COORDINATORS and entry <= found[-1]:
                 continue
-            if len(found) < mesh_limits.COORDINATORS or entry > found[-1]:
+            if entry not in found:
                 found.append(entry)
                 found.sort(reverse=True)
                 del found[mesh_limits.COORDINATORS :]

@@ -231,8 +231,14 @@ class World:
             self._trace.update(event.message)
         else:
             if type(event) is TimerFired:
-                del node.timers[event.key]
-            elif type(event) is PeerConnected:
+                key = event.key
+                del node.timers[key]
+                fired = f"{key.kind}\0{key.subject}\0{event.generation}"
+                self._trace.update(_HEAD.pack(self.now, node.index, 2))
+                self._trace.update(fired.encode())
+                self._handle(node, event)
+                return
+            if type(event) is PeerConnected:
                 self._attach(guard, node, event)
             elif type(event) is PeerDisconnected:
                 self._detach(guard, node, event)

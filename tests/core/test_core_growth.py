@@ -114,11 +114,9 @@ def test_a_neighbour_that_says_goodbye_is_not_accused() -> None:
 
 def own_record(node: Node) -> OwnRecord:
     config = CoreConfig(ME, "me", verify_node=signed_by)
-    own = OwnRecord(
-        config, node.members, node.spread, node.out, lambda: Self((), Capability(1, 0), None)
-    )
+    own = OwnRecord(config, node.members, node.spread, node.out)
     own.start(1)
-    own.publish_changes(NOW)
+    own.publish_changes(Self((), Capability(1, 0), None), NOW)
     return own
 
 
