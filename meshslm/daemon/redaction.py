@@ -15,6 +15,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final
 
 from meshslm.core.events import BytesReceived, Event, RunFailed, RunProduced, TaskArrived
+from meshslm.core.reading_events import RequestShown
 from meshslm.daemon.state_redaction import STATE_EVENTS, without_entries, without_values
 from meshslm.errors import PeerFault
 from meshslm.wire.codec import UnknownKind, decode, encode, message_classes
@@ -58,7 +59,7 @@ def without_texts(event: Event) -> Event:
     if type(event) is BytesReceived:
         message = _message(event.message)
         return event if message is event.message else replace(event, message=message)
-    if type(event) is TaskArrived:
+    if isinstance(event, TaskArrived | RequestShown):
         return replace(event, request=_filled(event.request))
     if type(event) is RunProduced:
         return replace(event, chunk=_filled(event.chunk))

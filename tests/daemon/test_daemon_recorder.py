@@ -28,6 +28,7 @@ from meshslm.core.events import (
     TaskArrived,
     Tell,
 )
+from meshslm.core.reading_events import RequestShown
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.recorder import Recorder
 from meshslm.daemon.recording import event_json, event_of, kinds, read_recording
@@ -297,6 +298,7 @@ REQUEST = TaskRequest(
     "event",
     [
         TaskArrived(TaskId("t"), REQUEST),
+        RequestShown(1, REQUEST),
         RunProduced(RunId(1), CHUNK),
         RunFailed(RunId(1), FaultCode.NOT_READY, SECRET),
         BytesReceived(NodeId("b"), encode(TaskSubmit(TaskId("t"), 1, "p", REQUEST, 9))),
