@@ -177,7 +177,7 @@ SECTIONS: dict[str, Section] = {
     "sim": Section(
         "The simulator",
         "Production cores on one heap, one process.",
-        1,
+        6,
         bench_sim.measure,
     ),
 }
