@@ -81,6 +81,10 @@ llama-server: ## compile llama.cpp's own server, for bench-engine; about 10 minu
 bench-state: setup ## measure shared documents and decisions: bytes, writes, restarts, new leaders
 	@$(BIN)/python -m bench state consensus
 
+.PHONY: bench-routing
+bench-routing: setup ## measure choices, hops, recognised requests, placement, and answers that go on elsewhere
+	@$(BIN)/python -m bench routing-decision hop routing-accuracy routing-placement routing-failover
+
 .PHONY: bench-mesh
 bench-mesh: setup ## measure how soon a mesh notices, simulated and as processes, and what it costs
 	@$(BIN)/python -m bench mesh growth mesh-real sim
