@@ -113,6 +113,8 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.kill()
         code = await self._exited()
+        with trio.move_on_after(GOODBYE_S):
+            await self.listen()  # to the end: what it said last tells why it died
         self._socket.close()
         await trio.aclose_forcefully(self._stderr)
         return code

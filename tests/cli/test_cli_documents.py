@@ -12,6 +12,7 @@ import click
 import pytest
 
 from meshslm.cli.root import root
+from meshslm.core.state_views import StateView
 from meshslm.core.views import StatusView, TaskCounts
 from meshslm.ids import NodeId
 from meshslm.observe.meters import Meters
@@ -72,6 +73,7 @@ def test_metrics_are_those_that_there_are() -> None:
         leaving=False,
         tasks=TaskCounts(0, 0, 0, 0, 0, 0, 0, 0, 0),
         loads=(load,),
+        state=StateView(True, "", (), 0, 0, 0, 0, 0, 0, 0),
     )
     text = Meters(version="1", status=lambda: status, peers=tuple).text().decode()
     there = set(re.findall(r"^# TYPE (meshslm_\w+)", text, re.MULTILINE))
