@@ -166,9 +166,10 @@ async def python(path: Path, threads: int) -> list[Row]:
         running(EngineSpec("bench", path, CONTEXT, SLOTS, threads)) as client,
         serving(*python_server(place)) as server,
     ):
+        whole = server.answering_whole()  # its streams tell no counts
         for count, least in OF_PYTHON_SERVER.items():
             made = await take_turns(
-                {"ours": at_a_time(client, count), "theirs": at_a_time(server, count)}, EFFORT
+                {"ours": at_a_time(client, count), "theirs": at_a_time(whole, count)}, EFFORT
             )
             name = "llama-cpp-python's server"
             rows.append(speeds(f"{count} at a time", made["ours"], name, made["theirs"], least))
