@@ -167,7 +167,7 @@ class Two:
 
 
 def _agree(two: Two) -> bool:
-    digests = [core.documents.library.documents[DOC].digest() for core in two.cores.values()]
+    digests = [core.documents.holdings.documents[DOC].digest() for core in two.cores.values()]
     return digests[0] == digests[1]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from meshslm.adapters.sqlite_journal import SqliteJournal
 from meshslm.core.outbox import Outbox
-from meshslm.core.state_library import StateLibrary
+from meshslm.core.state_holdings import StateHoldings
 from meshslm.errors import OurFault
 from meshslm.state.document import Document
 
@@ -76,7 +76,7 @@ def stored_documents(path: Path) -> dict[str, Document]:
     if not path.exists():
         raise OurFault(f"there is no {path}: this node keeps no documents yet")
     journal = SqliteJournal(path)
-    library = StateLibrary(Outbox())
+    library = StateHoldings(Outbox())
     try:
         for stored in journal.look():
             library.restore(stored)

@@ -36,8 +36,8 @@ from meshslm import state_limits
 from meshslm.core.outbox import Outbox
 from meshslm.core.state_config import StateConfig
 from meshslm.core.state_events import Change, StateChanged, StateOpened, StoredDelta, StoredSnapshot
+from meshslm.core.state_holdings import StateHoldings, changes_in
 from meshslm.core.state_journal import StateJournal
-from meshslm.core.state_library import StateLibrary, changes_in
 from meshslm.core.state_writing import Done, Outgoing, Rebuilds, check_changes
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.ids import Instant, NodeId
@@ -69,7 +69,7 @@ class Documents:
     ) -> None:
         self.node = node
         self.config = config
-        self.library = StateLibrary(out)
+        self.holdings = StateHoldings(out)
         self.journal = StateJournal(out)
         self._out = out
         self._may_write = may_write
@@ -101,7 +101,7 @@ class Documents:
 
     def entry(self, document: str, key: str) -> Entry | None:
         """The same, deleted ones included."""
-        found = self.library.find(document)
+        found = self.holdings.find(document)
         return found.get(key) if found is not None else None
 
     def keys(self, document: str, prefix: str = "", after: str = "") -> Iterator[str]:
@@ -109,31 +109,31 @@ class Documents:
 
         Not to be gone on with after the document has changed.
         """
-        found = self.library.find(document)
+        found = self.holdings.find(document)
         return found.keys(prefix, after) if found is not None else iter(())
 
     def each(self, document: str, key: str) -> Iterator[tuple[NodeId, Entry]]:
         """Every author's own newest entry under a key."""
-        found = self.library.find(document)
+        found = self.holdings.find(document)
         return found.each(key) if found is not None else iter(())
 
     def themselves(self, document: str) -> Iterator[tuple[NodeId, Entry]]:
         """Every author's own newest entry under its own id."""
-        found = self.library.find(document)
+        found = self.holdings.find(document)
         return found.themselves() if found is not None else iter(())
 
     def author(self, document: str, key: str) -> NodeId | None:
         """Who wrote the entry that holds."""
-        found = self.library.find(document)
+        found = self.holdings.find(document)
         return found.author_of(key) if found is not None else None
 
     def names(self, prefix: str = "") -> tuple[str, ...]:
         """Documents of which something is here, in order."""
-        return tuple(sorted(n for n in self.library.documents if n.startswith(prefix)))
+        return tuple(sorted(n for n in self.holdings.documents if n.startswith(prefix)))
 
     def statistics(self) -> tuple[Statistics, ...]:
         """How large each document is, in order of their names."""
-        documents = self.library.documents
+        documents = self.holdings.documents
         return tuple(documents[name].statistics() for name in sorted(documents))
 
     # --- following ------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Documents:
         """Drop all of a document, here alone."""
         self._commit()
         self._writing.pop(document, None)
-        dropped = self.library.drop_document(document)
+        dropped = self.holdings.drop_document(document)
         self.journal.persist(lambda _now: None, dropped=dropped)
 
     def changed(self, document: str, keys: tuple[str, ...], now: Instant) -> None:
@@ -186,7 +186,7 @@ class Documents:
             return
         self._first = boot << GENERATION_BITS
         for stored in event.parts:
-            part = self.library.restore(stored)
+            part = self.holdings.restore(stored)
             if part is None or part.key.author != self.node or part.sealed:
                 continue
             if event.clean or part.key.generation >= self._first:
@@ -201,11 +201,11 @@ class Documents:
             self._writing[part.key.document] = part
 
     def _drop_outdated(self, name: str) -> None:
-        document = self.library.documents[name]
+        document = self.holdings.documents[name]
         parts = list(document.parts.values())
         outdated = dict.fromkeys(old for part in parts for old in document.outdated(part))
         for old in outdated:
-            self.library.drop(old)
+            self.holdings.drop(old)
         if outdated:
             self.journal.persist(lambda _now: None, dropped=tuple(old.key for old in outdated))
 
@@ -233,9 +233,9 @@ class Documents:
         except Poisoned as error:
             self._commit()
             self._writing.pop(document, None)
-            self.library.poisoned(part, error)
+            self.holdings.poisoned(part, error)
             raise RequestFault(FaultCode.INTERNAL, f"{document} is being loaded again") from error
-        found = self.library.documents[document]
+        found = self.holdings.documents[document]
         found.changed(part, packed)
         if self._rebuilds is not None:
             self._rebuilds.written(document, tuple(packed))
@@ -292,16 +292,16 @@ class Documents:
         """The part that this node writes to, with room for these."""
         assert self.config is not None, "checked before"
         part = self._writing.get(document)
-        known = self.library.find(document)
+        known = self.holdings.find(document)
         own = known.own(self.node) if known is not None else []
         if part is None:
             if own and own[-1].sealed:
                 raise RequestFault(FaultCode.BAD_REQUEST, f"{document} is sealed by this node")
-            if known is None and len(self.library.documents) >= state_limits.DOCUMENTS:
+            if known is None and len(self.holdings.documents) >= state_limits.DOCUMENTS:
                 raise RequestFault(
                     FaultCode.OVERLOADED, f"over {state_limits.DOCUMENTS} documents here"
                 )
-            if not own and self.library.authored(self.node) >= state_limits.DOCUMENTS_PER_AUTHOR:
+            if not own and self.holdings.authored(self.node) >= state_limits.DOCUMENTS_PER_AUTHOR:
                 most = state_limits.DOCUMENTS_PER_AUTHOR
                 why = f"this node has written to {most} documents already"
                 raise RequestFault(FaultCode.OVERLOADED, why)
@@ -314,13 +314,13 @@ class Documents:
             )
             raise RequestFault(FaultCode.OVERLOADED, why)
         if part is None:
-            part = self.library.make(PartKey(document, self.node, self.next_generation(document)))
+            part = self.holdings.make(PartKey(document, self.node, self.next_generation(document)))
             self._writing[document] = part
         return part
 
     def next_generation(self, document: str) -> int:
         """One that nobody has seen."""
-        known = self.library.find(document)
+        known = self.holdings.find(document)
         own = known.own(self.node) if known is not None else []
         return max(self._first, own[-1].key.generation + 1 if own else 0)
 
@@ -349,7 +349,7 @@ class Documents:
         stored = [self.signed(p.part, p.before, p.updates, sealed=p.sealed) for p in pieces]
         snapshots: list[StoredSnapshot] = []
         for piece, delta in zip(pieces, stored, strict=True):
-            snapshots += self.library.journalled(piece.part, len(delta.signed.payload))
+            snapshots += self.holdings.journalled(piece.part, len(delta.signed.payload))
         self._commits += 1
         self._committing.append([done for piece in pieces for done in piece.done])
         self.journal.persist(
@@ -433,7 +433,7 @@ class Documents:
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
-        self.library.check()
+        self.holdings.check()
         self.journal.check()
         for name, part in self._writing.items():
             assert part.key.document == name, f"{part.key} is written to as {name}"

@@ -149,7 +149,7 @@ class SharedState:
             self._sync.start()
 
     def _on_reloaded(self, event: PartReloaded, now: Instant) -> None:
-        part = self.documents.library.reloaded(event.stored)
+        part = self.documents.holdings.reloaded(event.stored)
         if part is not None:
             self.documents.changed(part.key.document, tuple(sorted(part.live)), now)
 

@@ -22,7 +22,7 @@ from meshslm.core.documents import Documents
 from meshslm.core.outbox import Outbox
 from meshslm.core.state_authors import StateAuthors
 from meshslm.core.state_events import StoredDelta, StoredSnapshot
-from meshslm.core.state_library import apply, delta_in
+from meshslm.core.state_holdings import apply, delta_in
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId
 from meshslm.state.names import check_name
@@ -69,7 +69,7 @@ class StateIntake:
         heard: Heard,
     ) -> None:
         self._documents = documents
-        self._library = documents.library
+        self._library = documents.holdings
         self._out = out
         self._authors = authors
         self._heard = heard

@@ -52,7 +52,7 @@ class StatePush:
         prune: Callable[[], None],
     ) -> None:
         self._documents = documents
-        self._library = documents.library
+        self._library = documents.holdings
         self._partners = partners
         self._out = out
         self._chance = chance

@@ -43,7 +43,7 @@ class StateRebuild:
 
     def __init__(self, documents: Documents, out: Outbox) -> None:
         self._documents = documents
-        self._library = documents.library
+        self._library = documents.holdings
         self._out = out
         self._under_way: dict[str, Rebuild] = {}
         self.done = 0

@@ -28,7 +28,7 @@ class StateRepair:
 
     def __init__(self, documents: Documents, out: Outbox) -> None:
         self._documents = documents
-        self._library = documents.library
+        self._library = documents.holdings
         self._out = out
         self.repaired = 0
 

@@ -54,7 +54,7 @@ class StateRetention:
 
     def _seal(self, name: str, unix_ms: int) -> None:
         """Write the last time to a document: its first entry again, as a delta needs a change."""
-        document = self._documents.library.documents[name]
+        document = self._documents.holdings.documents[name]
         own = document.own(self._documents.node)
         if not own or own[-1].sealed:
             return

@@ -88,7 +88,7 @@ class StateSync:
         compare: Callable[[StateVector, NodeId, Instant], None],
     ) -> None:
         self._documents = documents
-        self._library = documents.library
+        self._library = documents.holdings
         self._intake = intake
         self._directory = directory
         self._out = out

@@ -27,7 +27,7 @@ from meshslm.core.state_events import (
     StoredDelta,
     StoredPart,
 )
-from meshslm.core.state_library import delta_in
+from meshslm.core.state_holdings import delta_in
 from meshslm.core.state_packing import unpacked
 from meshslm.errors import PeerFault
 from meshslm.state.blank import blanked

@@ -66,7 +66,7 @@ class StateChecker:
         faults = []
         for name, documents in replicas:
             for document in documents.names():
-                vector = documents.library.documents[document].clocks()
+                vector = documents.holdings.documents[document].clocks()
                 entries = read(documents, document)
                 other, theirs = seen.setdefault((document, vector), (name, entries))
                 if theirs != entries:
@@ -80,7 +80,7 @@ class StateChecker:
             return False
         first = replicas[0]
         return all(
-            documents.library.documents[name].clocks() == first.library.documents[name].clocks()
+            documents.holdings.documents[name].clocks() == first.holdings.documents[name].clocks()
             for documents in replicas[1:]
             for name in first.names()
         ) and not self.differing([(str(n), d) for n, d in enumerate(replicas)])

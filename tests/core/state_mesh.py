@@ -113,7 +113,7 @@ class StateMesh(Mesh):
     def agree(self, *names: str) -> bool:
         """Whether nodes hold the same of every document that any of them has."""
         held = [
-            {n: d.digest() for n, d in self.docs(name).library.documents.items()} for name in names
+            {n: d.digest() for n, d in self.docs(name).holdings.documents.items()} for name in names
         ]
         return all(other == held[0] for other in held)
 

@@ -128,5 +128,5 @@ def test_a_life_after_a_crash_is_believed_over_the_one_before(mesh: StateMesh) -
     mesh.join("a", "b")
     mesh.pass_time(2_000)
     assert tell(mesh, "a", msgspec.structs.replace(FACTS, name="again"), NOW + 60_000)
-    assert len(mesh.docs("b").library.documents[REGISTRY].own(A)) == 2
+    assert len(mesh.docs("b").holdings.documents[REGISTRY].own(A)) == 2
     assert [k.facts.name for k in members(mesh.docs("b"), NOW)] == ["again"]

@@ -132,7 +132,7 @@ def test_a_restart_keeps_what_was_told_as_durable_and_goes_on() -> None:
     assert mesh.put("a", "k0", b"w").revisions == (2,)
     mesh.pass_time(3_000)
     assert mesh.value("b", "k0") == b"w"
-    assert len(mesh.docs("a").library.documents[DOC].parts) == 2
+    assert len(mesh.docs("a").holdings.documents[DOC].parts) == 2
     assert mesh.agree("a", "b")
 
 
@@ -142,7 +142,7 @@ def test_a_clean_restart_goes_on_in_the_same_part() -> None:
     mesh.kill("a")
     mesh.join("a", "b", clean=True)
     mesh.put("a", "k", b"w")
-    assert len(mesh.docs("a").library.documents[DOC].parts) == 1
+    assert len(mesh.docs("a").holdings.documents[DOC].parts) == 1
 
 
 def test_a_node_that_lost_its_store_gets_its_own_back_and_clashes_with_nothing() -> None:
@@ -186,7 +186,7 @@ def test_a_part_that_is_mostly_overwritten_is_rebuilt_everywhere() -> None:
     assert view is not None
     assert view.rebuilt == 1
     for name in "ab":
-        document = mesh.docs(name).library.documents[DOC]
+        document = mesh.docs(name).holdings.documents[DOC]
         assert len(document.parts) == 1
         assert document.statistics().full_bytes < 20_000
         assert mesh.value(name, "k2") == value + b"149"
@@ -288,12 +288,12 @@ def test_memory_that_flipped_is_found_and_mended_from_the_journal() -> None:
     mesh = two()
     mesh.put("a", "k", b"v")
     mesh.pass_time(1_000)
-    part = next(iter(mesh.docs("b").library.documents[DOC].parts.values()))
+    part = next(iter(mesh.docs("b").holdings.documents[DOC].parts.values()))
     part.content ^= 1
     mesh.pass_time(100_000)
     assert any(t.topic == "state.diverged" for t in mesh.effects("b", Tell))
     assert mesh.agree("a", "b")
-    assert not mesh.docs("b").library.documents[DOC].quarantined
+    assert not mesh.docs("b").holdings.documents[DOC].quarantined
 
 
 def test_a_delta_for_one_change_takes_at_most_400_bytes() -> None:

@@ -108,10 +108,10 @@ def test_a_replay_changes_nothing_and_is_no_fault() -> None:
     mesh = mesh_with_evil()
     first = signed(honest())
     send(mesh, StateDeltas((first,)))
-    digest = mesh.docs("a").library.documents[DOC].digest()
+    digest = mesh.docs("a").holdings.documents[DOC].digest()
     for _ in range(5):
         send(mesh, StateDeltas((first,)))
-    assert mesh.docs("a").library.documents[DOC].digest() == digest
+    assert mesh.docs("a").holdings.documents[DOC].digest() == digest
     assert not banned(mesh)
 
 
@@ -184,7 +184,7 @@ def test_a_flood_of_namespaces_is_refused_and_held_against_its_author(
 
 def test_a_flood_that_a_relay_hands_on_is_not_held_against_the_relay() -> None:
     mesh = mesh_with_evil()
-    mesh.docs("a").library._count[NodeId("third")] = state_limits.DOCUMENTS_PER_AUTHOR
+    mesh.docs("a").holdings._count[NodeId("third")] = state_limits.DOCUMENTS_PER_AUTHOR
     part = Part(PartKey(DOC, NodeId("third"), 1))
     delta = Delta(b"", NodeId("third"), DOC, 1, 0, 1, (part.write({"t": pack(Entry(b"", 1))}),))
     send(mesh, StateDeltas((signed(delta, NodeId("third")),)))

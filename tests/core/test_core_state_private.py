@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from meshslm.core.certificates import Act, Credentials
 from meshslm.core.events import BytesReceived, Tell
-from meshslm.core.state_library import delta_in
+from meshslm.core.state_holdings import delta_in
 from meshslm.errors import FaultCode
 from meshslm.ids import NodeId
 from meshslm.sim.signatures import sign

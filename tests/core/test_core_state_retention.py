@@ -27,7 +27,7 @@ def later(days: int) -> DayIs:
 
 def sealed(mesh: StateMesh, name: str, author: str, document: str = OLD) -> bool:
     """What one node holds of another's seal."""
-    return mesh.docs(name).library.documents[document].own(NodeId(author))[-1].sealed
+    return mesh.docs(name).holdings.documents[document].own(NodeId(author))[-1].sealed
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_day_is_sealed_when_tasks_of_it_have_ended(mesh: StateMesh) -> None:
 
 def test_a_seal_is_put_once_and_survives_a_crash(mesh: StateMesh) -> None:
     mesh.give("a", later(2))
-    part = mesh.docs("a").library.documents[OLD].own(NodeId("a"))[-1]
+    part = mesh.docs("a").holdings.documents[OLD].own(NodeId("a"))[-1]
     clock = part.clock
     mesh.give("a", later(2))
     assert part.clock == clock
@@ -70,7 +70,7 @@ def test_a_seal_is_put_once_and_survives_a_crash(mesh: StateMesh) -> None:
     mesh.give("a", later(3))
     mesh.pass_time(2_000)
     assert sealed(mesh, "a", "a")
-    assert len(mesh.docs("a").library.documents[OLD].own(NodeId("a"))) == 1
+    assert len(mesh.docs("a").holdings.documents[OLD].own(NodeId("a"))) == 1
 
 
 def test_a_part_of_an_earlier_life_is_sealed_too(mesh: StateMesh) -> None:
@@ -87,7 +87,7 @@ def test_a_rebuild_under_way_keeps_the_seal(mesh: StateMesh) -> None:
     value = b"x" * 50_000
     for number in range(60):
         assert mesh.put("a", f"k{number % 3}", value, OLD).code is None
-    found = mesh.docs("a").library.documents[OLD]
+    found = mesh.docs("a").holdings.documents[OLD]
     assert len(found.own(NodeId("a"))) == 2, "a rebuild has begun"
     mesh.give("a", later(2))
     mesh.pass_time(2_000)
@@ -97,7 +97,7 @@ def test_a_rebuild_under_way_keeps_the_seal(mesh: StateMesh) -> None:
     mesh.kill("a")
     mesh.join("a", "b")
     mesh.pass_time(2_000)
-    (again,) = mesh.docs("a").library.documents[OLD].own(NodeId("a"))
+    (again,) = mesh.docs("a").holdings.documents[OLD].own(NodeId("a"))
     assert (again.base, again.sealed) == (True, True)
     assert mesh.put("a", "late", b"{}", OLD).code is FaultCode.BAD_REQUEST
     assert mesh.agree("a", "b")
@@ -116,7 +116,7 @@ def test_old_days_are_dropped_and_not_taken_again(mesh: StateMesh) -> None:
     mesh.give("b", gone)
     mesh.pass_time(40_000)
     assert mesh.agree("a", "b")
-    assert mesh.docs("b").library.authored(NodeId("a")) == 1
+    assert mesh.docs("b").holdings.authored(NodeId("a")) == 1
     assert mesh.value("b", "kept") == b"v"
 
 

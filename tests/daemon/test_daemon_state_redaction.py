@@ -68,5 +68,5 @@ def test_no_word_of_an_entry_is_recorded_and_a_replay_does_the_same() -> None:
         step = Step(now=now, kind=type(event).__name__, event=kept, did=did)
         done = kinds(core.handle(event_of(step), now))
         assert done == did or compares(event)
-    entries = core.documents.library.documents["memory/notes"]
+    entries = core.documents.holdings.documents["memory/notes"]
     assert len(entries) == 27

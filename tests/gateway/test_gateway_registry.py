@@ -35,7 +35,7 @@ async def test_a_registrar_that_may_not_write_says_so_once() -> None:
         registrar = Registrar(node.desk, core.announced)
         assert not await registrar.look()
         assert not await registrar.look()
-        assert core.documents.library.find(REGISTRY) is None
+        assert core.documents.holdings.find(REGISTRY) is None
 
 
 async def test_a_node_without_documents_says_so() -> None:

@@ -88,7 +88,7 @@ async def test_verification_tells_of_every_member() -> None:
 
 async def test_verification_tells_who_has_diverged() -> None:
     service = OneOfTwo()
-    part = next(iter(service.mesh.docs("b").library.documents[DOC].parts.values()))
+    part = next(iter(service.mesh.docs("b").holdings.documents[DOC].parts.values()))
     part.content ^= 1
     async with gateway(service, state=service.desk) as served:
         told = (await served.http.post("/mesh/state/verify")).json()

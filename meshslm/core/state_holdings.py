@@ -32,7 +32,7 @@ class Growth:
     """All deltas that the journal has of it."""
 
 
-class StateLibrary:
+class StateHoldings:
     """Documents by name."""
 
     def __init__(self, out: Outbox) -> None:
