@@ -8,13 +8,14 @@ TASKS = "/mesh/tasks"
 USAGE = "/mesh/usage"
 
 
-class TaskStep(msgspec.Struct, kw_only=True, omit_defaults=True):
+class TaskStep(msgspec.Struct, omit_defaults=True, frozen=True):
     """Something that happened to a task; `kind` says what the other fields are about."""
 
     at_ms: int
-    """Milliseconds since 1970."""
+    """Milliseconds since 1970, by the clock of the node where it entered."""
     kind: str
-    """`admitted`, `routed`, `moved`, `continued`, `finished`, `failed` or `dropped`."""
+    """`admitted`, `routed`, `moved` (another attempt), `continued` (behind its first text),
+    `finished`, `failed` or `dropped` (its client left)."""
     selector: str = ""
     operation: str = ""
     priority: str = ""
@@ -26,6 +27,7 @@ class TaskStep(msgspec.Struct, kw_only=True, omit_defaults=True):
     model: str = ""
     attempt: int = 0
     reason: str = ""
+    """Why it was routed there, or why it failed."""
     code: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 import msgspec
 
 from meshslm import state_limits
+from meshslm.api.history import TaskStep
 from meshslm.core.events import FailTask, FinishTask, RouteChosen
 from meshslm.core.memory import BEHIND
 from meshslm.core.state_events import Change
@@ -39,32 +40,6 @@ Ending = FinishTask | FailTask
 DAY_MS = 86_400_000
 TEXT_CHARS = 4_000
 """Of a prompt, where prompts are kept."""
-
-
-class TaskEvent(msgspec.Struct, omit_defaults=True, frozen=True):
-    """Something that happened to a task. `kind` says what the other fields are about."""
-
-    at_ms: int
-    """Milliseconds since 1970, by the clock of the node where it entered."""
-    kind: str
-    """`admitted`, `routed`, `moved` (another attempt), `continued` (behind its first text),
-    `finished`, `failed` or `dropped` (its client left)."""
-    selector: str = ""
-    operation: str = ""
-    priority: str = ""
-    tenant: str = ""
-    text: str = ""
-    node: str = ""
-    node_name: str = ""
-    profile: str = ""
-    model: str = ""
-    attempt: int = 0
-    reason: str = ""
-    """Why it was routed there, or why it failed."""
-    code: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
 
 
 class Sums(msgspec.Struct, omit_defaults=True):
@@ -84,7 +59,7 @@ class Sums(msgspec.Struct, omit_defaults=True):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
-_events = msgspec.json.Decoder(list[TaskEvent])
+_events = msgspec.json.Decoder(list[TaskStep])
 _sums = msgspec.json.Decoder(Sums)
 _encode = msgspec.json.Encoder().encode
 
@@ -94,7 +69,7 @@ class _Task:
     day: str
     tenant: str
     model: str = ""
-    events: list[TaskEvent] = field(default_factory=list)
+    events: list[TaskStep] = field(default_factory=list)
 
 
 class Chronicle:
@@ -122,7 +97,7 @@ class Chronicle:
 
     def arrived(self, task: TaskId, request: TaskRequest, unix_ms: int) -> None:
         """A task entered here."""
-        event = TaskEvent(
+        event = TaskStep(
             unix_ms,
             "admitted",
             selector=request.selector,
@@ -142,7 +117,7 @@ class Chronicle:
         moved = any(event.kind in ("routed", "moved", "continued") for event in known.events)
         kind = "continued" if route.continued else "moved" if moved else "routed"
         known.model = route.model
-        event = TaskEvent(
+        event = TaskStep(
             unix_ms,
             kind,
             node=route.node,
@@ -159,7 +134,7 @@ class Chronicle:
         if isinstance(ending, FinishTask):
             usage = ending.usage
             used = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
-            event = TaskEvent(
+            event = TaskStep(
                 unix_ms,
                 "finished",
                 prompt_tokens=used[0],
@@ -168,14 +143,14 @@ class Chronicle:
             )
             self._end(ending.task, event, Sums(1, 0, *used))
         else:
-            event = TaskEvent(unix_ms, "failed", code=ending.code.value, reason=ending.detail[:500])
+            event = TaskStep(unix_ms, "failed", code=ending.code.value, reason=ending.detail[:500])
             self._end(ending.task, event, Sums(1, 1))
 
     def dropped(self, task: TaskId, unix_ms: int) -> None:
         """Its client left."""
-        self._end(task, TaskEvent(unix_ms, "dropped"), Sums(1, 1))
+        self._end(task, TaskStep(unix_ms, "dropped"), Sums(1, 1))
 
-    def _end(self, task: TaskId, event: TaskEvent, sums: Sums) -> None:
+    def _end(self, task: TaskId, event: TaskStep, sums: Sums) -> None:
         known = self._tasks.get(task)
         if known is None:
             return
@@ -189,7 +164,7 @@ class Chronicle:
         self._ledger[key].add(sums)
         self._owed[key] = self._ledger[key]
 
-    def _note(self, task: TaskId, event: TaskEvent) -> None:
+    def _note(self, task: TaskId, event: TaskStep) -> None:
         known = self._tasks[task]
         if len(known.events) >= state_limits.TASK_EVENTS:
             del known.events[1]  # how it arrived is kept, and its last steps
@@ -281,7 +256,7 @@ def usage(documents: Readable, days: Iterable[str]) -> Iterator[Used]:
             yield Used(day, tenant, model, node, sums)
 
 
-def history(documents: Readable, task: str) -> list[TaskEvent]:
+def history(documents: Readable, task: str) -> list[TaskStep]:
     """The events of one task that entered at this node; none where it is not known."""
     for name in reversed(documents.names(f"{DocumentClass.JOURNAL}/")):
         entry = documents.read(name, task)
@@ -290,7 +265,7 @@ def history(documents: Readable, task: str) -> list[TaskEvent]:
     return []
 
 
-def tasks(documents: Readable) -> Iterator[tuple[str, list[TaskEvent]]]:
+def tasks(documents: Readable) -> Iterator[tuple[str, list[TaskStep]]]:
     """Tasks that entered at this node, those of the newest day first."""
     for name in reversed(documents.names(f"{DocumentClass.JOURNAL}/")):
         found = []
@@ -302,7 +277,7 @@ def tasks(documents: Readable) -> Iterator[tuple[str, list[TaskEvent]]]:
         yield from sorted(found, key=lambda item: -item[1][0].at_ms)
 
 
-def read_events(value: bytes) -> list[TaskEvent]:
+def read_events(value: bytes) -> list[TaskStep]:
     """Events as they are kept; none where the entry is of another make."""
     try:
         return _events.decode(value)

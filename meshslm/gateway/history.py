@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from itertools import islice
 
-import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,7 +24,7 @@ from meshslm.api.history import (
     UsageReply,
     UsageRow,
 )
-from meshslm.core.chronicle import DAY_MS, TaskEvent, day_of, history, tasks, usage
+from meshslm.core.chronicle import DAY_MS, day_of, history, tasks, usage
 from meshslm.gateway.memory import SharedState, number_of, shared
 from meshslm.gateway.replies import json_reply
 
@@ -91,6 +90,5 @@ class HistoryPages:
         return json_reply(UsageReply(days=days, rows=rows))
 
 
-def _history(task: str, events: list[TaskEvent]) -> TaskHistory:
-    steps = [msgspec.convert(event, TaskStep, from_attributes=True) for event in events]
-    return TaskHistory(task=task, state=events[-1].kind, events=steps)
+def _history(task: str, events: list[TaskStep]) -> TaskHistory:
+    return TaskHistory(task=task, state=events[-1].kind, events=events)
