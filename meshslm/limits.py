@@ -115,7 +115,7 @@ DIAL_BACKOFF_MOST_MS: Final = 30_000
 DIAL_STAGGER_MS: Final = 250
 """Between dials to two addresses of one peer, unless the first fails sooner: what RFC 8305 has."""
 
-DIAL_LASTING_MS: Final = 5_000
+DIAL_LASTING_MS: Final = 2_000
 DIAL_SOON_MS: Final = 100
 """A link that was lost is dialled again at once, unless one to the same peer was lost so shortly
 before; a peer that is found elsewhere is dialled there within so little."""
