@@ -172,6 +172,43 @@ QUEUED_FOR_LINK: Final = 32
 IDLE_PRESENCE_MS: Final = 3_000
 """Between two presences of a node whose load does not change."""
 
+# --- members found through a DHT ----------------------------------------------------------------
+DHT_SERVERS: Final = 16
+"""Servers that a lookup begins with, each with a path of its own."""
+
+DHT_CLOSEST: Final = 20
+"""Servers that keep a record, and of which a lookup wants to hear: libp2p's k."""
+
+DHT_PARALLEL: Final = 3
+"""Servers asked at the same time: libp2p's alpha."""
+
+DHT_DIALS: Final = 128
+"""Dials of one lookup. Twenty honest answers take some forty; where half of the paths lead to liars
+the others still have that many."""
+
+DHT_ADDRESSES: Final = 4
+"""Addresses of one server that are tried, and of this node that are announced."""
+
+DHT_MESSAGE_BYTES: Final = 256 * KIB
+"""An answer names twenty servers and as many members, each with a dozen addresses of 100 bytes."""
+
+DHT_FOUND: Final = 32
+"""Members that one lookup hands on to be dialled: one that is there is enough to find all."""
+
+DHT_ASK_MS: Final = 5_000
+"""From dialling a server to its answer: as a dial of a member."""
+
+DHT_LOOKUP_MS: Final = 120_000
+"""One lookup: 128 dials, three at a time, of which half are never answered."""
+
+DHT_ROUND_MS: Final = 3_600_000
+"""Between two rounds of a node that is not alone, give or take a quarter. Servers forget a record
+after a day, and those that run for a mesh alone when they restart."""
+
+DHT_ALONE_MS: Final = 10_000
+DHT_ALONE_MOST_MS: Final = 600_000
+"""Between two rounds of one that is alone: the first, and at most, doubling."""
+
 # --- consensus ----------------------------------------------------------------------------------
 SEATS: Final = 9
 """Voters, or learners, of one group: beyond seven voters a decision only gets slower."""
@@ -180,8 +217,9 @@ DECISIONS: Final = 1000
 DECISIONS_BYTES: Final = MIB
 """All that is decided in a mesh: it is in every coordinator's memory and in one snapshot."""
 
-DECISION_VALUE_BYTES: Final = KIB
-"""A digest and a few words; what is long stands in a document."""
+DECISION_VALUE_BYTES: Final = 4 * KIB
+"""A digest and a few words, a notice, or the ids of sixty authors that are gone for ever; what is
+longer stands in a document."""
 
 SHARES: Final = 256
 """Holders of one quota."""

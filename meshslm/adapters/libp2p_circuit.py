@@ -98,7 +98,7 @@ def id_of(raw: bytes) -> NodeId:
     return NodeId(library.ID(raw).to_base58())
 
 
-async def read_message(stream: MuxedStream) -> bytes:
+async def read_message(stream: MuxedStream, most: int = MESSAGE_BYTES) -> bytes:
     """The body of one message. Raises `PeerFault` where it is too long, or breaks off."""
     size = shift = 0
     while True:
@@ -109,8 +109,8 @@ async def read_message(stream: MuxedStream) -> bytes:
         shift += 7
         if byte[0] < 0x80:
             break
-    if size > MESSAGE_BYTES:
-        raise PeerFault(f"a message of {size} bytes, where {MESSAGE_BYTES} are enough")
+    if size > most:
+        raise PeerFault(f"a message of {size} bytes, where {most} are enough")
     body = b""
     while len(body) < size:
         piece = await stream.read(size - len(body))

@@ -17,8 +17,8 @@ from meshslm.adapters.circuit_messages import (
     decode_stop,
     encode_hop,
     encode_stop,
-    varint,
 )
+from meshslm.adapters.protobuf import varint
 from meshslm.errors import PeerFault
 
 numbers = st.integers(min_value=0, max_value=2**64 - 1)

@@ -23,7 +23,6 @@ from meshslm.adapters.circuit_messages import (
     decode_hop,
     encode_hop,
     encode_stop,
-    varint,
 )
 from meshslm.adapters.keyring import NodeKey
 from meshslm.adapters.libp2p_circuit import CircuitWire, id_bytes, read_message
@@ -31,6 +30,7 @@ from meshslm.adapters.libp2p_connection import LinkTimings
 from meshslm.adapters.libp2p_link import Libp2pLink
 from meshslm.adapters.libp2p_noise import HandshakeError
 from meshslm.adapters.libp2p_stream import MuxedStream
+from meshslm.adapters.protobuf import varint
 from meshslm.core.events import DialFailed, Lane, PeerConnected, PeerDisconnected
 from meshslm.core.reach_events import DialTried, NotReserved, Reserved
 from tests.adapters.conftest import Node, StartLibp2p
