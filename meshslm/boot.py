@@ -217,6 +217,8 @@ class _Node:
             self._keeper = MembershipKeeper(membership, desk, self._pump.handle, time.time)
             executor.keep_membership(self._keeper)
         self._upstream = upstream_of(settings.upstream, Path(settings.node.data_dir), environment)
+        if self._upstream is not None:
+            self._service.refuses = self._upstream.refused
         self._hosting = self._made_hosting(executor)
 
     def _made_hosting(self, executor: Executor) -> Hosting[ReadyModel]:

@@ -189,6 +189,13 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         float,
         Meta(ge=0, le=1e9, description="Of a million tokens, in a unit that the mesh agrees on."),
     ] = 0.0
+    private: Annotated[
+        bool,
+        Meta(
+            description="What is asked of its domains does not leave the mesh: a request that is, "
+            "or may well be, of one of them never goes to an upstream unless it names that."
+        ),
+    ] = False
     sampling: Annotated[SamplingDefaults, Meta(description="How tokens are chosen; see below.")] = (
         SamplingDefaults()
     )

@@ -58,7 +58,8 @@ def answer(request: TaskRequest, choice: int) -> Answer:
     """
     asked = (request.messages, request.prompt, request.sampling, choice)
     digest = blake2b(repr(asked).encode(), digest_size=32).digest()
-    natural = max(8 + int.from_bytes(digest[:2], "big") % (LONGEST - 7), resumed(request) + 1)
+    natural = 8 + int.from_bytes(digest[:2], "big") % (LONGEST - 7)
+    natural = max(natural, resumed(request, choice) + 1)
     count = min(natural, request.max_tokens or natural)
     block = b""
     tokens: list[int] = []
@@ -72,9 +73,19 @@ def answer(request: TaskRequest, choice: int) -> Answer:
     return Answer(tuple(tokens), tuple(pieces), "length" if count < natural else "stop")
 
 
-def resumed(request: TaskRequest) -> int:
-    """Tokens of the answer that were delivered already, by another engine."""
-    return len(request.delivered) // 4 or request.begun.count(" ")
+def resumed(request: TaskRequest, choice: int) -> int:
+    """Tokens of a choice that were delivered already, by another engine."""
+    tokens, text = request.delivered, request.begun
+    if request.shares is not None:
+        parts = request.shares.parts
+        tokens, text = (parts(tokens)[choice], "") if tokens else (b"", parts(text)[choice])
+    return len(tokens) // 4 or text.count(" ")
+
+
+def going(request: TaskRequest) -> dict[int, int]:
+    """The choices that have not ended, and the tokens of each that were delivered already."""
+    ends = request.shares.finishes if request.shares is not None else ("",) * request.choices
+    return {choice: resumed(request, choice) for choice, end in enumerate(ends) if not end}
 
 
 def expected_text(request: TaskRequest, choice: int = 0) -> str:
@@ -106,16 +117,19 @@ class _Run:
     prompt: int
     answers: tuple[Answer, ...]
     arrived: Instant
-    place: int
-    """Tokens that each choice has said."""
+    places: dict[int, int]
+    """Tokens that each choice that goes on has said."""
+    ended: int
+    """Tokens of those that do not."""
     admitted: Instant = Instant(0)
     first: Instant = Instant(0)
     at: Instant = Instant(0)
     """When the next token is due."""
 
     @property
-    def longest(self) -> int:
-        return max(len(answer.tokens) for answer in self.answers)
+    def said(self) -> int:
+        """Tokens of all choices."""
+        return self.ended + sum(self.places.values())
 
 
 class ScriptedEngine:
@@ -151,8 +165,10 @@ class ScriptedEngine:
             self._tell(fault, now)
             return
         answers = tuple(answer(request, choice) for choice in range(request.choices))
-        said = resumed(request)
-        self._waiting.append(_Run(run, request, prompt_tokens(request), answers, now, said))
+        places = going(request)
+        ended = sum(resumed(request, c) for c in range(request.choices) if c not in places)
+        prompt = prompt_tokens(request)
+        self._waiting.append(_Run(run, request, prompt, answers, now, places, ended))
         self._admit(now)
 
     def stop_run(self, run: RunId, now: Instant) -> None:
@@ -217,7 +233,7 @@ class ScriptedEngine:
             run = self._waiting.popleft()
             free -= len(run.answers)
             run.admitted = now
-            rows = run.prompt + run.place
+            rows = run.prompt + max(run.places.values(), default=0)
             run.at = Instant(now + int(_SECOND * rows / self.speed.prefill_tps))
             self._running[run.id] = run
 
@@ -232,20 +248,21 @@ class ScriptedEngine:
                 events.append(
                     EngineMeasured(self.model, self.speed.prefill_tps, self.speed.decode_tps)
                 )
-        for choice, said in enumerate(run.answers):
-            if run.place < len(said.tokens):
-                last = run.place == len(said.tokens) - 1
+        for choice, place in run.places.items():
+            said = run.answers[choice]
+            if place < len(said.tokens):
+                last = place == len(said.tokens) - 1
                 chunk = Chunk(
                     choice,
-                    (said.tokens[run.place],),
-                    said.pieces[run.place],
+                    (said.tokens[place],),
+                    said.pieces[place],
                     finish=said.finish if last else "",
                     prompt_tokens=run.prompt if beginning else 0,
                 )
                 events.append(RunProduced(run.id, chunk))
-        run.place += 1
+                run.places[choice] = place + 1
         run.at = Instant(now + int(_SECOND / self.speed.decode_tps))
-        if run.place >= run.longest:
+        if all(place >= len(run.answers[choice].tokens) for choice, place in run.places.items()):
             del self._running[run.id]
             events.append(_ended(run, now))
             self._admit(now)
@@ -254,7 +271,7 @@ class ScriptedEngine:
 def _ended(run: _Run, now: Instant) -> RunEnded:
     return RunEnded(
         run.id,
-        Usage(run.prompt, sum(len(said.tokens) for said in run.answers)),
+        Usage(run.prompt, run.said),
         Timings(
             queue_ms=(run.admitted - run.arrived) / 1000,
             prefill_ms=(run.first - run.admitted) / 1000,

@@ -134,6 +134,10 @@ class UpstreamEngine:
                 self._nursery = None
                 nursery.cancel_scope.cancel()
 
+    def refuses(self, request: TaskRequest) -> str:
+        """Why a request would be refused now; empty where it would not."""
+        return self._budget.refusal(self._most(request))
+
     def start_run(self, run: RunId, request: TaskRequest) -> None:
         """Begin a run; what comes of it is posted."""
         assert self._nursery is not None, "an engine that is ready runs"
@@ -148,8 +152,7 @@ class UpstreamEngine:
 
     # --- one run ----------------------------------------------------------------------------------
     async def _answer(self, run: RunId, request: TaskRequest, scope: trio.CancelScope) -> None:
-        prompt = sum(len(turn.content) for turn in request.messages) // CHARACTERS_PER_TOKEN
-        aside = self._cost(prompt + (request.max_tokens or ASSUMED_ANSWER_TOKENS))
+        prompt, aside = _prompt_tokens(request), self._most(request)
         why = self._budget.refusal(aside)
         if why:
             await self._tell(run, RunFailed(run, FaultCode.OVERLOADED, why))
@@ -209,8 +212,17 @@ class UpstreamEngine:
         assert self._post is not None
         await self._post(event)
 
+    def _most(self, request: TaskRequest) -> float:
+        """What a request may cost."""
+        return self._cost(_prompt_tokens(request) + (request.max_tokens or ASSUMED_ANSWER_TOKENS))
+
     def _cost(self, tokens: int) -> float:
         return tokens / 1000.0 * self._spec.price_per_1k
+
+
+def _prompt_tokens(request: TaskRequest) -> int:
+    """About so many: nobody here has its tokenizer."""
+    return sum(len(turn.content) for turn in request.messages) // CHARACTERS_PER_TOKEN
 
 
 class _Answer:

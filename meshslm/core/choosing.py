@@ -7,8 +7,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from meshslm.core.candidates import Assessment, Decision
 from meshslm.core.continuation import Successor, successor
 from meshslm.core.cooling import Cooling
 from meshslm.core.route import Candidate, Refusal, Verdict
@@ -56,6 +58,37 @@ class Choosing:
         if not task.delivered.ways:
             return False
         return isinstance(self.successor(task, now, without=(node,)), Successor)
+
+    def explain(
+        self,
+        refused: Mapping[str, str],
+        now: Instant,
+        decide: Callable[[list[Candidate]], Decision],
+    ) -> Decision:
+        """What `decide` would come to for a new task, with those who are left out before it.
+
+        `refused`: models that would refuse it at once, and why.
+        """
+        dropped: list[Assessment] = []
+        left: list[Candidate] = []
+        for candidate in self._candidates():
+            why = refused.get(candidate.specialist.model, "")
+            if why:
+                dropped.append(Assessment(candidate, why, None, 0))
+            else:
+                left.append(candidate)
+        warm = self.cooling.warm(left, now)
+        decision = decide(warm) if warm else None
+        if decision is None or not isinstance(decision.outcome, Verdict):
+            decision = decide(left)
+        else:
+            dropped += [self._cools(c, now) for c in left if c not in warm]
+        return replace(decision, assessments=(*decision.assessments, *dropped))
+
+    def _cools(self, candidate: Candidate, now: Instant) -> Assessment:
+        left_ms = self.cooling.left_ms(candidate.node, candidate.specialist.model, now)
+        why = f"it failed, and is left alone for {left_ms / 1000:.1f} s"
+        return Assessment(candidate, why, None, 0)
 
     def _pick(
         self, task: Task, tried: list[NodeId], candidates: list[Candidate], now: Instant

@@ -8,20 +8,21 @@ Two ways, from best to worst:
   reads what was said as its own words. Not where the answer has parts beside its text.
 
 Rules:
-- Only answers of one choice go on: of several, each would be somewhere else.
+- Several choices go on together, each behind its own part; those that have ended are only counted.
 - What a node had made but not delivered is of no account: nothing is lost, nothing is doubled.
-- An answer whose last chunk came, and only its end did not, is whole.
+- An answer whose last chunks came, and only its end did not, is whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from meshslm import limits
 from meshslm.core.route import GENERATE, Candidate, Refusal, Verdict
 from meshslm.wire.messages import Chunk, TaskRequest, Usage
+from meshslm.wire.shares import Shares
 
 TOKEN_BYTES = 4
 
@@ -36,38 +37,54 @@ class Way(StrEnum):
     TEXT = "text"
 
 
+@dataclass(slots=True)
+class _Said:
+    """What the client has of one choice."""
+
+    tokens: bytearray = field(default_factory=bytearray)
+    text: list[str] = field(default_factory=list)
+    finish: str = ""
+    """How it finished; empty while it has not."""
+
+
 class Delivered:
     """What the client of one task has."""
 
-    __slots__ = ("_possible", "_prompt_tokens", "_text", "_texts_only", "_tokens", "finish")
+    __slots__ = ("_in_text", "_possible", "_prompt_tokens", "_said", "_size", "_texts_only")
 
     def __init__(self, request: TaskRequest) -> None:
-        self._possible = request.operation == GENERATE and request.choices == 1 and not request.echo
-        self._tokens = bytearray()
-        self._text: list[str] | None = None if request.tools or request.constraint else []
-        """None where the answer is more, or stricter, than its text."""
+        self._possible = request.operation == GENERATE and not request.echo
+        self._said = [_Said() for _ in range(request.choices)]
+        self._size = 0
+        """Tokens of all choices together."""
+        self._in_text = not (request.tools or request.constraint)
+        """Not where the answer is more, or stricter, than its text."""
         self._texts_only = False
         """It went on in text once: the tokens are of several vocabularies."""
         self._prompt_tokens = 0
-        self.finish = ""
-        """How the choice finished; empty while it has not."""
 
     def add(self, chunk: Chunk) -> None:
         """The client gets a chunk."""
         if not self._possible:
             return
+        said = self._said[chunk.choice]
         for token in chunk.tokens:
-            self._tokens += token.to_bytes(TOKEN_BYTES, "little")
+            said.tokens += token.to_bytes(TOKEN_BYTES, "little")
+        self._size += len(chunk.tokens)
         self._prompt_tokens = chunk.prompt_tokens or self._prompt_tokens
-        self.finish = chunk.finish
-        if self._text is not None:
-            self._text.append(chunk.text)
-            if chunk.reasoning or chunk.calls:
-                self._text = None
-        if len(self._tokens) > TOKEN_BYTES * limits.DELIVERED_TOKENS:
+        said.finish = chunk.finish
+        if chunk.reasoning or chunk.calls:
+            self._in_text = False
+        if self._in_text:
+            said.text.append(chunk.text)
+        if self._size > limits.DELIVERED_TOKENS:
             self._possible = False
-            self._tokens.clear()
-            self._text = None
+            self._said.clear()
+
+    @property
+    def whole(self) -> bool:
+        """Every choice has its last chunk."""
+        return self._possible and all(said.finish for said in self._said)
 
     @property
     def ways(self) -> tuple[Way, ...]:
@@ -75,14 +92,21 @@ class Delivered:
         if not self._possible:
             return ()
         tokens = () if self._texts_only else (Way.TOKENS,)
-        return tokens if self._text is None else (*tokens, Way.TEXT)
+        return (*tokens, Way.TEXT) if self._in_text else tokens
 
     def rest(self, request: TaskRequest, way: Way) -> TaskRequest:
         """What to ask the next node for."""
         if way is Way.TOKENS:
-            return replace(request, delivered=bytes(self._tokens))
-        assert self._text is not None
-        return replace(request, begun="".join(self._text))
+            tokens = [bytes(said.tokens) for said in self._said]
+            return replace(request, delivered=b"".join(tokens), shares=self._shares(tokens))
+        texts = ["".join(said.text) for said in self._said]
+        return replace(request, begun="".join(texts), shares=self._shares(texts))
+
+    def _shares(self, parts: Sequence[bytes | str]) -> Shares | None:
+        if len(parts) == 1:
+            return None
+        finishes = tuple(said.finish for said in self._said)
+        return Shares(tuple(map(len, parts)), finishes)
 
     def goes_on(self, way: Way) -> None:
         """A node is asked to go on in this way."""
@@ -90,7 +114,7 @@ class Delivered:
 
     def usage(self) -> Usage:
         """Token counts, by what came of them, where the serving node did not live to say."""
-        return Usage(self._prompt_tokens, len(self._tokens) // TOKEN_BYTES)
+        return Usage(self._prompt_tokens, self._size)
 
 
 Choose = Callable[[list[Candidate]], Verdict | Refusal]

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -490,9 +490,12 @@ class NodeCore:
     def _candidates(self) -> list[Candidate]:
         return self._router.candidates(others=self._admission.may(self._config.node, Act.SUBMIT))
 
-    def explain(self, request: TaskRequest, now: Instant) -> Decision:
-        """Who would be asked now, and why; nothing is run."""
-        return self._router.explain(request, self._candidates(), now)
+    def explain(
+        self, request: TaskRequest, now: Instant, refused: Mapping[str, str] | None = None
+    ) -> Decision:
+        """Who would be asked now, and why; nothing is run. `refused`: see `Choosing.explain`."""
+        decide = self._router.explaining(request, now)
+        return self._origin.choosing.explain(refused or {}, now, decide)
 
     # --- what can be seen -----------------------------------------------------------------------
     def specialists(self) -> tuple[Specialist, ...]:

@@ -72,7 +72,7 @@ class Origin:
         self._reads = reads
         self._calls = Calls(node, serving, out)
         self._out = out
-        self._choosing = Choosing(candidates, route)
+        self.choosing = self._choosing = Choosing(candidates, route)
         self.cooling = self._choosing.cooling
         self._tasks: dict[TaskId, Task] = {}
         self.counts = Counts()
@@ -317,7 +317,7 @@ class Origin:
         task.held = {}
         for kind in (WATCH, GAP):
             self._out.stop_timer(kind, task.task)
-        if task.delivered.finish:
+        if task.delivered.whole:
             self._finish(task, task.delivered.usage(), Timings(), now)
         elif (
             (task.begun and not task.delivered.ways)

@@ -172,6 +172,7 @@ def services_of(specialists: tuple[Specialist, ...]) -> tuple[Service, ...]:
             s.batch_invariant,
             s.operations,
             s.adapters,
+            s.private,
         )
         for s in specialists[: mesh_limits.SERVICES]
     )
@@ -193,6 +194,7 @@ def specialists_of(services: tuple[Service, ...]) -> tuple[Specialist, ...]:
             s.batch_invariant,
             s.operations,
             s.adapters,
+            private=s.private,
         )
         for s in services
     )

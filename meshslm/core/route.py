@@ -55,6 +55,7 @@ from meshslm.core.route_filters import (
     at_node,
     context,
     has_domain,
+    inside,
     named,
     reachable,
     stale,
@@ -224,6 +225,9 @@ class _Choice:
             if selector == AUTO:
                 problem = "no node hosts a model yet"
             return refusals.unknown(problem, self._candidates)
+        if selector == AUTO and request.operation == GENERATE:
+            self._scores = classifier.classify(request_text(request))
+            matching = self._keep("private", inside(matching, self._may_be(classifier)))
         for name, hard in HARD:
             before, matching = matching, [c for c in matching if not hard(self._facts, c)]
             self._why.append((name, matching))
@@ -240,7 +244,6 @@ class _Choice:
         if request.operation != GENERATE:
             chat = [c for c in pool if GENERATE in c.specialist.operations]
             return self._best(chat or pool, f"auto: {request.operation}")
-        self._scores = classifier.classify(request_text(request))
         wanted = self._wanted_domains(classifier.unsure_below)
         for domain, reason in wanted:
             here = [c for c in pool if c.upstream or has_domain(c, domain)]
@@ -249,6 +252,14 @@ class _Choice:
                 self._facts = self._facts_for(DOMAIN + domain)
                 return self._best(here, reason, domain)
         return self._best(pool, f"{wanted[0][1]}, anybody", wanted[0][0])
+
+    def _may_be(self, classifier: Classifies) -> list[str]:
+        """Domains that the text may well be of, whether one is recognised or not."""
+        likely = [s.domain for s in self._scores if s.score >= classifier.unsure_below]
+        if not likely:
+            likely = [GENERAL, *(score.domain for score in self._scores[:1])]
+        stay = self._known.stay
+        return [*likely, stay.domain] if stay is not None else likely
 
     def _wanted_domains(self, unsure_below: float) -> list[tuple[str, str]]:
         scores, stay = self._scores, self._known.stay

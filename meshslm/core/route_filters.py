@@ -72,6 +72,14 @@ def private(facts: Facts, candidate: Candidate) -> str:
     return ""
 
 
+def inside(candidates: list[Candidate], domains: Sequence[str]) -> list[Candidate]:
+    """Without upstreams, where a specialist for one of these domains says that it is private."""
+    secret = [c for c in candidates if c.specialist.private]
+    if not any(has_domain(c, domain) for c in secret for domain in domains):
+        return candidates
+    return [c for c in candidates if not c.upstream]
+
+
 def cloud(facts: Facts, candidate: Candidate) -> str:
     """An upstream is asked where it is named, or the request is hard enough for its tier."""
     if not candidate.upstream:

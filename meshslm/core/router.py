@@ -167,12 +167,15 @@ class Router:
         recognised = scores and scores[0].score >= classifier.unsure_below
         return (scores[0].domain,) if recognised else ()
 
-    def explain(self, request: TaskRequest, candidates: list[Candidate], now: Instant) -> Decision:
+    def explaining(
+        self, request: TaskRequest, now: Instant
+    ) -> Callable[[list[Candidate]], Decision]:
         """What `route` would do now, and why; who is drawn among equals may be another."""
         self.now = now
-        chance = self._chance.fork("explained")
-        known = self._known(request)
-        return decide(request, candidates, [], self._classifier(request), chance, known)
+        known, classifier = self._known(request), self._classifier(request)
+        return lambda candidates: decide(
+            request, candidates, [], classifier, self._chance.fork("explained"), known
+        )
 
     def _known(self, request: TaskRequest) -> Known:
         return Known(

@@ -28,7 +28,7 @@ from meshslm.daemon.pump import Pump
 from meshslm.errors import OurFault
 from meshslm.ports import Engine
 from meshslm.profiles import Profile
-from meshslm.wire.messages import DomainCard, Hardware, Specialist
+from meshslm.wire.messages import DomainCard, Hardware, Specialist, TaskRequest
 
 log = logging.getLogger("meshslm.hosting")
 
@@ -99,6 +99,13 @@ class Upstream:
     engine: Engine
     profile: Profile
     specialist: Specialist
+    refuses: Callable[[TaskRequest], str] = lambda _: ""
+    """Why it would refuse a request now, by its bounds; empty where it would not."""
+
+    def refused(self, request: TaskRequest) -> dict[str, str]:
+        """The same by its model, if it would."""
+        why = self.refuses(request)
+        return {self.specialist.model: why} if why else {}
 
 
 M = TypeVar("M", bound=Hosted)
@@ -245,6 +252,7 @@ class Hosting(Generic[M]):
                 operations=shape.operations,
                 adapters=tuple(sorted(adapters))[: limits.ADAPTERS_ANNOUNCED],
                 size_mib=math.ceil(shape.need_mib),
+                private=profile.private,
             )
 
     def _tell_missing(self, profile: Profile, *, missing: bool) -> None:

@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import trio
@@ -59,6 +59,8 @@ class NodeService:
         """Set when a node that was asked to leave has nothing left to do."""
         self.chronicler: Chronicler | None = None
         """Who writes down what becomes of tasks."""
+        self.refuses: Callable[[TaskRequest], Mapping[str, str]] = lambda _: {}
+        """Models that would refuse a request at once, by bounds that the core does not know."""
         self._reads: dict[int, trio.Event] = {}
         self._orders = 0
         self._answer: OrderAnswered | None = None
@@ -136,7 +138,7 @@ class NodeService:
 
     def explain(self, request: TaskRequest) -> Decision:
         """Who would be asked for it now, and why; nothing is run."""
-        return self._core.explain(request, self._clock.now())
+        return self._core.explain(request, self._clock.now(), self.refuses(request))
 
     async def decide(
         self, command: Command | None, kind: str = "", subject: str = ""

@@ -54,4 +54,4 @@ def upstream_of(
         price=settings.price_per_1k * 1000.0,
     )
     # Its name is no name of a stored model, which it need not be: nothing is fetched for it.
-    return Upstream(engine, Profile(name=NAME, model=NAME), specialist)
+    return Upstream(engine, Profile(name=NAME, model=NAME), specialist, engine.refuses)

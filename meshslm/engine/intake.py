@@ -8,15 +8,14 @@ Rules:
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable
 from datetime import date
 from hashlib import blake2b
 
 import numpy as np
 
+from meshslm.engine.begun import Begun
 from meshslm.engine.forms import END_OF_THOUGHTS, Form, Forms
-from meshslm.engine.gbnf import GrammarFault
 from meshslm.engine.grammar import Grammars
 from meshslm.engine.llama import Vocabulary
 from meshslm.engine.output import THINK, THOUGHT, OutputStream
@@ -81,56 +80,11 @@ class Intake:
             for choice in choices:
                 if choice.output.thinking:
                     choice.forced = list(self._end_of_thoughts)
-        delivered = self._delivered(request)
-        if request.begun and run.most <= len(delivered) < room:
-            # Another model's words may be more tokens here than the client allowed it there.
-            run.most = len(delivered) + 1
-        if delivered:
-            self._resume(run, delivered)
+        if request.delivered or request.begun or request.shares is not None:
+            begun = Begun(request, self._vocabulary)
+            begun.make_room(run, room)
+            begun.resume(run)
         return run
-
-    def _delivered(self, request: TaskRequest) -> list[int]:
-        """Tokens of the answer that the client has; another model's words in our tokens."""
-        if request.begun:
-            return self._vocabulary.tokens(request.begun, special=False)
-        if len(request.delivered) % 4:
-            raise RequestFault(
-                FaultCode.BAD_REQUEST,
-                f"{len(request.delivered)} bytes of delivered tokens, which have 4 each",
-                param="delivered",
-            )
-        return [token for (token,) in struct.iter_unpack("<I", request.delivered)]
-
-    def _resume(self, run: Run, delivered: list[int]) -> None:
-        """Bring a run to where it was after the tokens that its client has."""
-        if len(run.choices) != 1 or len(delivered) >= run.most:
-            raise RequestFault(
-                FaultCode.BAD_REQUEST,
-                f"{len(delivered)} tokens were delivered of {len(run.choices)} choices of at most "
-                f"{run.most}: only one that has not ended can go on",
-                param="delivered",
-            )
-        size = self._vocabulary.size
-        strange = next((token for token in delivered if token >= size), None)
-        if strange is not None:
-            raise RequestFault(
-                FaultCode.BAD_REQUEST,
-                f"token {strange} was delivered, but the vocabulary has tokens 0 to {size - 1}",
-                param="delivered",
-            )
-        try:
-            run.replay(0, delivered, self._vocabulary)
-        except GrammarFault as fault:
-            raise RequestFault(
-                FaultCode.BAD_REQUEST,
-                f"what was delivered is not of the form of the answer: {fault}",
-                param="delivered",
-            ) from fault
-        if run.finished:
-            raise RequestFault(
-                FaultCode.BAD_REQUEST, "what was delivered had ended already", param="delivered"
-            )
-        run.resumed = len(delivered)
 
     def _choice(self, request: TaskRequest, form: Form, seed: int, place: int) -> Choice:
         return Choice(

@@ -77,8 +77,9 @@ class Run:
     background: bool = False
     tiles: Tiles = ()
     """Names of the prompt's tiles, where they may be taken over from other runs."""
-    resumed: int = 0
-    """Tokens of the answer that were made, and delivered, elsewhere."""
+    resumed: tuple[tuple[int, int], ...] = ()
+    """Of an answer that was begun, and delivered, elsewhere: choices that go on, and their tokens
+    so far."""
     cached: int = -1
     """Tokens of the prompt that were not computed; below 0 while that is not known."""
     guessed: int = 0

@@ -131,14 +131,14 @@ class Scheduler:
 
     def add(self, job: Job) -> None:
         """Queue a run. Raises `ValueError` where it could never run."""
+        made = dict(job.resumed) or dict.fromkeys(range(job.choices), 0)
         fits = job.prompt + job.most <= self._shape.context
-        if not fits or job.prompt < 1 or not 0 <= job.resumed < job.most:
+        if not fits or job.prompt < 1 or not all(0 <= n < job.most for n in made.values()):
             raise ValueError(f"{job} does not fit a context of {self._shape.context}")
-        if not 1 <= job.choices <= self._shape.slots:
+        if not 1 <= job.choices <= self._shape.slots or not 0 <= max(made) < job.choices:
             raise ValueError(f"{job} does not fit {self._shape.slots} slots")
         if job.tiles and len(job.tiles) != job.prompt // TILE:
             raise ValueError(f"run {job.run} has names for {len(job.tiles)} tiles")
-        made = dict.fromkeys(range(job.choices), job.resumed)
         self._steady = None
         self._line.add(_Entry(job, made), job.tenant, background=job.background)
 
@@ -313,7 +313,8 @@ class Scheduler:
         self._order += 1
         yields = job.background and not aged
         leader: _Sequence | None = None
-        for choice, made in entry.made.items():
+        # Who has to be drawn for where the prompt ends leads, and draws for others of its kind.
+        for choice, made in sorted(entry.made.items(), key=lambda item: item[1] > 0):
             sequence = _Sequence(job, choice, -1, self._order, made, yields)
             self._seat(sequence)
             self._running[sequence.slot] = sequence
@@ -450,7 +451,7 @@ class Scheduler:
         if ends == job.prompt + sequence.made:
             together = [sequence]
             if sequence.done < job.prompt:
-                together += sequence.followers
+                together += [held for held in sequence.followers if not held.made]
             sample = tuple(Sample(held.choice, held.slot) for held in together)
         if ends == job.prompt:
             share = tuple(held.slot for held in sequence.followers)

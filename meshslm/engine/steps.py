@@ -56,8 +56,9 @@ class Job:
     most: int
     """Tokens to generate for each choice, at most."""
     choices: int = 1
-    resumed: int = 0
-    """Tokens of the answer that are already there and only have to be computed again."""
+    resumed: tuple[tuple[int, int], ...] = ()
+    """Of an answer that goes on: the choices that have not ended, and how many tokens of each are
+    already there and only have to be computed again."""
     group: str = ""
     """Which runs it may share a step with: those of the same adapter."""
     tiles: Tiles = ()

@@ -54,9 +54,11 @@ class Violations:
 # --- tasks --------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of an answer, from its token `start` on, and the attempt that made it."""
+    """A part of an answer: where it begins in each choice, and the attempt that made it."""
 
-    start: int
+    starts: tuple[int, ...]
+    ended: tuple[str, ...]
+    """How choices had ended before it; empty for those that went on."""
     route: RouteChosen
 
 
@@ -172,8 +174,9 @@ class TaskChecker:
         if begun != bool(route.continued):
             how = route.continued or "nothing"
             self._wrong(record.task, now, f"goes on in {how}, and {begun=}")
-        start = len(record.tokens[0])
-        record.parts = [*(part for part in record.parts if part.start < start), Part(start, route)]
+        starts = tuple(map(len, record.tokens))
+        before = [part for part in record.parts if part.starts != starts]
+        record.parts = [*before, Part(starts, tuple(record.finishes), route)]
         if route.attempt <= record.attempts:
             self._wrong(record.task, now, f"attempt {route.attempt} after {record.attempts}")
         record.attempts = route.attempt
@@ -213,11 +216,14 @@ class TaskChecker:
         pieces: tuple[str, ...] = ()
         finish = ""
         for part in record.parts:
-            request = replace(record.request, delivered=bytes(TOKEN_BYTES * part.start))
+            if part.ended[choice]:
+                continue
+            start = part.starts[choice]
+            request = replace(record.request, delivered=bytes(TOKEN_BYTES * start))
             server = self._find(part.route.node)
             said = self._expected(server, part.route.profile, request, choice)
-            tokens = (*tokens[: part.start], *said.tokens[part.start :])
-            pieces = (*pieces[: part.start], *said.pieces[part.start :])
+            tokens = (*tokens[:start], *said.tokens[start:])
+            pieces = (*pieces[:start], *said.pieces[start:])
             finish = said.finish
         return Answer(tokens, pieces, finish)
 

@@ -43,6 +43,7 @@ class Service:
     batch_invariant: Annotated[bool, Tag(9)] = False
     operations: Annotated[tuple[str, ...], Tag(10, most=16, items=8)] = ("generate",)
     adapters: Annotated[tuple[str, ...], Tag(11, most=_NAME, items=limits.ADAPTERS_ANNOUNCED)] = ()
+    private: Annotated[bool, Tag(12)] = False
 
 
 @dataclass(frozen=True, slots=True)

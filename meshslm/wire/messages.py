@@ -25,6 +25,7 @@ from meshslm.wire.growth import GrowthMessage
 from meshslm.wire.reach import ReachMessage
 from meshslm.wire.routing import ROUTED_ANYHOW, Routing
 from meshslm.wire.schema import Tag
+from meshslm.wire.shares import Shares
 from meshslm.wire.state import StateMessage
 
 ADDRESS_BYTES = 256
@@ -71,6 +72,8 @@ class Specialist:
     """LoRA adapters of its model that are on this node's disk."""
     size_mib: Annotated[int, Tag(12, most=COUNT)] = 0
     """Memory that its model takes, estimated; 0 where nobody knows."""
+    private: Annotated[bool, Tag(13)] = False
+    """What is asked of its domains does not leave the mesh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,8 @@ class TaskRequest:
     begun: Annotated[str, Tag(25, most=limits.PROMPT_BYTES)] = ""
     """The same as text, where the tokens are another model's."""
     routing: Annotated[Routing, Tag(27)] = ROUTED_ANYHOW
+    shares: Annotated[Shares | None, Tag(28)] = None
+    """Which of several choices has what of these; None where there is one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,16 @@ async def test_past_its_bounds_nothing_is_sent(tmp_path: Path) -> None:
     assert isinstance(failed, RunFailed)
     assert failed.code is FaultCode.OVERLOADED
     assert len(requests) == 1
+
+
+def test_it_says_beforehand_what_it_would_refuse(tmp_path: Path) -> None:
+    budget = UpstreamBudget(Bounds(1, 0.5), tmp_path / "spent.json")
+    engine = UpstreamEngine(UpstreamSpec("http://x", "big", price_per_1k=1.0), budget)
+    assert engine.refuses(REQUEST) == ""
+    assert "0.5 a day" in engine.refuses(replace(REQUEST, max_tokens=1000))
+    assert "0.5 a day" in engine.refuses(replace(REQUEST, max_tokens=0))
+    budget.set_aside(0.01)
+    assert "1 requests a minute" in engine.refuses(REQUEST)
 
 
 def test_the_key_is_in_no_representation() -> None:

@@ -295,18 +295,10 @@ def test_tokens_of_two_vocabularies_are_never_mixed() -> None:
 
 
 # --- what cannot go on --------------------------------------------------------------------------
-@pytest.mark.parametrize("fields", [{"choices": 2}, {"echo": True}, {"operation": "embed"}])
+@pytest.mark.parametrize("fields", [{"echo": True}, {"operation": "embed"}])
 def test_some_answers_cannot_go_on(fields: dict[str, object]) -> None:
     request = replace(TaskRequest("auto"), **fields)  # type: ignore[arg-type] # any field
     assert Delivered(request).ways == ()
-
-
-def test_several_choices_end_with_their_node(twins: Mesh) -> None:
-    ask(twins, choices=2)
-    first = routes(twins)[0].node
-    say(twins, first, 0, 2)
-    twins.break_link("a", first)
-    assert failure(twins).code is FaultCode.PEER_LOST
 
 
 def test_an_answer_beyond_the_bound_cannot_go_on() -> None:

@@ -11,7 +11,8 @@ import pytest
 from meshslm.engine.prefix_cache import TILE
 from meshslm.engine.protocol import Command, Produced, Shutdown, Start
 from meshslm.errors import FaultCode
-from meshslm.wire.messages import ChatMessage
+from meshslm.wire.messages import ChatMessage, Chunk
+from meshslm.wire.shares import Shares
 from tests.engine.worker_script import ScriptedWorker, ask
 
 pytestmark = pytest.mark.model
@@ -129,6 +130,50 @@ def test_an_answer_goes_on_behind_what_was_delivered(
         delivered = "".join(chunk.text for chunk in whole.chunks[:cut])
         assert delivered + resumed.text == whole.text
         assert resumed.usage.completion_tokens == whole.usage.completion_tokens
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_several_choices_go_on_each_behind_its_own(
+    worker: ScriptedWorker, seed: int | None
+) -> None:
+    first = ask(1, "Tell me of the sea, ünd ask me three questions.", 40, seed=seed)
+    request = replace(first.request, choices=3, sampling=replace(first.request.sampling, seed=5))
+    request = replace(request, sampling=replace(request.sampling, temperature=1.0))
+    whole = worker.play([Start(1, request)])[1].chunks
+    for cuts in ((0, 3, 40), (39, 1, 0), (7, 40, 40), (20, 19, 21)):
+        had = [_of(whole, choice)[:cut] for choice, cut in enumerate(cuts)]
+        parts = [b"".join(t.to_bytes(4, "little") for c in h for t in c.tokens) for h in had]
+        finishes = tuple(h[-1].finish if h else "" for h in had)
+        shares = Shares(tuple(map(len, parts)), finishes)
+        rest = replace(request, delivered=b"".join(parts), shares=shares)
+        resumed = worker.play([Start(2, rest)])[2]
+        for choice, cut in enumerate(cuts):
+            due, got = _of(whole, choice)[cut:], _of(resumed.chunks, choice)
+            assert [c.tokens for c in got] == [c.tokens for c in due]
+            assert "".join(c.text for c in got) == "".join(c.text for c in due)
+            assert [c.finish for c in got] == [c.finish for c in due]
+        assert resumed.usage.completion_tokens == sum(len(c.tokens) for c in whole)
+
+
+def _of(chunks: list[Chunk], choice: int) -> list[Chunk]:
+    return [chunk for chunk in chunks if chunk.choice == choice]
+
+
+@pytest.mark.parametrize(
+    ("shares", "why"),
+    [
+        (Shares((4, 4), ("", "")), "altogether"),
+        (Shares((4,), ("",)), "1 parts"),
+        (Shares((3, 1), ("", "")), "3 bytes"),
+        (Shares((4, 0), ("stop", "length")), "had ended"),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(worker: ScriptedWorker, shares: Shares, why: str) -> None:
+    request = replace(ask(1, "Hello", 40).request, choices=2)
+    request = replace(request, delivered=b"\1\0\0\0", shares=shares)
+    failed = worker.play([Start(1, request)])[1].failed
+    assert failed is not None
+    assert why in failed.detail
 
 
 def test_another_model_s_words_that_are_more_tokens_here_than_are_left_go_on_by_one(

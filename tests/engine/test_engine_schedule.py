@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from meshslm.engine.prefix_cache import TILE
 from meshslm.engine.schedule import Scheduler
-from meshslm.engine.steps import Job, Piece, Shape, Step, filled_rows
+from meshslm.engine.steps import Job, Piece, Sample, Shape, Step, filled_rows
 
 SHAPE = Shape(slots=4, context=400, batch=128)
 
@@ -54,10 +54,10 @@ class Engine:
         self.prompts[job.run] = words(job, family, common)
         job = replace(job, tiles=names(self.prompts[job.run]))
         self.jobs[job.run] = job
-        for choice in range(job.choices):
+        for choice, made in dict(job.resumed).items() or ((c, 0) for c in range(job.choices)):
             key = (job.run, choice)
-            self.ends[key] = max(job.resumed + 1, min(job.most, ends + choice))
-            self.made[key] = job.resumed
+            self.ends[key] = max(made + 1, min(job.most, ends + choice))
+            self.made[key] = made
             self.open.add(key)
         self.scheduler.add(job)
 
@@ -118,8 +118,11 @@ class Engine:
         return finished
 
 
-def _job(prompt: int, most: int, choices: int, resumed: int, tenant: str, background: bool) -> Job:
-    return Job(0, prompt, most, choices, min(resumed, most - 1), "", (), tenant, background)
+def _job(prompt: int, most: int, resumed: list[int | None], tenant: str, background: bool) -> Job:
+    """`resumed`: tokens that each choice has already; None for one that has ended."""
+    going = tuple((c, min(made, most - 1)) for c, made in enumerate(resumed) if made is not None)
+    begun = going if len(going) < len(resumed) or any(made for _, made in going) else ()
+    return Job(0, prompt, most, len(resumed), begun, "", (), tenant, background)
 
 
 def jobs(background: bool) -> st.SearchStrategy[Job]:
@@ -127,8 +130,12 @@ def jobs(background: bool) -> st.SearchStrategy[Job]:
         _job,
         st.integers(1, 300),
         st.integers(1, 100),
-        st.integers(1, 4),
-        st.sampled_from([0, 0, 0, 1, 40, 99]),
+        st.one_of(
+            st.lists(st.just(0), min_size=1, max_size=4),
+            st.lists(st.sampled_from([0, 1, 40, 99, None]), min_size=1, max_size=4).filter(
+                lambda resumed: resumed != [None] * len(resumed)
+            ),
+        ),
         st.sampled_from(["", "a", "b"]) if background else st.just(""),
         st.booleans() if background else st.just(value=False),
     )
@@ -255,6 +262,17 @@ def test_choices_share_one_prefill() -> None:
     assert len(prefills[-1].pieces[0].sample) == 4
 
 
+def test_choices_that_go_on_share_one_prefill_however_far_each_is() -> None:
+    engine = Engine()
+    engine.add(Job(1, 100, 40, 4, resumed=((0, 20), (2, 0), (3, 1))), 30)
+    while engine.step():
+        pass
+    prefills = [step.pieces[0] for step in engine.steps if not step.decode]
+    assert [(piece.choice, piece.count) for piece in prefills] == [(2, 64), (2, 36), (0, 20)]
+    assert prefills[1].sample == (Sample(2, prefills[1].slot),)
+    assert engine.made == {(1, 0): 30, (1, 2): 32, (1, 3): 33}
+
+
 def test_who_is_left_moves_together() -> None:
     engine = Engine()
     for run, ends in enumerate((1, 30, 1, 30)):
@@ -333,7 +351,8 @@ def test_background_work_goes_on_where_it_was_if_its_slot_was_not_needed() -> No
         Job(1, 0, 5),
         Job(1, 5, 5, choices=5),
         Job(1, 5, 5, choices=0),
-        Job(1, 5, 5, resumed=5),
+        Job(1, 5, 5, resumed=((0, 5),)),
+        Job(1, 5, 5, resumed=((1, 2),)),
     ],
 )
 def test_what_could_never_run_is_refused(job: Job) -> None:
