@@ -106,6 +106,15 @@ STATE_COMPRESS_BYTES: Final = 1_024
 FOLLOWED_CHANGES: Final = 4_096
 """Changes that wait for a slow follower before it is cut off."""
 
+FORGET_LOOK_MS: Final = 300_000
+"""Between two looks at which authors are given up: it is decided some times a year."""
+
+FORGET_FIRST_MS: Final = 10_000
+"""First look of a life: by then a node has met somebody to ask."""
+
+FORGET_AGAIN_MS: Final = 10_000
+"""Least time between two looks, however often a peer says that it knows more."""
+
 STATE_JOURNAL_BYTES: Final = 16 * MIB
 """Deltas read from the journal, or waiting to be written to it, before the next must wait."""
 

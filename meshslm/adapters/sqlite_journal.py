@@ -45,7 +45,7 @@ from meshslm.state.part import PartKey
 from meshslm.wire.state import SignedDelta
 
 STATE_FILE = "state.sqlite"
-VERSION = 1
+VERSION = 2
 RETRY_S = 1.0
 """Wait before a write that failed is tried again: somebody has to make room first."""
 
@@ -80,7 +80,16 @@ CREATE TABLE snapshots (
     state BLOB NOT NULL
 );
 """
-_MIGRATIONS: tuple[str, ...] = ()
+_MIGRATIONS = (
+    """
+CREATE TABLE forgotten (
+    document TEXT NOT NULL,
+    author TEXT NOT NULL,
+    generation BLOB NOT NULL,
+    PRIMARY KEY (document, author)
+) WITHOUT ROWID;
+""",
+)
 """What takes version n + 1 to n + 2, in order."""
 
 
@@ -115,7 +124,11 @@ class SqliteJournal:
                 "SELECT ifnull((SELECT value FROM meta WHERE name = 'ended'), -1)"
             ).fetchone()
             database.execute("DELETE FROM meta WHERE name = 'ended'")
-        return StateOpened(stored, clean=bool(last_boot) and ended == last_boot)
+            rows = database.execute(
+                "SELECT document, author, generation FROM forgotten ORDER BY 1, 2"
+            )
+            forgotten = tuple(_key(*row) for row in rows)
+        return StateOpened(stored, bool(last_boot) and ended == last_boot, forgotten)
 
     def look(self) -> tuple[StoredPart, ...]:
         """What the file holds, without changing it; a node may be writing. Raises `OurFault`."""
@@ -261,6 +274,9 @@ class SqliteJournal:
             if number is not None:
                 for table, column in (("deltas", "part"), ("snapshots", "part"), ("parts", "id")):
                     database.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))  # noqa: S608 - names are ours, from the line above
+
+        rows = [(k.document, k.author, k.generation.to_bytes(8, "big")) for k in effect.forgotten]
+        database.executemany("INSERT OR REPLACE INTO forgotten VALUES (?, ?, ?)", rows)
 
     def _number(self, key: PartKey) -> int:
         number = self._parts.get(key)

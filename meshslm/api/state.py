@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 PATH = "/mesh/state"
 VERIFY = "/mesh/state/verify"
+FORGET = "/mesh/state/forget"
 
 
 class DocumentInfo(msgspec.Struct, kw_only=True):
@@ -51,6 +55,31 @@ class StateReply(msgspec.Struct, kw_only=True):
     repaired: int = 0
     rebuilt: int = 0
     checks: list[CheckInfo] = []
+    """With each member, of the last verification."""
     waiting: int = 0
     """Writes of local programs that are not durable yet."""
-    """With each member, of the last verification."""
+
+
+class ForgetRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /mesh/state/forget`."""
+
+    document: Annotated[str, Meta(min_length=1, max_length=128)]
+    author: Annotated[str, Meta(min_length=1, max_length=128)]
+    """Id of a node that is gone for ever."""
+    force: bool = False
+    """Although it is there now."""
+
+
+class ForgottenInfo(msgspec.Struct, kw_only=True):
+    """An author whose parts are given up, up to a generation."""
+
+    author: str
+    generation: int
+
+
+class ForgetReply(msgspec.Struct, kw_only=True):
+    """What a document has given up so far, and as of which generation."""
+
+    document: str
+    generation: int
+    forgotten: list[ForgottenInfo]

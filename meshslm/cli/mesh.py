@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshslm.cli.consensus import consensus
+from meshslm.cli.consensus import consensus, decide
 from meshslm.cli.durations import Duration, moment_text
 from meshslm.cli.effective import config_option, load_effective
 from meshslm.cli.failures import fail
@@ -240,6 +240,7 @@ def leave(yes: bool, as_json: bool, **where: Any) -> None:
 
 
 mesh.add_command(consensus)
+mesh.add_command(decide)
 mesh.add_command(invite)
 mesh.add_command(narrow)
 

@@ -49,6 +49,7 @@ JSON_KEYS: Final = {
     "demo": "prompt asked answer mesh_up_s first_text_s nodes",
     "doctor": "verdict checks",
     "drain": "name seconds broken_off",
+    "mesh decide": "index decisions",
     "mesh create": "mesh name node serial rights domains namespaces not_after valid has_key",
     "mesh invite": "token file token_serial addresses rights",
     "mesh join": "as of `mesh create`",
@@ -105,6 +106,7 @@ JSON_KEYS: Final = {
         "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads models "
         "memory_budget_mib bootstrap banned state drain reach"
     ),
+    "state forget": "document generation forgotten",
     "state show": (
         "ready trouble documents taken refused compared agreed diverged repaired rebuilt checks "
         "waiting"

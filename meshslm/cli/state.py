@@ -10,7 +10,7 @@ import click
 
 from meshslm.cli.effective import load_effective
 from meshslm.cli.failures import fail
-from meshslm.cli.reach import node_url, url_option
+from meshslm.cli.reach import node_url, open_client, url_option
 from meshslm.cli.screen import bytes_text, json_option, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
@@ -85,6 +85,31 @@ def verify(url: str | None, as_json: bool) -> None:
         bad = [c.node for c in told.checks if c.state in {"diverged", "waiting"}]
         if bad:
             fail(f"{len(bad)} of {len(told.checks)} members diverged or did not answer")
+
+
+@state.command()
+@click.argument("document")
+@click.argument("author")
+@click.option("--force", is_flag=True, help="Although that node is there now.")
+@url_option
+@json_option
+def forget(url: str | None, document: str, author: str, *, force: bool, as_json: bool) -> None:
+    """Give up for ever what a node that is gone wrote to a document.
+
+    DOCUMENT is a name as 'meshslm state show' has it, AUTHOR a node's id, as 'meshslm peers --all'
+    has it. The coordinators decide it, every node drops these entries within minutes, and nobody
+    takes them again. A node that comes back all the same writes on, without what it wrote before.
+    It cannot be undone.
+    """
+    from msgspec import to_builtins
+
+    with open_client(url) as client:
+        told = client.forget(document, author, force=force)
+    if as_json:
+        print_json(to_builtins(told))
+    else:
+        click.echo(f"generation {told.generation} of {told.document}; given up so far:")
+        print_table(("author", "up to"), [(f.author, f.generation) for f in told.forgotten])
 
 
 @state.command()

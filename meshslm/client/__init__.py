@@ -11,12 +11,14 @@ reached, or it is none).
 """
 
 from meshslm.api.admin import DEFAULT_URL, DrainInfo, ModelStatus, PeerInfo, StatusReply
+from meshslm.api.consensus import DecisionInfo
 from meshslm.api.history import TaskHistory, TaskStep, UsageRow
 from meshslm.api.memory import Happened, MemoryEntry
 from meshslm.api.openai_responses import CompletionUsage, Model, RouteInfo
 from meshslm.api.recall import Citation
 from meshslm.api.registry import MemberInfo
 from meshslm.api.routing import RouteReply
+from meshslm.api.state import ForgetReply
 from meshslm.client.answer import Answer, ToolCall
 from meshslm.client.asking import Message, Options, RouteOptions, Routing, Urgency, json_form, tool
 from meshslm.client.asynchronous import AsyncClient, AsyncTextStream
@@ -34,9 +36,11 @@ __all__ = [
     "Citation",
     "Client",
     "CompletionUsage",
+    "DecisionInfo",
     "DrainInfo",
     "Embeddings",
     "FaultCode",
+    "ForgetReply",
     "Happened",
     "MemberInfo",
     "Memory",

@@ -15,6 +15,7 @@ import msgspec
 from meshslm.api.admin import LONGEST_MS
 from meshslm.api.history import TASKS, USAGE
 from meshslm.api.registry import REGISTRY
+from meshslm.api.state import FORGET
 
 _MARGIN_S = 10.0
 """Waited beyond a request's deadline, so that the node's own words about it arrive."""
@@ -168,6 +169,12 @@ def deciding_who(order: str, node: str) -> Asking:
 def decided(kind: str, subject: str) -> Asking:
     """What is decided."""
     return Asking(f"/mesh/consensus/decisions?kind={quote(kind)}&subject={quote(subject)}")
+
+
+def forgetting(document: str, author: str, *, force: bool) -> Asking:
+    """An order to give up what an author wrote to a document."""
+    body: dict[str, object] = {"document": document, "author": author, "force": force}
+    return posting(FORGET, body)
 
 
 def ordering(model: str, order: str, *, now: bool = False) -> Asking:

@@ -23,6 +23,7 @@ from meshslm.api.history import TaskHistory, TasksReply, UsageReply, UsageRow
 from meshslm.api.openai_responses import Model, ModelList
 from meshslm.api.registry import MemberInfo, RegistryReply
 from meshslm.api.routing import RouteReply
+from meshslm.api.state import ForgetReply
 from meshslm.client.answer import Answer, AnswerUnderWay, StreamReader, read, whole_answer
 from meshslm.client.asking import (
     CONSENSUS,
@@ -40,6 +41,7 @@ from meshslm.client.asking import (
     deciding,
     deciding_who,
     draining,
+    forgetting,
     ordering,
     past_task,
     past_tasks,
@@ -192,6 +194,14 @@ class AsyncClient:
     async def decisions(self, kind: str = "", subject: str = "") -> list[DecisionInfo]:
         """What is decided, as of now, of a kind and about a subject where these are given."""
         return read(await self._fetch(decided(kind, subject)), DecisionReply).decisions
+
+    async def forget(self, document: str, author: str, *, force: bool = False) -> ForgetReply:
+        """Have it decided that what a node wrote to a document is given up for ever.
+
+        For nodes that are gone; `force`: although it is there. Raises `RequestFault` where nothing
+        is known of it at the asked node, or nothing can be decided now.
+        """
+        return read(await self._fetch(forgetting(document, author, force=force)), ForgetReply)
 
     async def seat(self, order: str, node: str = "") -> None:
         """Found the group at the asked node, or `add`, `remove` or `transfer` to a node."""

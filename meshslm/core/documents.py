@@ -30,9 +30,10 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from meshslm import state_limits
+from meshslm.core.document_reading import DocumentReading
 from meshslm.core.outbox import Outbox
 from meshslm.core.state_config import StateConfig
 from meshslm.core.state_events import Change, StateChanged, StateOpened, StoredDelta, StoredSnapshot
@@ -41,8 +42,8 @@ from meshslm.core.state_journal import StateJournal
 from meshslm.core.state_writing import Done, Outgoing, Rebuilds, check_changes
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.ids import Instant, NodeId
-from meshslm.state.document import Statistics
 from meshslm.state.entry import REVISIONS, Entry, pack
+from meshslm.state.forgotten import Forgotten
 from meshslm.state.names import complaint, matches, wanted
 from meshslm.state.part import Part, PartKey, Poisoned
 from meshslm.wire.admission import SIGNED_PREFIX
@@ -57,7 +58,7 @@ MayWrite = Callable[[NodeId, str], bool]
 Publish = Callable[[tuple[tuple[PartKey, SignedDelta], ...], Instant], None]
 
 
-class Documents:
+class Documents(DocumentReading):
     """The shared documents of one node."""
 
     def __init__(
@@ -69,7 +70,8 @@ class Documents:
     ) -> None:
         self.node = node
         self.config = config
-        self.holdings = StateHoldings(out)
+        super().__init__(StateHoldings(out))
+        self.forgotten = Forgotten()
         self.journal = StateJournal(out)
         self._out = out
         self._may_write = may_write
@@ -92,49 +94,6 @@ class Documents:
         """Name who sends what is durable, and who rebuilds; once."""
         self._publish = publish
         self._rebuilds = rebuilds
-
-    # --- reading --------------------------------------------------------------------------------
-    def read(self, document: str, key: str) -> Entry | None:
-        """The entry that holds under a key; None where there is none, or it was deleted."""
-        entry = self.entry(document, key)
-        return None if entry is None or entry.deleted else entry
-
-    def entry(self, document: str, key: str) -> Entry | None:
-        """The same, deleted ones included."""
-        found = self.holdings.find(document)
-        return found.get(key) if found is not None else None
-
-    def keys(self, document: str, prefix: str = "", after: str = "") -> Iterator[str]:
-        """Keys that begin with `prefix` and come behind `after`, in order; deleted ones too.
-
-        Not to be gone on with after the document has changed.
-        """
-        found = self.holdings.find(document)
-        return found.keys(prefix, after) if found is not None else iter(())
-
-    def each(self, document: str, key: str) -> Iterator[tuple[NodeId, Entry]]:
-        """Every author's own newest entry under a key."""
-        found = self.holdings.find(document)
-        return found.each(key) if found is not None else iter(())
-
-    def themselves(self, document: str) -> Iterator[tuple[NodeId, Entry]]:
-        """Every author's own newest entry under its own id."""
-        found = self.holdings.find(document)
-        return found.themselves() if found is not None else iter(())
-
-    def author(self, document: str, key: str) -> NodeId | None:
-        """Who wrote the entry that holds."""
-        found = self.holdings.find(document)
-        return found.author_of(key) if found is not None else None
-
-    def names(self, prefix: str = "") -> tuple[str, ...]:
-        """Documents of which something is here, in order."""
-        return tuple(sorted(n for n in self.holdings.documents if n.startswith(prefix)))
-
-    def statistics(self) -> tuple[Statistics, ...]:
-        """How large each document is, in order of their names."""
-        documents = self.holdings.documents
-        return tuple(documents[name].statistics() for name in sorted(documents))
 
     # --- following ------------------------------------------------------------------------------
     def watch(self, pattern: str, watcher: Watcher) -> None:
@@ -170,6 +129,23 @@ class Documents:
         self._writing.pop(document, None)
         dropped = self.holdings.drop_document(document)
         self.journal.persist(lambda _now: None, dropped=dropped)
+
+    def let_go(self, parts: list[Part], forgotten: tuple[PartKey, ...] = ()) -> None:
+        """Drop parts, and have that durable together with what is given up for ever."""
+        self._commit()
+        changed: dict[str, dict[str, None]] = {}
+        for part in parts:
+            changed.setdefault(part.key.document, {}).update(dict.fromkeys(part.live))
+            if self._writing.get(part.key.document) is part:
+                del self._writing[part.key.document]
+            self.holdings.drop(part)
+
+        def durable(now: Instant) -> None:
+            for name, keys in changed.items():
+                self.changed(name, tuple(sorted(keys)), now)
+
+        dropped = tuple(part.key for part in parts)
+        self.journal.persist(durable, dropped=dropped, forgotten=forgotten)
 
     def changed(self, document: str, keys: tuple[str, ...], now: Instant) -> None:
         """Keys of a document have durably changed: tell whoever follows it."""
@@ -322,7 +298,8 @@ class Documents:
         """One that nobody has seen."""
         known = self.holdings.find(document)
         own = known.own(self.node) if known is not None else []
-        return max(self._first, own[-1].key.generation + 1 if own else 0)
+        least = max(self._first, self.forgotten.until(document, self.node) + 1)
+        return max(least, own[-1].key.generation + 1 if own else 0)
 
     # --- committing -----------------------------------------------------------------------------
     def _collect(self, part: Part, before: int, update: bytes, keys: dict[str, bytes]) -> None:

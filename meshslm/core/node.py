@@ -146,11 +146,7 @@ class NodeCore:
         )
         self.growth = self._growth(chance.fork("growth"))
         self._state = SharedState(
-            config,
-            self._directory,
-            self._out,
-            chance.fork("state"),
-            admission=self._admission,
+            config, self._directory, self._out, chance.fork("state"), admission=self._admission
         )
         self._reach = Reach(config, self._directory, self._out)
         self._membership = self._make_membership(chance.fork("membership"))
@@ -160,6 +156,7 @@ class NodeCore:
         self.consensus = coordination_of(
             config, self._directory, self._admission, self._out, chance.fork("consensus")
         )
+        self._state.forgetting.attach(self.consensus.asking)
         self._handlers = self._event_handlers()
         self._timers = self._timer_handlers()
         self._member_messages = self._message_handlers()

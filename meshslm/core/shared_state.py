@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshslm.chance import Chance
-from meshslm.core import state_push, state_rebuild, state_sync
+from meshslm.core import state_forgetting, state_push, state_rebuild, state_sync
 from meshslm.core.admission import Admission
 from meshslm.core.config import CoreConfig
 from meshslm.core.directory import Directory, Peer
@@ -32,6 +32,7 @@ from meshslm.core.state_events import (
     StateWrite,
     StateWritten,
 )
+from meshslm.core.state_forgetting import StateForgetting
 from meshslm.core.state_intake import StateIntake
 from meshslm.core.state_rebuild import StateRebuild
 from meshslm.core.state_repair import StateRepair
@@ -63,6 +64,7 @@ class SharedState:
         self.documents = Documents(config.node, config.state, out, self._authors.may_write)
         self._repair = StateRepair(self.documents, out)
         self._intake = StateIntake(self.documents, out, self._authors, self._heard)
+        self.forgetting = StateForgetting(self.documents, out, chance.fork("forgetting"))
         self._sync = StateSync(
             self.documents,
             self._intake,
@@ -71,6 +73,7 @@ class SharedState:
             chance,
             self._repair.diverged,
             lambda vector, peer, now: self._repair.compare(self._sync, vector, peer, now),
+            self.forgetting,
         )
         self._rebuild = StateRebuild(self.documents, out)
         self._retention = StateRetention(self.documents, out)
@@ -85,7 +88,7 @@ class SharedState:
             DeltasRead: lambda e, _: self._sync.read(e),
             PartReloaded: self._on_reloaded,
             StateWrite: self._on_write,
-            StateCheckAsked: lambda _, now: self._sync.check_all(now),
+            StateCheckAsked: lambda _e, _now: self._sync.check_all(),
             DayIs: self._retention.on_day,
         }
 
@@ -107,6 +110,7 @@ class SharedState:
             state_push.PUSH: lambda _, now: self._sync.pushes.push(now),
             state_push.TELL: lambda _, now: self._sync.pushes.tell(now),
             state_rebuild.TIMER: self._rebuild.step,
+            state_forgetting.TIMER: lambda _, now: self.forgetting.look(now),
         }
 
     def met(self, peer: Peer) -> None:
@@ -135,7 +139,7 @@ class SharedState:
             diverged=counts.diverged,
             repaired=self._repair.repaired,
             rebuilt=self._rebuild.done,
-            checks=self._sync.checks(),
+            checks=self._sync.checks.views(),
             waiting=self.documents.waiting,
         )
 
@@ -146,12 +150,14 @@ class SharedState:
     def _on_opened(self, event: StateOpened, _now: Instant) -> None:
         if self._on:
             self.documents.take_stored(event, self.boot)
+            self.forgetting.start(event.forgotten)
             self._sync.start()
 
     def _on_reloaded(self, event: PartReloaded, now: Instant) -> None:
         part = self.documents.holdings.reloaded(event.stored)
         if part is not None:
             self.documents.changed(part.key.document, tuple(sorted(part.live)), now)
+            self.forgetting.reloaded(part.key.document)
 
     def _on_shown(self, peer: Peer, message: AuthorShown, now: Instant) -> None:
         if self._authors.on_shown(peer, message, now):

@@ -58,6 +58,8 @@ class StateOpened:
     parts: tuple[StoredPart, ...] = ()
     clean: bool = False
     """The last life of this node said goodbye to this very journal."""
+    forgotten: tuple[PartKey, ...] = ()
+    """Parts of these authors, up to these generations, are given up for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,9 @@ class Persist:
     deltas: tuple[StoredDelta, ...] = ()
     snapshots: tuple[StoredSnapshot, ...] = ()
     dropped: tuple[PartKey, ...] = ()
-    """Parts whose place another has taken."""
+    """Parts whose place another has taken, or which are given up."""
+    forgotten: tuple[PartKey, ...] = ()
+    """To be remembered: parts of these authors, up to these generations, are given up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,8 @@ class StateIntake:
             return Verdict.REFUSED
         if documents.over(key.document):
             return Verdict.REFUSED
+        if documents.forgotten.covers(key.document, key.author, key.generation):
+            return Verdict.KNOWN
         if documents.journal.waiting_bytes > state_limits.STATE_JOURNAL_BYTES:
             return Verdict.REFUSED
         document = self._library.find(key.document)

@@ -43,6 +43,7 @@ class StateJournal:
         deltas: tuple[StoredDelta, ...] = (),
         snapshots: tuple[StoredSnapshot, ...] = (),
         dropped: tuple[PartKey, ...] = (),
+        forgotten: tuple[PartKey, ...] = (),
     ) -> None:
         """Have it written, all or nothing; `durable` is called when it is."""
         self._number += 1
@@ -50,7 +51,7 @@ class StateJournal:
         size += sum(len(snapshot.state) for snapshot in snapshots)
         self._waiting.append(_Waiting(self._number, size, durable))
         self.waiting_bytes += size
-        self._out.put(Persist(self._number, deltas, snapshots, dropped))
+        self._out.put(Persist(self._number, deltas, snapshots, dropped, forgotten))
 
     def persisted(self, number: int, now: Instant) -> None:
         """Everything up to a number is durable."""

@@ -25,11 +25,12 @@ from meshslm.core.directory import Directory, Peer
 from meshslm.core.documents import Documents
 from meshslm.core.events import Lane
 from meshslm.core.outbox import Outbox
+from meshslm.core.state_checks import StateChecks
 from meshslm.core.state_events import DeltasRead, ReadDeltas
+from meshslm.core.state_forgetting import StateForgetting, covered
 from meshslm.core.state_intake import StateIntake
 from meshslm.core.state_packing import packed, unpacked
 from meshslm.core.state_push import Partner, StatePush
-from meshslm.core.state_views import CheckView
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.state.document import Document, total
@@ -86,6 +87,7 @@ class StateSync:
         chance: Chance,
         diverged: Callable[[Document, NodeId, Instant], None],
         compare: Callable[[StateVector, NodeId, Instant], None],
+        forgetting: StateForgetting,
     ) -> None:
         self._documents = documents
         self._library = documents.holdings
@@ -95,6 +97,7 @@ class StateSync:
         self._chance = chance
         self._diverged = diverged
         self._compare = compare
+        self._forgetting = forgetting
         self.partners: dict[NodeId, Partner] = {}
         self.pushes = StatePush(documents, self.partners, out, chance, self._prune)
         self.counts = Counts()
@@ -102,8 +105,7 @@ class StateSync:
         self._answering: dict[int, Answering] = {}
         self._request = 0
         self._interests: tuple[str, ...] = ()
-        self._nonce = 0
-        self._checks: dict[NodeId, CheckView] = {}
+        self.checks = StateChecks(self.partners, out, self._shared)
 
     def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
         """For messages of members."""
@@ -242,8 +244,7 @@ class StateSync:
         if message.more:
             return
         theirs, partner.digests = partner.digests, {}
-        if message.nonce and message.nonce == self._nonce:
-            self._note_check(peer.node, theirs)
+        self.checks.note(peer.node, message.nonce, theirs)
         for document in self._shared(partner):
             ours, told = document.digest(), theirs.get(document.name)
             if told is None or told.vector != ours.vector:
@@ -257,33 +258,10 @@ class StateSync:
             if self._library.find(name) is None and self._documents.wanted(name):
                 self.ask(peer.node, name, now)
 
-    def check_all(self, _now: Instant) -> None:
+    def check_all(self) -> None:
         """Compare everything with everybody: `checks` tells what comes of it."""
         self._prune()
-        self._nonce += 1
-        self._checks = {}
-        for node, partner in self.partners.items():
-            partner.digests = {}
-            self._checks[node] = CheckView(node, "waiting", 0)
-            self._send(node, StateCheck(self._nonce))
-
-    def checks(self) -> tuple[CheckView, ...]:
-        """What came of the last comparison of everything, by peer."""
-        return tuple(self._checks[node] for node in sorted(self._checks))
-
-    def _note_check(self, node: NodeId, theirs: dict[str, DocumentDigest]) -> None:
-        partner = self.partners[node]
-        behind, diverged = [], []
-        ours = {document.name: document.digest() for document in self._shared(partner)}
-        for name in sorted({**ours, **theirs}):
-            mine, other = ours.get(name), theirs.get(name)
-            if mine is None or other is None or mine.vector != other.vector:
-                behind.append(name)
-            elif mine.content != other.content:
-                diverged.append(name)
-        state = "diverged" if diverged else "behind" if behind else "equal"
-        number = len({**ours, **theirs})
-        self._checks[node] = CheckView(node, state, number, tuple(behind), tuple(diverged))
+        self.checks.begin()
 
     # --- asking ---------------------------------------------------------------------------------
     def ask(
@@ -310,7 +288,10 @@ class StateSync:
             )
         if not busy:
             self._pulling[name] = (node, now)
-        self._send(node, StateVector(name, clocks, want=not busy, partial=parts is not None))
+        told = self._forgetting.told(name)
+        partial = parts is not None
+        vector = StateVector(name, clocks, want=not busy, partial=partial, forgotten=told)
+        self._send(node, vector)
 
     def on_vector(self, peer: Peer, message: StateVector, now: Instant) -> None:
         """The peer says what it holds of one document, and may want the rest."""
@@ -321,17 +302,21 @@ class StateSync:
         if message.contents:
             self._compare(message, peer.node, now)
             return
+        self._forgetting.hinted(message.document, message.forgotten, now)
         document = self._library.find(message.document)
         theirs = {(part.author, part.generation): part.clock for part in message.parts}
-        if self._documents.wanted(message.document) and self._behind(document, theirs):
+        if self._documents.wanted(message.document) and self._behind(message.document, theirs):
             self.ask(peer.node, message.document, now)
         if message.want and wanted(partner.interests, message.document):
             self._answer(peer.node, message, document, theirs)
 
-    def _behind(self, document: Document | None, theirs: dict[tuple[NodeId, int], int]) -> bool:
+    def _behind(self, name: str, theirs: dict[tuple[NodeId, int], int]) -> bool:
+        document, forgotten = self._library.find(name), self._documents.forgotten
         for (author, generation), clock in theirs.items():
+            if forgotten.covers(name, author, generation):
+                continue
             if document is None:
-                return bool(theirs)
+                return True
             part = document.part(author, generation)
             held = part.clock if part is not None else 0
             if held < clock and not document.is_outdated(author, generation):
@@ -345,10 +330,13 @@ class StateSync:
         document: Document | None,
         theirs: dict[tuple[NodeId, int], int],
     ) -> None:
+        unwanted = covered(message.forgotten)
         missing = [
             (part.key, theirs.get(name, 0))
             for name, part in sorted(document.parts.items() if document is not None else ())
-            if part.clock > theirs.get(name, 0) and (not message.partial or name in theirs)
+            if part.clock > theirs.get(name, 0)
+            and (not message.partial or name in theirs)
+            and name[1] > unwanted.get(name[0], -1)
         ]
         if not missing or len(self._answering) >= limits.PEERS:
             self._send(node, StateDeltas(document=message.document))
@@ -411,7 +399,7 @@ class StateSync:
             name, part = holding.document, holding.part
             if self._documents.wanted(name):
                 theirs = {(part.author, part.generation): part.clock}
-                if self._behind(self._library.find(name), theirs):
+                if self._behind(name, theirs):
                     key = PartKey(name, part.author, part.generation)
                     lacking.setdefault(name, []).append(key)
         for name, parts in lacking.items():

@@ -92,10 +92,15 @@ class ConsensusPages:
 
 
 def _reply(made: DecisionMade) -> Response:
-    """What was decided. Raises `RequestFault` where nothing was."""
+    checked(made)
+    found = [msgspec.convert(d, DecisionInfo, from_attributes=True) for d in made.decisions]
+    return json_reply(DecisionReply(index=made.index, decisions=found))
+
+
+def checked(made: DecisionMade) -> DecisionMade:
+    """The same, if it was decided. Raises `RequestFault` where nothing was."""
     if made.code == "decided":
-        found = [msgspec.convert(d, DecisionInfo, from_attributes=True) for d in made.decisions]
-        return json_reply(DecisionReply(index=made.index, decisions=found))
+        return made
     detail = f"{made.code}: {made.detail}" if made.detail else made.code
     if made.code in NOT_NOW:
         raise RequestFault(FaultCode.NOT_READY, detail)

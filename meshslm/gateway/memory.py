@@ -99,6 +99,10 @@ class Kept(Readable, Protocol):
         """Every author's own newest entry under its own id."""
         ...
 
+    def authors(self, document: str) -> dict[NodeId, int]:
+        """Who has parts in a document, with the last generation of each."""
+        ...
+
     def want(self, pattern: str) -> None:
         """Keep a replica of these from now on."""
         ...

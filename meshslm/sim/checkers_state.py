@@ -44,6 +44,11 @@ class StateChecker:
         if not known or known[0].revision == revision:
             known.append(Acknowledged(revision, value))
 
+    def excuse(self, document: str, *keys: str) -> None:
+        """What was acknowledged of a document, or under these keys, was given up since."""
+        for name in [n for n in self._highest if n[0] == document and n[1] in (keys or (n[1],))]:
+            del self._highest[name]
+
     def judge(self, replicas: Sequence[tuple[str, Documents]]) -> list[str]:
         """What is wrong with replicas that have had time to agree."""
         faults = list(self.broken)

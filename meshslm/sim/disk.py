@@ -36,6 +36,7 @@ class Disk:
         self._deltas: dict[PartKey, dict[int, StoredDelta]] = {}
         self._snapshots: dict[PartKey, StoredSnapshot] = {}
         self._unsynced: deque[Persist] = deque()
+        self._forgotten: dict[tuple[str, str], PartKey] = {}
 
     def write(self, effect: Persist) -> None:
         """Take what is to be durable; it is not yet."""
@@ -60,6 +61,7 @@ class Disk:
     def restore(self, parts: tuple[StoredPart, ...]) -> None:
         """An old backup is put in place of what was there."""
         self._unsynced.clear()
+        self._forgotten = {}
         self._deltas = {part.part: {d.before: d for d in part.deltas} for part in parts}
         self._snapshots = {p.part: p.snapshot for p in parts if p.snapshot is not None}
 
@@ -67,6 +69,10 @@ class Disk:
         """What a start finds."""
         assert not self._unsynced, "a start comes after a stop or a crash"
         return tuple(self.stored(key) for key in sorted({**self._deltas, **self._snapshots}))
+
+    def forgotten(self) -> tuple[PartKey, ...]:
+        """What is remembered as given up."""
+        return tuple(self._forgotten[name] for name in sorted(self._forgotten))
 
     def read(self, effect: ReadDeltas) -> DeltasRead:
         """Answer a reader."""
@@ -113,6 +119,8 @@ class Disk:
         for key in effect.dropped:
             self._deltas.pop(key, None)
             self._snapshots.pop(key, None)
+        for key in effect.forgotten:
+            self._forgotten[key.document, key.author] = key
 
     def kept(self, key: PartKey) -> dict[int, StoredDelta]:
         """Deltas of a part that are durable, by where they begin."""

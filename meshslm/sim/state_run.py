@@ -52,6 +52,10 @@ class _StateWorld(World):
         }
         self._perform.update(effects)
 
+    def also(self, effect: type, do: Callable[[SimNode, Any], None]) -> None:
+        """Perform one more kind of effect."""
+        self._perform[effect] = do
+
     def disk(self, node: SimNode) -> Disk:
         """The disk of a node; a node with a new identity has a new one."""
         return self._disks.setdefault(node.id, Disk())
@@ -108,13 +112,20 @@ class StateRun:
         """Let time pass."""
         self.world.run_until(self.world.now + int(seconds * SECOND))
 
-    def write(self, node: SimNode, document: str, key: str, value: bytes | None = None) -> int:
+    def write(
+        self,
+        node: SimNode,
+        document: str,
+        key: str,
+        value: bytes | None = None,
+        unix_ms: int = 0,
+    ) -> int:
         """A program on a node writes something that was never written before; its number."""
         self._number += 1
         number = self._number
         text = value if value is not None else b"%d" % number
         self._pending[number] = (node, document, key, text, self.world.now)
-        self.world.tell(node, StateWrite(number, document, (Change(key, text),), 0))
+        self.world.tell(node, StateWrite(number, document, (Change(key, text),), unix_ms))
         return number
 
     def kill(self, node: SimNode, *, silent: bool = True) -> None:
@@ -124,7 +135,8 @@ class StateRun:
     # --- what happens around the cores ------------------------------------------------------------
     def booted(self, node: SimNode) -> None:
         """A process begins with what its disk has."""
-        self.world.tell(node, StateOpened(self.world.disk(node).parts()))
+        disk = self.world.disk(node)
+        self.world.tell(node, StateOpened(disk.parts(), forgotten=disk.forgotten()))
 
     def died(self, node: SimNode) -> None:
         """A process is gone, and what was not synced with it."""
@@ -152,11 +164,11 @@ class StateRun:
     def judge(self, nodes: Iterable[SimNode] | None = None) -> list[str]:
         """What is wrong with the replicas of these nodes, or of all that live."""
         living = [node for node in (nodes or self.nodes) if node.up and not node.hung]
-        return self.checker.judge([(node.name, _core(node).documents) for node in living])
+        return self.checker.judge([(node.name, core_of(node).documents) for node in living])
 
     def agreed(self) -> bool:
         """Whether all living nodes hold the same, of everything."""
-        return self.checker.agree([_core(node).documents for node in self.nodes if node.up])
+        return self.checker.agree([core_of(node).documents for node in self.nodes if node.up])
 
     def until_agreed(self, most_s: float, step_s: float = 0.1) -> float | None:
         """Seconds until all hold the same; None where that takes longer than `most_s`."""
@@ -185,6 +197,7 @@ class StateRun:
         self.checker.broken.append(f"{node.name} sent to {peer}, to whom it has no link")
 
 
-def _core(node: SimNode) -> NodeCore:
+def core_of(node: SimNode) -> NodeCore:
+    """The core of a node that runs."""
     assert isinstance(node.core, NodeCore), "production's core"
     return node.core

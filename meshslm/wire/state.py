@@ -135,6 +135,8 @@ class StateVector:
     """Nothing is said of parts that are not listed."""
     contents: Annotated[bool, Tag(5)] = False
     """It comes with sums, to find the part in which two replicas differ."""
+    forgotten: Annotated[tuple[PartClock, ...], Tag(6, items=state_limits.PARTS)] = ()
+    """Parts of these authors up to these generations are given up for ever: do not send them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,3 +167,36 @@ async def test_a_torn_tail_of_the_log_costs_only_what_was_not_answered(tmp_path:
         (part,) = again.start().parts
         assert part.deltas[0] == delta(0)
         again.abandon()
+
+
+async def test_what_is_given_up_is_remembered_with_what_was_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    journal = SqliteJournal(path)
+    journal.start()
+    gone = PartKey(OTHER.document, OTHER.author, 7)
+    later = PartKey(OTHER.document, OTHER.author, 2**62)
+    await done(
+        journal,
+        Persist(1, (delta(0), delta(0, OTHER))),
+        Persist(2, dropped=(OTHER,), forgotten=(gone, KEY)),
+        Persist(3, forgotten=(later,)),
+    )
+    journal.abandon()
+    opened = SqliteJournal(path).start()
+    assert [part.part for part in opened.parts] == [KEY]
+    assert opened.forgotten == (KEY, later)
+
+
+async def test_a_file_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    journal = SqliteJournal(path)
+    journal.start()
+    await done(journal, Persist(1, (delta(0),)))
+    journal.abandon()
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE forgotten")
+        database.execute("PRAGMA user_version=1")
+    database.close()
+    opened = SqliteJournal(path).start()
+    assert [part.part for part in opened.parts] == [KEY]
+    assert opened.forgotten == ()

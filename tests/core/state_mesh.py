@@ -64,7 +64,7 @@ class StateMesh(Mesh):
         if credentials is not None:
             self.give(name, ClockRead(NOW))
         self.give(name, Started(boot, (address_of(name),)))
-        self.give(name, StateOpened(disk.parts(), clean))
+        self.give(name, StateOpened(disk.parts(), clean, disk.forgotten()))
         return core.documents
 
     def kill(self, name: str, seed: int = 1) -> None:

@@ -60,7 +60,7 @@ async def test_what_is_not_decided_says_why(served: Served, code: str, status: i
         {"act": "revoke", "subject": ""},
         {"act": "revoke", "subject": "x" * 129},
         {"act": "revoke", "subject": "\u00e9" * 100},
-        {"act": "revoke", "subject": "x", "value": "y" * 2000},
+        {"act": "revoke", "subject": "x", "value": "y" * 5000},
         {"act": "quota.set", "subject": "x", "amount": -1},
         {"act": "quota.set", "subject": "x", "amount": 2**60},
         {"act": "revoke", "subject": "x", "surprise": 1},

@@ -14,13 +14,23 @@ from dataclasses import dataclass
 
 from meshslm import mesh_limits
 from meshslm.chance import Chance
+from meshslm.core.consensus.decided import GENERATION, Decided
 from meshslm.core.consensus.events import DecisionMade, DecisionWanted
 from meshslm.core.events import Lane
 from meshslm.core.outbox import Outbox
 from meshslm.ids import Instant, NodeId, after
-from meshslm.wire.consensus import Answered, Asked, Command, Configuration, Proposal
+from meshslm.wire.consensus import (
+    Answered,
+    Asked,
+    Command,
+    Configuration,
+    Decision,
+    Proposal,
+)
 
 TIMER = "consensus-ask"
+NO_FACE = 0
+"""Number of what this node asks for itself."""
 NOBODY = NodeId("")
 
 ELSEWHERE, BUSY, LOST, STALE = "elsewhere", "busy", "lost", "stale"
@@ -67,6 +77,8 @@ class Asking:
         self._asks: dict[str, Ask] = {}
         self._told_leader = NOBODY
         self._told: tuple[NodeId, ...] = ()
+        self.followed: Callable[[Decision], None] = lambda _decision: None
+        """Hears of generations as soon as this node's log has them, and of all that is answered."""
         self.index = 0
         """What is known to be committed."""
 
@@ -95,6 +107,16 @@ class Asking:
             if not self._out.timer_runs(TIMER, ""):
                 self._out.start_timer(TIMER, "", mesh_limits.ASK_AGAIN_MS)
             self._try(ask, now)
+
+    def look(self, kind: str, now: Instant) -> None:
+        """Ask what is decided of a kind, for who follows it."""
+        self.want(DecisionWanted(NO_FACE, None, kind), now)
+
+    def applied(self, command: Command, decided: Decided) -> None:
+        """The log of this node has come to an entry that holds a command."""
+        if command.act == GENERATION:
+            for decision in decided.find(GENERATION, command.subject):
+                self.followed(decision)
 
     def _minted(self, command: Command | None, kind: str, subject: str) -> Asked:
         name = str(self._chance.task_id())
@@ -191,7 +213,10 @@ class Asking:
     ) -> None:
         index = answer.index if answer is not None else 0
         decisions = answer.decisions if answer is not None else ()
-        self._out.put(DecisionMade(number, str(code), detail, index, decisions))
+        if number != NO_FACE:
+            self._out.put(DecisionMade(number, str(code), detail, index, decisions))
+        for decision in decisions:
+            self.followed(decision)
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""

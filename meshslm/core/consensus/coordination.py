@@ -92,7 +92,7 @@ class Coordination:
         self._waiting: dict[str, list[NodeId]] = {}
         self._told_leader = NOBODY
         self._foreign = ""
-        self._asking = Asking(
+        self.asking = Asking(
             node,
             out,
             chance.fork("asking"),
@@ -108,7 +108,7 @@ class Coordination:
             LogRecovered: self.on_recovered,
             LogPersisted: self.on_persisted,
             LogFailed: self.on_failed,
-            DecisionWanted: self._asking.want,
+            DecisionWanted: self.asking.want,
             SeatOrdered: self.on_order,
         }
 
@@ -120,7 +120,7 @@ class Coordination:
                 lambda peer, message, now: self.on_group_message(peer.node, message, now),
             ),
             Asked: lambda peer, message, now: self._serve(peer.node, message, now),
-            Answered: lambda peer, message, now: self._asking.on_answered(peer.node, message, now),
+            Answered: lambda peer, message, now: self.asking.on_answered(peer.node, message, now),
             Kept: _refuse,
         }
 
@@ -129,7 +129,7 @@ class Coordination:
         return {
             WAKE: lambda _, now: self.wake(now),
             LOOK: lambda _, now: self.look(now),
-            asking.TIMER: lambda _, now: self._asking.timer(now),
+            asking.TIMER: lambda _, now: self.asking.timer(now),
         }
 
     def heard_freely(self, node: NodeId, message: object) -> bool:
@@ -216,7 +216,7 @@ class Coordination:
             self._told_leader = raft.leader
             term = f"in term {raft.durable.term}"
             self._out.tell("consensus.leader", term, peer=raft.leader or None)
-        self._asking.index = max(self._asking.index, raft.commit)
+        self.asking.index = max(self.asking.index, raft.commit)
 
     def _post(self, to: NodeId, message: ConsensusMessage) -> None:
         lane = Lane.BACKGROUND if isinstance(message, SnapshotPart) else Lane.CONTROL
@@ -295,6 +295,7 @@ class Coordination:
         raft = self.raft
         if entry.proposal is None or result is None or raft is None:
             return
+        self.asking.applied(entry.proposal.command, raft.decided)
         for asker in self._waiting.pop(entry.proposal.id, ()):
             answer = Answered(result.id, result.code, result.detail, entry.index)
             self._deliver(asker, answer, Instant(0))
@@ -307,18 +308,18 @@ class Coordination:
                 self._answer(asker, name, LOST, now)
 
     def _answer(self, asker: NodeId, name: str, code: str, now: Instant) -> None:
-        leader = self._asking.leader
+        leader = self.asking.leader
         if leader == self._node:
             leader = NOBODY
-        coordinators = self._asking.coordinators[: mesh_limits.SEATS]
+        coordinators = self.asking.coordinators[: mesh_limits.SEATS]
         answer = Answered(
-            name, code, "", self._asking.index, leader=leader, coordinators=coordinators
+            name, code, "", self.asking.index, leader=leader, coordinators=coordinators
         )
         self._deliver(asker, answer, now)
 
     def _deliver(self, asker: NodeId, answer: Answered, now: Instant) -> None:
         if asker == self._node:
-            self._asking.on_answered(asker, answer, now)
+            self.asking.on_answered(asker, answer, now)
         else:
             self._out.send(asker, Lane.CONTROL, answer)
 
@@ -329,7 +330,7 @@ class Coordination:
         if raft is None:
             why = self._failed or "this node keeps no log: consensus is switched off"
             self._out.put(DecisionMade(event.number, "no_group", why))
-        elif event.order == "found" and not raft.durable.group and not self._asking.coordinators:
+        elif event.order == "found" and not raft.durable.group and not self.asking.coordinators:
             self._found(now)
             self._after(now)
             self._out.put(DecisionMade(event.number, DECIDED))
@@ -353,11 +354,11 @@ class Coordination:
     def view(self) -> ConsensusView:
         """How it stands, seen from here."""
         raft = self.raft
-        trouble = self._failed or self._asking.short_of_majority()
+        trouble = self._failed or self.asking.short_of_majority()
         if raft is None or not raft.durable.group:
             return ConsensusView(
-                leader=self._asking.leader,
-                coordinators=self._asking.coordinators,
+                leader=self.asking.leader,
+                coordinators=self.asking.coordinators,
                 trouble=trouble,
             )
         has = raft.configuration
@@ -366,7 +367,7 @@ class Coordination:
             role=str(raft.role) if raft.votes_here else "learner",
             term=raft.durable.term,
             leader=raft.leader,
-            coordinators=self._asking.coordinators,
+            coordinators=self.asking.coordinators,
             seats=(
                 *(SeatView(seat.node, votes=True) for seat in has.voters),
                 *(SeatView(seat.node, votes=False) for seat in has.learners),
@@ -380,7 +381,7 @@ class Coordination:
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
-        self._asking.check()
+        self.asking.check()
         if self.raft is None:
             return
         self.raft.check()

@@ -6,7 +6,8 @@ Rules:
 - A proposal is carried out once: its result is kept for `PROPOSALS_REMEMBERED` entries, and
   one that is older than these is refused, as nobody could know whether it came before.
 - One active rollout for each model. Never more of a quota granted than there is. What is revoked
-  stays revoked. A generation follows only the one that its proposer knew.
+  stays revoked. A generation follows only the one that its proposer knew, and takes no author
+  back that an earlier one gave up.
 - Bounded in number and in bytes; what does not fit is refused, never dropped.
 """
 
@@ -17,6 +18,7 @@ from dataclasses import replace
 
 from meshslm import mesh_limits
 from meshslm.errors import PeerFault
+from meshslm.state.forgotten import gives_back
 from meshslm.wire.codec import decode, encode
 from meshslm.wire.consensus import Command, Decision, Decisions, Kept, Proposal, Result, Share
 
@@ -178,6 +180,9 @@ def _generation(before: Outcome, command: Command) -> Outcome:
     now = before.amount if before is not None else 0
     if command.expected != now:
         raise Refused("conflict", f"the generation is {now}, not {command.expected}")
+    back = gives_back(before.value, command.value) if before is not None else ""
+    if back:
+        raise Refused("conflict", f"{back} was given up in generation {now}, and stays so")
     return Decision(GENERATION, command.subject, command.value, now + 1)
 
 

@@ -17,8 +17,9 @@ from meshslm.wire.consensus import Command
 ROLE = "coordinator"
 """What a member announces that would keep a log for others."""
 
-_ACTS = {"quota.grant": Act.SUBMIT, "quota.release": Act.SUBMIT, "generation": Act.WRITE}
-"""The right that a command needs; any other needs the one to steer rollouts."""
+_ACTS = {"quota.grant": Act.SUBMIT, "quota.release": Act.SUBMIT}
+"""The right that a command needs; any other needs the one to steer rollouts: a generation too, as
+it takes away what others wrote."""
 
 
 def coordination_of(
