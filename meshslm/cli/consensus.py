@@ -63,7 +63,25 @@ def consensus(url: str | None, *, found: bool, decisions: bool, as_json: bool) -
         fail(view.trouble)
 
 
-@click.command()
+DECIDE = """Have the coordinators decide something that there must be one of.
+
+\b
+ACT            SUBJECT     what it does
+rollout.begin  a model     makes --value its one active rollout
+rollout.end    a model     ends it; with --value only if it is that one
+quota.set      any name    there is --amount of it, and never less than is granted
+quota.grant    the same    gives --holder --amount of it, if so much is left
+quota.release  the same    takes so much back
+revoke         any name    it stays revoked; --value says why
+generation     a document  begins the next one; 'state forget' does it for you
+
+What is decided holds for the whole mesh, and stays. The exit code is 1 where it was refused, or
+where no majority of the coordinators is there. If it says that it may still be decided, look with
+'meshslm mesh consensus --decisions' before you repeat a grant.
+"""
+
+
+@click.command(help=DECIDE)
 @click.argument("act", type=click.Choice(ACTS), metavar="ACT")
 @click.argument("subject")
 @click.option("--value", metavar="TEXT", help="A rollout's plan, or why something is revoked.")
@@ -79,22 +97,7 @@ def consensus(url: str | None, *, found: bool, decisions: bool, as_json: bool) -
 @url_option
 @json_option
 def decide(url: str | None, act: str, subject: str, *, as_json: bool, **fields: object) -> None:
-    r"""Have the coordinators decide something that there must be one of.
-
-    \b
-    ACT            SUBJECT     what it does
-    rollout.begin  a model     makes --value its one active rollout
-    rollout.end    a model     ends it; with --value only if it is that one
-    quota.set      any name    there is --amount of it, and never less than is granted
-    quota.grant    the same    gives --holder --amount of it, if so much is left
-    quota.release  the same    takes so much back
-    revoke         any name    it stays revoked; --value says why
-    generation     a document  begins the next one; 'state forget' does it for you
-
-    What is decided holds for the whole mesh and is never forgotten. The exit code is 1 where it
-    was refused, or where no majority of the coordinators is there. If it says that it may still be
-    decided, look with 'meshslm mesh consensus --decisions' before you repeat a grant.
-    """
+    """Propose a command, and show what is decided about its subject then."""
     from msgspec import to_builtins
 
     given = {name: value for name, value in fields.items() if value is not None}
