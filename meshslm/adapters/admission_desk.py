@@ -94,7 +94,7 @@ class AdmissionDesk:
             else:
                 keys = signer.board.keys(now)
                 old = certified(credential, peer, signer.mesh, keys, verify, now)
-            signer.board.check(old)
+            signer.board.check(old, credential.issuer)
             if Act.ADMIT in old.rights and not signer.is_root:
                 raise NotAdmitted(Code.NOT_ADMITTING, "only the mesh's key renews who may admit")
             life = old.not_after - old.not_before - limits.CLOCK_SKEW_S

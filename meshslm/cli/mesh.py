@@ -176,7 +176,8 @@ def revoke(what: str, as_json: bool, **where: Any) -> None:
     """Put a member out, for ever: the whole mesh drops it within seconds.
 
     WHAT is a node's id, which is never let in again, or the serial of a certificate or of a token,
-    with the certificates that came of it. It needs the mesh's key.
+    with the certificates that came of it. Those that a revoked member has signed end with it. It
+    needs the mesh's key.
     """
     from meshslm.adapters.admission_desk import revoke as write_revocation
 

@@ -111,12 +111,13 @@ class Admission:
         self._asked = 0
         self.credential = credentials.credential if credentials is not None else None
         self._own: Certificate | None = None
-        self._board: NoticeBoard | None = None
+        self.board: NoticeBoard | None = None
+        """What the mesh's key has told; None in an open mesh."""
         self._notices: NoticeGossip | None = None
         if credentials is not None:
             self._own = stated(credentials.credential.certificate, Certificate)
-            self._board = NoticeBoard(credentials.mesh, credentials.verify)
-            self._notices = NoticeGossip(self._board, directory, out, chance, self._apply)
+            self.board = NoticeBoard(credentials.mesh, credentials.verify)
+            self._notices = NoticeGossip(self.board, directory, out, chance, self._apply)
 
     @property
     def private(self) -> bool:
@@ -213,20 +214,20 @@ class Admission:
 
     def greeted(self, node: NodeId, credential: Credential | None, now: Instant) -> None:
         """A hello came: raise `NotAdmitted` where its sender is no member."""
-        mesh, board = self._mesh, self._board
+        mesh, board = self._mesh, self.board
         if mesh is None or board is None:
             return
         wall = self._wall(now)
         certificate = certified(credential, node, mesh.mesh, board.keys(wall), mesh.verify, wall)
+        assert credential is not None, "none has no certificate"
         try:
-            board.check(certificate)
+            board.check(certificate, credential.issuer)
         except NotAdmitted:
             self._remember_revoked(node)
             raise
         self._strangers.pop(node, None)
         self._revoked.discard(node)
         before = self._certificate(node)
-        assert credential is not None, "none has no certificate"
         self._members[node] = Member(credential, certificate)
         if before is not None and before.domains != certificate.domains:
             peer = self._directory.peers.get(node)
@@ -235,19 +236,21 @@ class Admission:
 
     def vouched(self, node: NodeId, credential: Credential | None, now: Instant) -> bool:
         """Whether a node that is not linked is a member of this private mesh."""
-        mesh, board, wall = self._mesh, self._board, self._wall(now)
-        if mesh is None or board is None:
+        mesh, board, wall = self._mesh, self.board, self._wall(now)
+        if mesh is None or board is None or credential is None:
             return False
         try:
             keys = board.keys(wall)
-            board.check(certified(credential, node, mesh.mesh, keys, mesh.verify, wall))
+            certificate = certified(credential, node, mesh.mesh, keys, mesh.verify, wall)
+            board.check(certificate, credential.issuer)
         except NotAdmitted:
             return False
         return True
 
     def is_revoked(self, node: NodeId) -> bool:
         """Whether a node was put out, as far as is remembered: it is not to be dialled again."""
-        return node in self._revoked
+        named = self.board is not None and self.board.revoked("node", node)
+        return named or node in self._revoked
 
     def _remember_revoked(self, node: NodeId) -> None:
         if len(self._revoked) >= limits.PEERS:
@@ -331,7 +334,7 @@ class Admission:
             self._out.tell("mesh.not-renewed", str(refusal))
 
     def _checked(self, credential: Credential, now: Instant) -> Certificate:
-        mesh, board = self._mesh, self._board
+        mesh, board = self._mesh, self.board
         assert mesh is not None, "only members have certificates"
         assert board is not None, "only members have certificates"
         wall = self._wall(now)
@@ -370,16 +373,16 @@ class Admission:
             self._notices.heard(peer, message, now)
 
     def _apply(self, notice: Notice, now: Instant) -> None:
-        board = self._board
+        board = self.board
         assert board is not None, "notices are of private meshes"
         for node, member in list(self._members.items()):
             try:
-                board.check(member.certificate)
+                board.check(member.certificate, member.credential.issuer)
             except NotAdmitted as refusal:
                 self._expel(node, refusal.code, str(refusal), now)
-        if self._own is not None and notice.about != ROOT:
+        if self._own is not None and self.credential is not None and notice.about != ROOT:
             try:
-                board.check(self._own)
+                board.check(self._own, self.credential.issuer)
             except NotAdmitted:
                 self._out.tell("mesh.expelled", "this node's certificate was revoked")
 

@@ -202,7 +202,7 @@ class Growth:
             self._detection.slept(now)
         capability, presence = self._hooks.own()
         self._own.publish_changes(self._describe(capability), now)
-        self.members.sweep(now)
+        self._hearing.sweep(now)
         self.overlay.tick(self.spread, now)
         self._coordinate(capability, presence, now)
         self._upkeep.audit(now)

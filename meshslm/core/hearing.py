@@ -5,6 +5,7 @@ Rules:
   others have signed, each of whom may say so of a bounded number.
 - Whoever hands on what it cannot have checked breaks the protocol; what is old costs its sender.
 - Who takes somebody for alive who is gone is told who has lost that one.
+- Whoever the mesh's key has put out is forgotten within a second of the word, linked or not.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Hearing:
         self._admission = admission
         self._conduct = conduct
         self._allowances: dict[NodeId, Allowance] = {}
+        self._notices = b""
+        """Digest of the notices by which those that are held were judged."""
         self._contradicted: dict[NodeId, int] = {}
         """Of the present message: members that are gone, and how many say so in it."""
 
@@ -82,6 +85,17 @@ class Hearing:
         elif worth is Outcome.STALE:
             self._conduct.spend(peer.node, now)
         return worth
+
+    def sweep(self, now: Instant) -> None:
+        """Once a second: forget who is gone for long, and who was put out since the last time."""
+        self._members.sweep(now)
+        board = self._admission.board
+        if board is None or board.digest == self._notices:
+            return
+        self._notices = board.digest
+        for record in [fact.record for fact in self._members.all()]:
+            if record.node != self._config.node and board.bars(record.credential):
+                self._members.drop(record.node)
 
     def _hear_record(self, fact: Fact, now: Instant) -> Outcome:
         record = fact.record

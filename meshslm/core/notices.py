@@ -11,9 +11,9 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from meshslm import limits
-from meshslm.core.certificates import ROOT, Code, NotAdmitted, Verify, key_in, opened
+from meshslm.core.certificates import ROOT, Code, NotAdmitted, Verify, key_in, opened, stated
 from meshslm.ids import NodeId
-from meshslm.wire.admission import Certificate, Notice, Signed
+from meshslm.wire.admission import Certificate, Credential, Notice, Signed
 
 KINDS = ("certificate", "node", "token", ROOT)
 
@@ -66,14 +66,30 @@ class NoticeBoard:
         self._sum ^= int.from_bytes(mark, "big")
         return notice
 
-    def check(self, certificate: Certificate) -> None:
-        """Raise `NotAdmitted` where the certificate, its node or its token is revoked."""
+    def check(self, certificate: Certificate, issuer: Signed | None = None) -> None:
+        """Raise `NotAdmitted` where the certificate, its node or its token is revoked.
+
+        `issuer` is the certificate of the member that signed it, if one did: whoever has the key of
+        a member that was put out could go on signing in its name.
+        """
+        if issuer is not None:
+            self.check(stated(issuer, Certificate))
         if (
             self.revoked("node", certificate.node)
             or self.revoked("certificate", certificate.serial.hex())
             or (certificate.token and self.revoked("token", certificate.token.hex()))
         ):
             raise NotAdmitted(Code.REVOKED, "it was revoked")
+
+    def bars(self, credential: Credential | None) -> bool:
+        """Whether a credential that was found good before is revoked since, or is none."""
+        if credential is None:
+            return True
+        try:
+            self.check(stated(credential.certificate, Certificate), credential.issuer)
+        except NotAdmitted:
+            return True
+        return False
 
     def revoked(self, about: str, subject: NodeId | str) -> bool:
         """Whether there is such a notice."""

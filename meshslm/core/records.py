@@ -5,21 +5,23 @@ Rules:
 - A record is the newer by (boot, counter). Of two with the same, which only a member that lies can
   make, the greater signature wins: whoever has seen both holds the same.
 - The same bytes are read and checked once, wherever they come from: they mean the same.
+- Of what a member says that it hosts, only that counts which the certificate beside it covers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
 from meshslm import mesh_limits
+from meshslm.core.certificates import NotAdmitted, served, stated
 from meshslm.core.views import PeerView
 from meshslm.errors import PeerFault
 from meshslm.ids import NodeId
-from meshslm.wire.admission import SIGNED_PREFIX, Signed
+from meshslm.wire.admission import SIGNED_PREFIX, Certificate, Signed
 from meshslm.wire.codec import decode
 from meshslm.wire.growth import Accusation, Record, Service
 from meshslm.wire.messages import Capability, DomainCard, Specialist
@@ -95,6 +97,7 @@ def checked(signed: Signed, verify: VerifyNode) -> Fact | Charge:
     if isinstance(statement, Accusation):
         low = int.from_bytes(blake2b(author.encode(), digest_size=4).digest(), "big")
         return Charge(statement, signed, low)
+    statement = _covered(statement)
     return Fact(
         statement,
         signed,
@@ -106,6 +109,21 @@ def checked(signed: Signed, verify: VerifyNode) -> Fact | Charge:
         capability_of(statement),
         _view_of(statement),
     )
+
+
+def _covered(record: Record) -> Record:
+    """The record, with those services alone that the certificate in it covers, if it shows one.
+
+    Whether that certificate holds is asked when the record is heard: it depends on the time.
+    """
+    if record.credential is None or not record.services:
+        return record
+    try:
+        certificate = stated(record.credential.certificate, Certificate)
+    except NotAdmitted:
+        return replace(record, services=())
+    parts = [served(certificate, specialist) for specialist in specialists_of(record.services)]
+    return replace(record, services=services_of(tuple(p for p in parts if p is not None)))
 
 
 def _view_of(record: Record) -> PeerView:

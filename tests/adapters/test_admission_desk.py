@@ -216,6 +216,19 @@ def test_a_deputy_lets_in_with_what_it_has(office: Office, guest: NodeKey, tmp_p
     assert office.refusal(guest, second.invite("submit")) is Code.INVITATION_INVALID
 
 
+def test_whom_a_revoked_deputy_let_in_is_not_renewed(
+    office: Office, guest: NodeKey, tmp_path: Path
+) -> None:
+    second = deputy(office, tmp_path / "deputy", "submit")
+    credential = second.desk.redeem(guest.node_id, second.invite("submit"))
+    renewed = office.desk.renew(guest.node_id, credential)
+    revoke(office.folder, "node", second.key.node_id, NOW)
+    with pytest.raises(NotAdmitted) as refused:
+        office.desk.renew(guest.node_id, credential)
+    assert refused.value.code is Code.REVOKED
+    assert office.judge(guest, office.desk.renew(guest.node_id, renewed)).rights == ("submit",)
+
+
 def test_counted_tokens_are_redeemed_where_they_were_made(
     office: Office, guest: NodeKey, tmp_path: Path
 ) -> None:

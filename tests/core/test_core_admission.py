@@ -104,15 +104,14 @@ def other_mesh() -> Credential:
     return Credential(signed_with(OTHER, certificate("s", mesh=OTHER)))
 
 
-def from_admitter(**fields: object) -> Credential:
+def from_admitter(node: str = "s", **fields: object) -> Credential:
     """A certificate by a member that may submit and admit, and nothing else."""
     issuer = certificate(
         "i", rights=("submit", "admit"), domains=("code",), namespaces=(), key=ADMITTER
     )
     wanted: dict[str, object] = {"rights": ("submit",), "domains": ("code",), "namespaces": ()}
-    return Credential(
-        signed_with(ADMITTER, certificate("s", **{**wanted, **fields})), signed_with(ROOT, issuer)
-    )
+    signed = signed_with(ADMITTER, certificate(node, **{**wanted, **fields}))
+    return Credential(signed, signed_with(ROOT, issuer))
 
 
 def by_who_may_not_admit() -> Credential:
@@ -344,6 +343,25 @@ def test_a_revocation_reaches_all_and_drops_the_peer(
         assert mesh.peer_state(name, "c") == "unreachable", "it does not come back"
     assert dialled == [e.address for name in "ab" for e in mesh.effects(name, Dial)]
     assert mesh.peer_state("a", "b") == "alive"
+
+
+@pytest.mark.parametrize(
+    "about", [("node", "i"), ("certificate", certificate("i").serial.hex())], ids=lambda a: a[0]
+)
+def test_whom_a_revoked_member_let_in_goes_with_it(
+    mesh: PrivateMesh, about: tuple[str, str]
+) -> None:
+    mesh.enter("a")
+    mesh.enter("s", bootstrap=("a",), shown=from_admitter())
+    mesh.enter("b", bootstrap=("a",))
+    assert mesh.peer_state("a", "s") == "alive"
+    mesh.give("a", NoticeFound(notice(*about)))
+    assert mesh.peer_state("a", "s") == "unreachable"
+    assert mesh.said("s", "mesh.expelled")
+    mesh.enter("t", bootstrap=("b",), shown=from_admitter("t"))
+    assert mesh.peer_state("b", "t") != "alive", "its key signs for nobody any more"
+    mesh.enter("s2", bootstrap=("a",), shown=credential("s2"))
+    assert mesh.peer_state("a", "s2") == "alive"
 
 
 def test_who_was_away_learns_what_was_revoked(mesh: PrivateMesh) -> None:

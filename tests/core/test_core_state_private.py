@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from meshslm.core.admission_events import NoticeFound
 from meshslm.core.certificates import Act, Credentials
 from meshslm.core.events import BytesReceived, Tell
 from meshslm.core.state_holdings import delta_in
@@ -15,7 +16,7 @@ from meshslm.state.part import Part, PartKey
 from meshslm.wire.admission import SIGNED_PREFIX
 from meshslm.wire.codec import encode
 from meshslm.wire.state import AuthorShown, AuthorWanted, Delta, SignedDelta, StateDeltas
-from tests.core.private_mesh import ROOT, credential, verify
+from tests.core.private_mesh import ROOT, credential, notice, verify
 from tests.core.state_mesh import DOC, StateMesh
 
 
@@ -46,18 +47,32 @@ def test_a_node_without_the_right_is_told_so_when_it_writes() -> None:
     assert mesh.value("a", "k") is None
 
 
-def test_what_is_written_without_the_right_is_refused_and_held_against_its_author() -> None:
-    mesh = private(b_writes="others")
+def written_by_b() -> SignedDelta:
+    """The first that b writes, whether it may or not."""
     part = Part(PartKey(DOC, NodeId("b"), 1 << 16))
     payload = encode(
         Delta(b"", NodeId("b"), DOC, 1 << 16, 0, 1, (part.write({"k": pack(Entry(b"v", 1))}),))
     )
-    signed = SignedDelta(payload, sign(NodeId("b"), SIGNED_PREFIX + payload))
+    return SignedDelta(payload, sign(NodeId("b"), SIGNED_PREFIX + payload))
+
+
+def test_what_is_written_without_the_right_is_refused_and_held_against_its_author() -> None:
+    mesh = private(b_writes="others")
+    signed = written_by_b()
     mesh.give("a", BytesReceived(NodeId("b"), encode(StateDeltas((signed,)))))
     assert mesh.value("a", "k") is None
     (ban,) = mesh.boxes[NodeId("a")].core.status(mesh.now).banned
     assert "may not write" in ban.reason
-    assert delta_in(payload).author == "b"
+    assert delta_in(signed.payload).author == "b"
+
+
+def test_nothing_new_is_taken_of_who_was_revoked_while_it_was_away() -> None:
+    mesh = private()
+    mesh.join("c", "a", credentials=member("c", "notes"))
+    mesh.kill("b")
+    mesh.give("a", NoticeFound(notice("node", "b")))
+    mesh.give("a", BytesReceived(NodeId("c"), encode(StateDeltas((written_by_b(),)))))
+    assert mesh.value("a", "k") is None
 
 
 def test_what_was_written_by_who_has_left_is_believed_by_who_never_met_it() -> None:
