@@ -48,7 +48,7 @@ from meshslm.daemon.drafts import Drafts
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.hosting import Hosting, Room, Shape
 from meshslm.daemon.membership_keeper import MembershipKeeper
-from meshslm.daemon.private_mesh import check_open, credentials_of, enter, lapsed
+from meshslm.daemon.private_mesh import check_open, credentials_of, enter, lapsed, looking_in_dht
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.recorder import Recorder
 from meshslm.daemon.registrar import Registrar
@@ -216,6 +216,7 @@ class _Node:
             desk = AdmissionDesk(membership, key, time.time)
             self._keeper = MembershipKeeper(membership, desk, self._pump.handle, time.time)
             executor.keep_membership(self._keeper)
+        self._look_in_dht = looking_in_dht(settings, member, self._link, self._service)
         self._upstream = upstream_of(settings.upstream, Path(settings.node.data_dir), environment)
         if self._upstream is not None:
             self._service.refuses = self._upstream.refused
@@ -281,6 +282,8 @@ class _Node:
                 log.info("node %s (%s), boot %d", self.name, self._link.node_id, boot)
                 if self._settings.link.mdns:
                     nursery.start_soon(self._mdns().run, self._pump.post)
+                if self._look_in_dht is not None:
+                    nursery.start_soon(self._look_in_dht, self._pump.post)
                 if self._profiles or self._upstream is not None:
                     nursery.start_soon(self._hosting.run)
                 if on_ready is not None:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, inspect
 
-from meshslm import limits, state_limits
+from meshslm import limits, mesh_limits, state_limits
 from meshslm.consensus_settings import ConsensusSettings
 from meshslm.errors import OurFault
 from meshslm.routing_settings import RoutingSettings, UpstreamSettings
@@ -123,6 +123,15 @@ class LinkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         ),
     ] = ()
     mdns: Annotated[Switch, Meta(description="Find members on the local network.")] = False
+    dht: Annotated[
+        tuple[Address, ...],
+        Meta(
+            max_length=mesh_limits.DHT_SERVERS,
+            description="Multiaddresses, ending in /p2p/ID, of servers of a libp2p Kademlia DHT, "
+            "which need not be members: a private mesh's nodes find each other through them. None: "
+            "off. What servers learn: `docs/security.md`.",
+        ),
+    ] = ()
     metered: Annotated[
         Switch,
         Meta(description="Its link is paid for by volume: others ask it only where it pays."),

@@ -204,6 +204,20 @@ class ReachInfo(msgspec.Struct, kw_only=True):
     relayed: list[str] = []
 
 
+class DhtInfo(msgspec.Struct, kw_only=True):
+    """How the node looks for members through a distributed hash table."""
+
+    servers: list[str]
+    answered: int
+    """Servers that answered in the last round."""
+    found: int
+    """Addresses of members found then."""
+    kept: int
+    """Servers that keep the node's addresses."""
+    age_ms: float | None
+    reason: str
+
+
 class StateInfo(msgspec.Struct, kw_only=True):
     """Shared documents of the asked node, in short; `GET /mesh/state` has each of them."""
 
@@ -244,6 +258,8 @@ class StatusReply(msgspec.Struct, kw_only=True):
     """None where the node keeps no shared documents."""
     drain: DrainInfo | None = None
     reach: ReachInfo = msgspec.field(default_factory=ReachInfo)
+    dht: DhtInfo | None = None
+    """None where it does not look for members so."""
 
 
 class Readiness(msgspec.Struct, kw_only=True):

@@ -9,7 +9,7 @@ from meshslm.cli.screen import duration_text, print_table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from meshslm.api.admin import DialInfo
+    from meshslm.api.admin import DhtInfo, DialInfo
 
 
 def dial_text(dial: DialInfo) -> str:
@@ -28,3 +28,14 @@ def dial_text(dial: DialInfo) -> str:
 def print_dials(dials: Iterable[DialInfo]) -> None:
     """Print a table of bootstrap addresses."""
     print_table(("bootstrap", ""), [(dial.address, dial_text(dial)) for dial in dials])
+
+
+def dht_text(dht: DhtInfo) -> str:
+    """What the last round of looking for members through a DHT came to."""
+    if dht.age_ms is None:
+        return "the first round is under way"
+    ago = f"{duration_text(dht.age_ms)} ago"
+    if not dht.answered:
+        return f"no server answered {ago}: {dht.reason}"
+    answered = f"{dht.answered} servers answered {ago}"
+    return f"{answered}, {dht.found} addresses found, {dht.kept} keep this node's"

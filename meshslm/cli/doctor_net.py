@@ -61,6 +61,7 @@ def examine_net(settings: Settings) -> Iterator[Finding]:
     yield _listening(status)
     yield from check_bootstrap(url)
     yield _members(settings, status, peers)
+    yield from _dht(status)
     yield from _seen(status, names)
     yield _verdict(settings, status)
     yield from _relays(settings, status, names)
@@ -89,6 +90,23 @@ def _members(settings: Settings, status: StatusReply, peers: list[PeerInfo]) -> 
         told += f"; {len(lost)} known and not reached"
     advice = "give the address of a member with --bootstrap, or turn on link.mdns on a LAN"
     return Finding("members", Verdict.WARN, told, advice)
+
+
+def _dht(status: StatusReply) -> Iterator[Finding]:
+    from meshslm.cli.dials import dht_text
+    from meshslm.cli.doctor_checks import Finding, Verdict
+
+    dht = status.dht
+    if dht is None:
+        return
+    if dht.age_ms is not None and not dht.answered:
+        advice = "check the addresses in link.dht: TCP, ending in the server's Ed25519 id"
+        yield Finding("dht", Verdict.WARN, dht_text(dht), advice)
+    elif dht.answered and not dht.kept:
+        advice = "this node finds others; it is not found until a server can dial where it listens"
+        yield Finding("dht", Verdict.OK, dht_text(dht), advice)
+    else:
+        yield Finding("dht", Verdict.OK, dht_text(dht))
 
 
 def _seen(status: StatusReply, names: dict[str, str]) -> Iterator[Finding]:

@@ -104,7 +104,7 @@ JSON_KEYS: Final = {
     "sim swarm": "ok runs failed events",
     "status": (
         "node name mesh version boot uptime_ms addresses peers_alive leaving tasks loads models "
-        "memory_budget_mib bootstrap banned state drain reach"
+        "memory_budget_mib bootstrap banned state drain reach dht"
     ),
     "state forget": "document generation forgotten",
     "state show": (

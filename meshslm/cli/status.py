@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from meshslm.cli.dials import print_dials
+from meshslm.cli.dials import dht_text, print_dials
 from meshslm.cli.reach import open_client, url_option
 from meshslm.cli.screen import (
     bytes_text,
@@ -100,6 +100,7 @@ def _fields(told: StatusReply) -> list[tuple[str, object]]:
         ("runs", f"{tasks.served} served, {tasks.refused} refused"),
         ("memory", _memory_text(told)),
         *([("documents", _documents_text(told.state))] if told.state is not None else []),
+        *([("dht", dht_text(told.dht))] if told.dht is not None else []),
     ]
 
 

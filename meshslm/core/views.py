@@ -156,6 +156,24 @@ class ReachView:
 
 
 @dataclass(frozen=True, slots=True)
+class DhtView:
+    """How members are looked for through a distributed hash table."""
+
+    servers: tuple[str, ...]
+    """Those of the settings."""
+    answered: int = 0
+    """Servers that answered in the last round."""
+    found: int = 0
+    """Addresses of members that were found then."""
+    kept: int = 0
+    """Servers that keep this node's addresses."""
+    age_ms: float | None = None
+    """Since then; None before the first round is over."""
+    reason: str = ""
+    """Why nobody answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatusView:
     """One node about itself."""
 
@@ -181,3 +199,5 @@ class StatusView:
     drain: DrainView | None = None
     """None where it is not leaving."""
     reach: ReachView = ReachView()
+    dht: DhtView | None = None
+    """None where members are not looked for so."""

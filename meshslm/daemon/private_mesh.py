@@ -7,9 +7,12 @@ Rules:
 
 from __future__ import annotations
 
+import secrets
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,11 +21,16 @@ from meshslm.adapters.libp2p_link import Libp2pLink
 from meshslm.adapters.mesh_folder import Member, MeshFolder
 from meshslm.adapters.multiaddrs import parse
 from meshslm.adapters.signing import verify
+from meshslm.chance import Chance
 from meshslm.core.certificates import Act, Credentials, may
 from meshslm.daemon.joining import join
 from meshslm.errors import OurFault
+from meshslm.ports import Post
 from meshslm.settings import Settings
 from meshslm.wire.admission import JoinToken
+
+if TYPE_CHECKING:
+    from meshslm.daemon.service import NodeService
 
 
 def join_mesh(settings: Settings, token: JoinToken, at: tuple[str, ...]) -> Member:
@@ -95,3 +103,24 @@ def credentials_of(member: Member | None) -> Credentials | None:
     certificate = member.certificate
     admits = may(certificate, Act.ADMIT)
     return Credentials(certificate.mesh, member.credential, verify, admits)
+
+
+def looking_in_dht(
+    settings: Settings, member: Member | None, link: Libp2pLink, service: NodeService
+) -> Callable[[Post], Awaitable[None]] | None:
+    """What looks for members through a DHT, where the settings name servers of one.
+
+    Raises `OurFault` where these are none, or the mesh is an open one.
+    """
+    if not settings.link.dht:
+        return None
+    # Here, so that a node without it does not load it.
+    from meshslm.adapters.libp2p_kademlia import KademliaClient  # noqa: PLC0415 - as said
+    from meshslm.daemon.dht_meeting import DhtMeeting, meeting_of  # noqa: PLC0415 - as said
+
+    mesh = None if member is None else member.certificate.mesh
+    meeting = meeting_of(link.node_id, mesh, settings.link.dht)
+    chance = Chance(secrets.token_bytes(32))
+    looking = DhtMeeting(meeting, KademliaClient(link), service.status, chance, time.time)
+    service.dht = looking.view
+    return looking.run

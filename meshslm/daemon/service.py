@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 
@@ -26,7 +27,7 @@ from meshslm.core.events import (
 from meshslm.core.node import NodeCore
 from meshslm.core.reading_events import RequestRead, RequestShown
 from meshslm.core.residency import ModelOrdered, Order, OrderAnswered
-from meshslm.core.views import DrainView, ModelView, PeerView, StatusView
+from meshslm.core.views import DhtView, DrainView, ModelView, PeerView, StatusView
 from meshslm.daemon.chronicler import Chronicler
 from meshslm.daemon.pump import Pump
 from meshslm.daemon.task_stream import ClientEffect, TaskStream
@@ -59,6 +60,8 @@ class NodeService:
         """Set when a node that was asked to leave has nothing left to do."""
         self.chronicler: Chronicler | None = None
         """Who writes down what becomes of tasks."""
+        self.dht: Callable[[], DhtView] | None = None
+        """Tells how members are looked for through a DHT, where they are."""
         self.refuses: Callable[[TaskRequest], Mapping[str, str]] = lambda _: {}
         """Models that would refuse a request at once, by bounds that the core does not know."""
         self._reads: dict[int, trio.Event] = {}
@@ -179,7 +182,8 @@ class NodeService:
 
     def status(self) -> StatusView:
         """This node about itself."""
-        return self._core.status(self._clock.now())
+        status = self._core.status(self._clock.now())
+        return status if self.dht is None else replace(status, dht=self.dht())
 
     def ready(self) -> tuple[bool, str]:
         """Whether this node can answer, and why not."""

@@ -37,7 +37,7 @@ class Server:
         assert isinstance(node.link, Libp2pLink)
         node.link.multiselect.add_handler(library.TProtocol(KADEMLIA), None)
 
-        async def answer(_: str, connection: Connection, stream: MuxedStream) -> None:
+        async def answer(protocol: str, connection: Connection, stream: MuxedStream) -> None:
             stream.negotiated()
             await serve(connection, stream)
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from meshslm.api.admin import ReachInfo, RelayInfo, WitnessInfo
+from meshslm.api.admin import DhtInfo, ReachInfo, RelayInfo, WitnessInfo
 from tests.cli.conftest import Run
 from tests.cli.stand_in_node import NODE, STATUS, stand_in_node
 
@@ -72,6 +72,28 @@ def test_a_public_node_that_relays(told: Told) -> None:
     said = told(reach, "--json", addresses=[PLACE])
     assert {verdict for _, verdict in checks(said)} == {"ok"}
     assert "relays for members" in said.out
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict", "words"),
+    [
+        ((0, 0, 0, None), "ok", "first round is under way"),
+        ((0, 0, 0, 5000.0), "warn", "no server answered 5.0 s ago: refused"),
+        ((3, 1, 3, 5000.0), "ok", "3 servers answered 5.0 s ago, 1 addresses found, 3 keep"),
+        ((3, 1, 0, 5000.0), "ok", "it is not found until"),
+    ],
+)
+def test_servers_of_a_dht_are_told_of(
+    told: Told, counts: tuple[int, int, int, float | None], verdict: str, words: str
+) -> None:
+    answered, found, kept, age = counts
+    dht = DhtInfo(
+        servers=[PLACE], answered=answered, found=found, kept=kept, age_ms=age, reason="refused"
+    )
+    said = told(ReachInfo(), "--json", dht=dht)
+    assert ("dht", verdict) in checks(said)
+    assert words in said.out
+    assert "dht" not in [name for name, _ in checks(told(ReachInfo(), "--json"))]
 
 
 def test_where_no_node_runs_it_fails(run: Run) -> None:

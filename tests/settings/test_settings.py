@@ -206,6 +206,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "node.profiles": st.lists(_names, max_size=3),
     "link.listen": _addresses,
     "link.bootstrap": _addresses,
+    "link.dht": _addresses,
     "link.mdns": st.booleans(),
     "link.reach": st.booleans(),
     "link.relay": st.sampled_from(["off", "auto", "on"]),
