@@ -139,6 +139,19 @@ JOURNAL_TASKS: Final = 20_000
 JOURNAL_DAYS: Final = 7
 """Days for which journals are kept: long enough to look into last week's trouble (a guess)."""
 
+HISTORY_MS: Final = 1_500
+"""Other members' journals are waited for so long: each answers from memory."""
+
+HISTORY_LIST_MS: Final = 2_000
+"""Between two looks through a whole journal for others: one of 20,000 tasks takes some 60 ms."""
+
+HISTORY_TASKS: Final = 100
+HISTORY_BYTES: Final = 128 * KIB
+"""Tasks in one answer to another member, some 600 bytes each, and their bytes."""
+
+HISTORY_QUESTIONS: Final = 32
+"""Questions of this node's clients about other members' journals at once."""
+
 USAGE_DAYS: Final = 366
 """Days that one look at the ledger may span."""
 

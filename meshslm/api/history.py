@@ -41,12 +41,16 @@ class TaskHistory(msgspec.Struct, kw_only=True):
     state: str
     """The kind of its last event."""
     events: list[TaskStep]
+    node: str = ""
+    """Id of the member at which it entered."""
 
 
 class TasksReply(msgspec.Struct, kw_only=True):
-    """Tasks that entered at the asked node, the newest first."""
+    """Tasks that entered at the asked node, or anywhere in its mesh, the newest first."""
 
     tasks: list[TaskHistory]
+    silent: list[str] = []
+    """Of the whole mesh: members that did not say in time what entered at them."""
 
 
 class UsageRow(msgspec.Struct, kw_only=True):

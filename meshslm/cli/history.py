@@ -24,22 +24,25 @@ BY = ("day", "tenant", "model", "node")
     "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Show so many."
 )
 @click.option("--state", type=click.Choice(STATES), help="Only those of this state.")
+@click.option("--mesh", is_flag=True, help="Ask every member that the node is linked to.")
 @url_option
 @json_option
-def tasks(url: str | None, *, limit: int, state: str | None, as_json: bool) -> None:
-    """Show the newest tasks that entered at a node.
+def tasks(url: str | None, *, limit: int, state: str | None, mesh: bool, as_json: bool) -> None:
+    """Show the newest tasks that entered at a node, or anywhere in its mesh.
 
     `meshslm task ID` shows what became of one, step by step. Journals are kept for seven days.
     """
     with open_client(url) as client:
-        found = client.tasks(limit=limit, state=state or "")
+        found = client.tasks(limit=limit, state=state or "", mesh=mesh)
     if as_json:
         from msgspec import to_builtins
 
         print_json(to_builtins(found))
         return
-    columns = ("task", "at", "asked for", "state", "answered by", "tokens", "took")
-    print_table(columns, map(_row, found), right=("tokens", "took"))
+    last = ("entered at",) if mesh else ()
+    columns = ("task", "at", "asked for", "state", "answered by", "tokens", "took", *last)
+    rows = [(*_row(one), *((short_node(one.node),) if mesh else ())) for one in found]
+    print_table(columns, rows, right=("tokens", "took"))
 
 
 @click.command()
@@ -47,7 +50,7 @@ def tasks(url: str | None, *, limit: int, state: str | None, as_json: bool) -> N
 @url_option
 @json_option
 def task(url: str | None, name: str, *, as_json: bool) -> None:
-    """Show what became of one task, step by step.
+    """Show what became of one task, step by step, wherever in the mesh it entered.
 
     ID is as `meshslm tasks` shows it, or the id of an answer (`chatcmpl-...`).
     """

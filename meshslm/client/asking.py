@@ -182,9 +182,10 @@ def ordering(model: str, order: str, *, now: bool = False) -> Asking:
     return posting(f"/mesh/models/{quote(model, safe='')}/{order}", {"now": True} if now else {})
 
 
-def past_tasks(limit: int, state: str) -> Asking:
-    """The newest tasks of the asked node."""
-    return Asking(f"{TASKS}?limit={limit}" + (f"&state={quote(state, safe='')}" if state else ""))
+def past_tasks(limit: int, state: str, *, mesh: bool) -> Asking:
+    """The newest tasks of the asked node, or of its whole mesh."""
+    wanted = f"&state={quote(state, safe='')}" if state else ""
+    return Asking(f"{TASKS}?limit={limit}{wanted}" + ("&mesh=true" if mesh else ""))
 
 
 def past_task(task: str) -> Asking:

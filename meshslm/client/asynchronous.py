@@ -211,12 +211,18 @@ class AsyncClient:
         """What every node of the mesh has under this name: values, lists, counters."""
         return AsyncMemory(self._http, namespace)
 
-    async def tasks(self, *, limit: int = 50, state: str = "") -> list[TaskHistory]:
-        """The newest tasks that entered at the asked node; `state` is that of their last event."""
-        return read(await self._fetch(past_tasks(limit, state)), TasksReply).tasks
+    async def tasks(
+        self, *, limit: int = 50, state: str = "", mesh: bool = False
+    ) -> list[TaskHistory]:
+        """The newest tasks that entered at the asked node; `state` is that of their last event.
+
+        `mesh`: at any member that answers in time; of each at most a hundred.
+        """
+        asked = past_tasks(limit, state, mesh=mesh)
+        return read(await self._fetch(asked), TasksReply).tasks
 
     async def task(self, name: str) -> TaskHistory:
-        """What became of one of them."""
+        """What became of one task, wherever in the mesh it entered."""
         return read(await self._fetch(past_task(name)), TaskHistory)
 
     async def usage(self, *, days: int = 1) -> list[UsageRow]:

@@ -223,6 +223,10 @@ class Readable(Protocol):
         """Every author's own entry."""
         ...
 
+    def author(self, document: str, key: str) -> NodeId | None:
+        """Who wrote the entry that holds."""
+        ...
+
     def names(self, prefix: str = "") -> tuple[str, ...]:
         """Documents of which something is here."""
         ...
@@ -256,13 +260,43 @@ def usage(documents: Readable, days: Iterable[str]) -> Iterator[Used]:
             yield Used(day, tenant, model, node, sums)
 
 
-def history(documents: Readable, task: str) -> list[TaskStep]:
-    """The events of one task that entered at this node; none where it is not known."""
+def history(documents: Readable, task: str, node: NodeId | None = None) -> list[TaskStep]:
+    """The events of one task, if it entered at `node` where that is given; none: not known."""
     for name in reversed(documents.names(f"{DocumentClass.JOURNAL}/")):
         entry = documents.read(name, task)
-        if entry is not None:
+        if entry is not None and node in (None, documents.author(name, task)):
             return read_events(entry.value)
     return []
+
+
+def entered_at(documents: Readable, task: str) -> NodeId | None:
+    """Whose journal has a task; of a node that keeps others' journals too that may be another's."""
+    names = reversed(documents.names(f"{DocumentClass.JOURNAL}/"))
+    return next((node for name in names if (node := documents.author(name, task))), None)
+
+
+def latest(
+    documents: Readable, node: NodeId, most: int, state: str = ""
+) -> list[tuple[str, list[TaskStep]]]:
+    """The newest tasks that entered at `node`, by when they were written; bounded work each."""
+    found: list[tuple[str, list[TaskStep]]] = []
+    for name in reversed(documents.names(f"{DocumentClass.JOURNAL}/")):
+        entries = ((key, documents.read(name, key)) for key in documents.keys(name))
+        written = ((e.written_ms, key, e.value) for key, e in entries if e is not None)
+        for _, key, value in sorted(written, reverse=True):
+            if documents.author(name, key) != node:
+                continue
+            events = read_events(value)
+            if events and state in ("", events[-1].kind):
+                found.append((key, events))
+            if len(found) >= most:
+                return found
+    return found
+
+
+def without_text(events: list[TaskStep]) -> bytes:
+    """Events as they are kept, without what was asked."""
+    return _encode([msgspec.structs.replace(event, text="") for event in events])
 
 
 def tasks(documents: Readable) -> Iterator[tuple[str, list[TaskStep]]]:

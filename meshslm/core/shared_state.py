@@ -14,16 +14,18 @@ from collections.abc import Callable
 from typing import Any
 
 from meshslm.chance import Chance
-from meshslm.core import state_forgetting, state_push, state_rebuild, state_sync
+from meshslm.core import histories, state_forgetting, state_push, state_rebuild, state_sync
 from meshslm.core.admission import Admission
 from meshslm.core.config import CoreConfig
 from meshslm.core.directory import Directory, Peer
 from meshslm.core.documents import Documents
+from meshslm.core.histories import Histories
 from meshslm.core.outbox import Outbox
 from meshslm.core.state_authors import StateAuthors
 from meshslm.core.state_events import (
     DayIs,
     DeltasRead,
+    HistoryAsked,
     PartReloaded,
     StateCheckAsked,
     StateNotPersisted,
@@ -75,6 +77,7 @@ class SharedState:
             lambda vector, peer, now: self._repair.compare(self._sync, vector, peer, now),
             self.forgetting,
         )
+        self._histories = Histories(self.documents, out, self._sync.linked)
         self._rebuild = StateRebuild(self.documents, out)
         self._retention = StateRetention(self.documents, out)
         self.documents.attach(self._sync.pushes.publish, self._rebuild)
@@ -90,12 +93,14 @@ class SharedState:
             StateWrite: self._on_write,
             StateCheckAsked: lambda _e, _now: self._sync.check_all(),
             DayIs: self._retention.on_day,
+            HistoryAsked: self._histories.ask,
         }
 
     def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
         """For messages of members."""
         handlers: dict[type, Callable[[Peer, Any, Instant], None]] = {
             **self._sync.message_handlers(),
+            **self._histories.message_handlers(),
             AuthorWanted: self._authors.on_wanted,
             AuthorShown: self._on_shown,
         }
@@ -110,6 +115,7 @@ class SharedState:
             state_push.PUSH: lambda _, now: self._sync.pushes.push(now),
             state_push.TELL: lambda _, now: self._sync.pushes.tell(now),
             state_rebuild.TIMER: self._rebuild.step,
+            histories.TIMER: self._histories.timer,
             state_forgetting.TIMER: lambda _, now: self.forgetting.look(now),
         }
 
@@ -185,3 +191,4 @@ class SharedState:
         """Raise `AssertionError` where an invariant is broken."""
         self.documents.check()
         self._sync.check()
+        self._histories.check()

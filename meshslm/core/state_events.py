@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshslm.errors import FaultCode
+from meshslm.ids import NodeId
 from meshslm.state.entry import Entry
 from meshslm.state.part import PartKey
 from meshslm.wire.state import SignedDelta
@@ -129,6 +130,19 @@ class DayIs:
     unix_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryAsked:
+    """A local program asks what became of tasks that entered elsewhere; see `HistoryFound`."""
+
+    number: int
+    task: str = ""
+    """Empty: the newest ones."""
+    limit: int = 1
+    """Of each member, at most."""
+    state: str = ""
+    """Of the newest only those whose last event is of this kind; empty: any."""
+
+
 StateEvent = (
     StateOpened
     | StatePersisted
@@ -138,6 +152,7 @@ StateEvent = (
     | StateWrite
     | StateCheckAsked
     | DayIs
+    | HistoryAsked
 )
 
 
@@ -200,4 +215,24 @@ class StateChanged:
     """What now holds under each key; None: its last entry went away with a part."""
 
 
-StateEffect = Persist | ReadDeltas | ReloadPart | StateWritten | StateChanged
+@dataclass(frozen=True, slots=True)
+class PastTaskAt:
+    """A task that entered at another member."""
+
+    node: NodeId
+    task: str
+    events: bytes
+    """JSON as that member gave it: a list of what happened, or anything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFound:
+    """The end of a `HistoryAsked`."""
+
+    number: int
+    found: tuple[PastTaskAt, ...]
+    silent: tuple[NodeId, ...]
+    """Who was asked and has not said what it has."""
+
+
+StateEffect = Persist | ReadDeltas | ReloadPart | StateWritten | StateChanged | HistoryFound

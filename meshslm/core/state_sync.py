@@ -145,6 +145,11 @@ class StateSync:
             if self._directory.get_alive(node) is None:
                 self.parted(node)
 
+    def linked(self) -> list[NodeId]:
+        """Members that have documents, and a link to this node."""
+        self._prune()
+        return sorted(self.partners)
+
     def _greet(self, peer: Peer) -> None:
         known = self.partners.get(peer.node)
         interests = known.interests if known is not None and known.boot == peer.boot else ()

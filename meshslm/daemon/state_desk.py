@@ -23,6 +23,8 @@ from meshslm.core.documents import Documents
 from meshslm.core.state_events import (
     Change,
     DayIs,
+    HistoryAsked,
+    HistoryFound,
     StateChanged,
     StateCheckAsked,
     StateWrite,
@@ -50,6 +52,7 @@ class StateDesk:
         self._unix_ms = unix_ms
         self._asked: dict[int, _Asked] = {}
         self._numbers = 0
+        self._histories: dict[int, trio.MemorySendChannel[HistoryFound]] = {}
         self._followers: list[tuple[str, trio.MemorySendChannel[StateChanged]]] = []
 
     def now_ms(self) -> int:
@@ -103,6 +106,24 @@ class StateDesk:
                 except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
                     send.close()
                     self._followers = [e for e in self._followers if e[1] is not send]
+
+    async def past(self, task: str = "", limit: int = 1, state: str = "") -> HistoryFound:
+        """What became of a task, or of the newest ones, that entered at other members."""
+        self._numbers += 1
+        number = self._numbers
+        send, receive = trio.open_memory_channel[HistoryFound](1)
+        self._histories[number] = send
+        try:
+            self._pump.handle(HistoryAsked(number, task, limit, state))
+            return await receive.receive()
+        finally:
+            del self._histories[number]
+
+    def found(self, effect: HistoryFound) -> None:
+        """The core answers; whoever asked may have gone."""
+        waiting = self._histories.get(effect.number)
+        if waiting is not None:
+            waiting.send_nowait(effect)
 
     def day(self) -> None:
         """Tell the core what day it is: what is over is sealed, and dropped in the end."""

@@ -15,6 +15,7 @@ import trio
 
 from meshslm.adapters.sqlite_journal import SqliteJournal
 from meshslm.core.state_events import (
+    HistoryFound,
     Persist,
     ReadDeltas,
     ReloadPart,
@@ -46,6 +47,7 @@ class StateKeeper:
             ReloadPart: self._journal.perform,
             StateWritten: self.desk.answer,
             StateChanged: self.desk.tell,
+            HistoryFound: self.desk.found,
         }
 
     def begin(self) -> None:

@@ -1,7 +1,7 @@
-"""`/mesh/tasks`, `/mesh/tasks/{id}` and `/mesh/usage`: this node's journal, and the mesh's ledger.
+"""`/mesh/tasks`, `/mesh/tasks/{id}` and `/mesh/usage`: the mesh's journals and its ledger.
 
-Tasks are those that entered at this node: journals stay where they are written. The ledger is the
-whole mesh's, as far as it has come here.
+Journals stay where they are written: other members are asked for theirs where a task is not known
+here, or all are wanted. The ledger is the whole mesh's, as far as it has come here.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from meshslm.api.history import (
     UsageReply,
     UsageRow,
 )
-from meshslm.core.chronicle import DAY_MS, day_of, history, tasks, usage
+from meshslm.core.chronicle import DAY_MS, day_of, entered_at, history, read_events, tasks, usage
+from meshslm.core.state_events import HistoryFound
 from meshslm.gateway.memory import SharedState, number_of, shared
 from meshslm.gateway.replies import json_reply
 
 SHOWN = 50
 """Tasks in one answer, unless told otherwise."""
+
+TASK_BYTES = 128
+"""No task's name is longer."""
 
 
 class HistoryPages:
@@ -48,26 +52,44 @@ class HistoryPages:
 
     async def tasks(self, request: Request) -> Response:
         """The newest tasks; `state` picks those whose last event is of that kind."""
-        most = number_of(request, "limit")
-        if most is not None and not 1 <= most <= state_limits.MEMORY_PAGE:
+        state = shared(self._state)
+        most = number_of(request, "limit") or SHOWN
+        if not 1 <= most <= state_limits.MEMORY_PAGE or request.query_params.get("limit") == "0":
             raise bad_request(f"'limit' is 1 to {state_limits.MEMORY_PAGE}.", "limit")
         wanted = request.query_params.get("state", "")
-        found = (
-            _history(task, events)
-            for task, events in tasks(shared(self._state).documents)
+        if len(wanted) > 32:
+            raise bad_request("No state has more than 32 characters.", "state")
+        documents = state.documents
+        here = (
+            _history(task, events, entered_at(documents, task) or documents.node)
+            for task, events in tasks(documents)
             if not wanted or events[-1].kind == wanted
         )
-        return json_reply(TasksReply(tasks=list(islice(found, most or SHOWN))))
+        found = list(islice(here, most))
+        if request.query_params.get("mesh") != "true":
+            return json_reply(TasksReply(tasks=found))
+        elsewhere = await state.past(limit=min(most, state_limits.HISTORY_TASKS), state=wanted)
+        known = {one.task for one in found}
+        found += [one for one in _told(elsewhere) if one.task not in known]
+        found.sort(key=lambda one: -one.events[0].at_ms)
+        return json_reply(TasksReply(tasks=found[:most], silent=list(elsewhere.silent)))
 
     async def task(self, request: Request) -> Response:
-        """One task."""
-        name = request.path_params["task"]
-        events = history(shared(self._state).documents, name)
-        if not events:
-            raise HTTPException(
-                404, "This node knows no such task; ask the node at which it entered."
-            )
-        return json_reply(_history(name, events))
+        """One task, wherever in the mesh it entered."""
+        name, state = request.path_params["task"], shared(self._state)
+        events = history(state.documents, name)
+        if events:
+            entered = entered_at(state.documents, name) or state.documents.node
+            return json_reply(_history(name, events, entered))
+        if not name.isprintable() or len(name.encode()) > TASK_BYTES:
+            raise HTTPException(404, "That is no name of a task.")
+        elsewhere = await state.past(name)
+        for found in _told(elsewhere):
+            return json_reply(found)
+        why = "No member that answers knows such a task; journals are kept for seven days."
+        if elsewhere.silent:
+            why += f" {len(elsewhere.silent)} did not answer."
+        raise HTTPException(404, why)
 
     async def usage(self, request: Request) -> Response:
         """The ledger of the last `days`, today among them."""
@@ -90,5 +112,11 @@ class HistoryPages:
         return json_reply(UsageReply(days=days, rows=rows))
 
 
-def _history(task: str, events: list[TaskStep]) -> TaskHistory:
-    return TaskHistory(task=task, state=events[-1].kind, events=events)
+def _history(task: str, events: list[TaskStep], node: str) -> TaskHistory:
+    return TaskHistory(task=task, state=events[-1].kind, events=events, node=node)
+
+
+def _told(elsewhere: HistoryFound) -> list[TaskHistory]:
+    """What other members have told; what does not read as a history is left out."""
+    read = ((past, read_events(past.events)) for past in elsewhere.found)
+    return [_history(past.task, events, past.node) for past, events in read if events]

@@ -44,7 +44,7 @@ from meshslm.core.memory import (
     namespaces,
     value_change,
 )
-from meshslm.core.state_events import Change, StateChanged
+from meshslm.core.state_events import Change, HistoryFound, StateChanged
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.body import read_body
 from meshslm.gateway.replies import json_reply
@@ -76,6 +76,10 @@ class SharedState(Protocol):
         """Compare all documents with all members; the status tells what comes of it."""
         ...
 
+    async def past(self, task: str = "", limit: int = 1, state: str = "") -> HistoryFound:
+        """What became of tasks that entered at other members."""
+        ...
+
     async def write(self, document: str, changes: tuple[Change, ...]) -> tuple[int, ...]:
         """Change a document and wait until that is durable; revisions. Raises `RequestFault`."""
         ...
@@ -97,6 +101,10 @@ class Kept(Readable, Protocol):
 
     def themselves(self, document: str) -> Iterator[tuple[NodeId, Entry]]:
         """Every author's own newest entry under its own id."""
+        ...
+
+    def author(self, document: str, key: str) -> NodeId | None:
+        """Who wrote the entry that holds."""
         ...
 
     def authors(self, document: str) -> dict[NodeId, int]:

@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar
 from meshslm import limits, state_limits
 from meshslm.ids import NodeId
 from meshslm.wire.admission import Credential
+from meshslm.wire.histories import HistoryMessage
 from meshslm.wire.schema import Tag
 
 SIGNATURE_BYTES = 64
@@ -197,4 +198,5 @@ StateMessage = (
     | StateCheck
     | AuthorWanted
     | AuthorShown
+    | HistoryMessage
 )

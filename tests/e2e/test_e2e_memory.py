@@ -70,5 +70,8 @@ def test_a_conversation_goes_on_at_another_node_and_is_counted(mesh: Mesh) -> No
     assert "admitted" in shown
     assert "node-c" in shown
     assert newest.task in ran("tasks", "--url", mesh.url("b"))
+    assert newest.task not in ran("tasks", "--url", mesh.url("a"))
+    assert newest.task in ran("tasks", "--mesh", "--url", mesh.url("a"))
+    assert "node-c" in ran("task", newest.task, "--url", mesh.url("a"))
     table = ran("usage", "--by", "model", "--url", mesh.url("a"))
     assert "smollm2" in table

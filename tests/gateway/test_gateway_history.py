@@ -40,7 +40,7 @@ async def test_tasks_and_usage() -> None:
         assert [event["kind"] for event in one["events"]] == ["admitted", "routed", "finished"]
         missing = await here.http.get("/mesh/tasks/none")
         assert missing.status_code == 404
-        assert "at which it entered" in missing.json()["error"]["message"]
+        assert "No member that answers" in missing.json()["error"]["message"]
 
         def elsewhere() -> None:
             with Client(there.url) as client:
@@ -49,6 +49,18 @@ async def test_tasks_and_usage() -> None:
                 assert (row.node, row.tenant, row.model) == ("a", "t", "m")
 
         await trio.to_thread.run_sync(elsewhere)
+
+
+async def test_tasks_are_found_at_the_node_where_they_entered() -> None:
+    async with two() as (_, there):
+        await written(3)
+        one = (await there.http.get("/mesh/tasks/t2")).json()
+        assert (one["node"], one["state"]) == ("a", "finished")
+        own = (await there.http.get("/mesh/tasks")).json()
+        assert (own["tasks"], own["silent"]) == ([], [])
+        mesh = (await there.http.get("/mesh/tasks?mesh=true&limit=2")).json()
+        assert [(t["task"], t["node"]) for t in mesh["tasks"]] == [("t2", "a"), ("t1", "a")]
+        assert (await there.http.get("/mesh/tasks/" + "x" * 200)).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from meshslm import state_limits
 from meshslm.client import AsyncClient, Client, FaultCode, Happened, RequestFault
 from meshslm.core.memory import BEHIND, item_name, kind_of
-from meshslm.core.state_events import StateChanged, StateEvent, StateWritten
+from meshslm.core.state_events import HistoryFound, StateChanged, StateEvent, StateWritten
 from meshslm.daemon.state_desk import StateDesk
 from meshslm.ids import NodeId
 from tests.core.state_mesh import StateMesh
@@ -52,6 +52,8 @@ class Node:
                 self.desk.answer(effect)
             elif isinstance(effect, StateChanged):
                 self.desk.tell(effect)
+            elif isinstance(effect, HistoryFound):
+                self.desk.found(effect)
 
 
 NODES: list[Node] = []
