@@ -9,7 +9,7 @@ Rules:
 - Only addresses with a member's seal are handed on; who is there is proven when it is dialled.
 - A server hears no more of this node than it could see: where it can be dialled from there, and not
   which addresses it has in networks behind.
-- No round raises, and none takes longer than `DHT_LOOKUP_MS` twice.
+- No round raises, and neither its lookups nor its leaving of addresses outlast `DHT_LOOKUP_MS`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from meshslm.core.events import AddressFound
 from meshslm.core.kademlia import Ask, Contact, Lookup
 from meshslm.core.meeting_point import day_of, meeting_point, seal, sealed_by_member
 from meshslm.core.views import DhtView, StatusView
-from meshslm.core.ways import through_relay
 from meshslm.errors import OurFault, PeerFault
 from meshslm.ids import NodeId
 from meshslm.ports import Post
@@ -126,8 +125,8 @@ class DhtMeeting:
         """Look for members and be found, until cancelled."""
         alone_ms = float(mesh_limits.DHT_ALONE_MS)
         while True:
-            await self._round(post)
             left_at = self._addresses()
+            await self._round(post)
             round_ms = mesh_limits.DHT_ROUND_MS * self._chance.between(0.75, 1.25)
             wait_ms = alone_ms * self._chance.between(0.5, 1.0)
             while True:
@@ -245,9 +244,14 @@ def direct_addresses(status: StatusView) -> list[Address]:
     """Where a node can be dialled directly, as far as it knows: those for most others first."""
     witnesses = status.reach.witnesses
     seen = [w.address for w in witnesses if w.outcome == "reached" and w.address]
-    ways = [parse(text) for text in (*seen, *status.addresses) if not through_relay(text)]
-    direct = dict.fromkeys(replace(a, peer=None) for a in ways if a.kind in ("ip4", "ip6"))
-    return sorted(direct, key=lambda a: -scope_of(a.host))
+    direct: dict[Address, None] = {}
+    for text in (*seen, *status.addresses):
+        try:
+            direct[replace(parse(text), peer=None)] = None
+        except AddressError:
+            continue  # through a relay, or what a member takes for an address
+    numeric = [address for address in direct if address.kind in ("ip4", "ip6")]
+    return sorted(numeric, key=lambda a: -scope_of(a.host))
 
 
 def dialable(addresses: Iterable[Address], scope: Scope) -> list[Address]:

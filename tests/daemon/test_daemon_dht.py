@@ -231,8 +231,9 @@ async def test_a_server_hears_only_of_addresses_that_it_could_dial(run_link: Run
     relayed = f"/ip4/192.168.1.9/tcp/1/p2p/{server.link.node_id}/p2p-circuit/p2p/{member.id}"
     seen = WitnessView(member.id, "", "reached", "/ip4/9.9.9.9/tcp/7415", "", relays=False)
     told = (f"/ip4/192.168.1.7/tcp/7415/p2p/{member.id}", relayed)
+    nonsense = replace(seen, address="/ip4/nowhere")
     reach = ReachView(
-        witnesses=(seen, replace(seen, outcome="failed", address="/ip4/8.8.8.8/tcp/1"))
+        witnesses=(seen, nonsense, replace(seen, outcome="failed", address="/ip4/8.8.8.8/tcp/1"))
     )
     member.status = replace(member.status, addresses=(*member.link.addresses, *told), reach=reach)
     own = direct_addresses(member.status)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Program, Start
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 90.0
+"""Seconds until they must have met; a round that finds nobody is followed by another."""
 SERVER = "12D3KooWHGzyzjCy9wJd5bB6SqPqQdoXr6BXvNPPWy9kYwkx2cMQ"
 """Of nobody."""
 
@@ -96,9 +98,9 @@ def test_members_that_moved_find_each_other_through_servers_that_they_do_not_sha
     down(running)
 
     ann.up()
-    until(lambda: ann.status()["dht"]["kept"] == 3, 30, "ann's address is left")
+    until(lambda: ann.status()["dht"]["kept"] == 3, PATIENCE, "ann's address is left")
     bob.up()
-    until(partial(bob.knows, ann), 30, "bob has found ann")
+    until(partial(bob.knows, ann), PATIENCE, "bob has found ann")
     until(partial(ann.knows, bob), what="and ann knows it")
     told = start("status", "--url", ann.url)
     assert told.ended() == 0
