@@ -16,8 +16,7 @@ from meshslm.cli.sim_replay import read_text
 from meshslm.cli.steps import Steps
 
 if TYPE_CHECKING:
-    from meshslm.sim.comparison import Comparison
-    from meshslm.sim.report import Report
+    from meshslm.sim.comparison import Comparison, Told
     from meshslm.sim.statistics import Difference
     from meshslm.sim.swarm import Verdict
 
@@ -139,7 +138,13 @@ def _show(verdicts: list[Verdict], failed: list[Verdict], nodes: int | None) -> 
 
 @click.command()
 @click.argument("a", type=scenario_type)
-@click.argument("b", type=scenario_type)
+@click.argument("b", type=scenario_type, required=False)
+@click.option(
+    "--with",
+    "program",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Another version's 'meshslm', which runs B; without B the same scenario.",
+)
 @click.option(
     "--runs", type=click.IntRange(2), default=10, show_default=True, help="Seeds for each."
 )
@@ -151,14 +156,15 @@ def _show(verdicts: list[Verdict], failed: list[Verdict], nodes: int | None) -> 
 @json_option
 def compare(
     a: Path,
-    b: Path,
+    b: Path | None,
+    program: Path | None,
     runs: int,
     seed: int,
     nodes: int | None,
     seconds: float | None,
     as_json: bool,
 ) -> int:
-    """Run two scenarios with the same seeds, and say where they differ.
+    """Run two scenarios, or one with two versions, with the same seeds; say where they differ.
 
     Prints the medians of each figure, the interval that holds their difference with 95 %
     (bootstrap), and p of the rank-sum test of Mann and Whitney. With many figures one in twenty
@@ -166,19 +172,29 @@ def compare(
     B fails in more runs than of A.
     """
     from meshslm.errors import OurFault
-    from meshslm.sim.comparison import comparison, reports
+    from meshslm.sim.comparison import comparison, reports, reports_by
     from meshslm.sim.scenario import load_scenario, resized
 
+    if b is None and program is None:
+        raise click.UsageError("with what is it to be compared? Give B, or --with, or both")
+    b = b or a
+    seeds = range(seed, seed + runs)
     try:
-        plans = [resized(load_scenario(file), nodes=nodes, seconds=seconds) for file in (a, b)]
+        sides = [reports(resized(load_scenario(a), nodes=nodes, seconds=seconds), seeds)]
+        if program is None:
+            sides.append(reports(resized(load_scenario(b), nodes=nodes, seconds=seconds), seeds))
     except OurFault as fault:
         raise click.UsageError(str(fault)) from fault
-    found: list[list[Report]] = []
+    if program is not None:
+        sized = {"--nodes": nodes, "--seconds": seconds}
+        options = [w for name, given in sized.items() if given for w in (name, str(given))]
+        sides.append(reports_by(program, b, seeds, options))
+    found: list[list[Told]] = []
     with Steps(quiet=as_json) as steps:
-        for file, plan in zip((a, b), plans, strict=True):
+        for file, side in zip((a, b), sides, strict=True):
             with steps.step(f"simulating {file}") as step:
                 found.append([])
-                for number, report in zip(count(1), reports(plan, range(seed, seed + runs))):
+                for number, report in zip(count(1), side):
                     found[-1].append(report)
                     step.note = f"{number} of {runs} seeds"
     result = comparison(*found)

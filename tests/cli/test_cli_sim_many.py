@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,50 @@ def test_two_scenarios_are_compared(run: Run, tmp_path: Path) -> None:
     assert "3 runs each" in shown.out
 
 
+def other_version(folder: Path, body: str) -> str:
+    """A program in the place of another version's `meshslm`."""
+    program = folder / "meshslm"
+    program.write_text(f"#!{sys.executable}\n{body}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_two_versions_are_compared(run: Run, tmp_path: Path) -> None:
+    plan = tmp_path / "a.toml"
+    plan.write_text(SMALL)
+    other = other_version(
+        tmp_path,
+        "import json, runpy, sys, io, contextlib\n"
+        "said = io.StringIO()\n"
+        "with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):\n"
+        "    runpy.run_module('meshslm', run_name='__main__')\n"
+        "told = json.loads(said.getvalue())\n"
+        "told['first_token_ms']['p50'] += 7\n"  # it is slower, and tells of no traffic
+        "del told['traffic']\n"
+        "print(json.dumps(told))",
+    )
+    words = ("sim", "compare", str(plan), "--with", other, "--runs", "2", "--nodes", "2")
+    told = run(*words, "--json")
+    assert told.code == 0, told.err
+    figures = told.json["figures"]
+    first, answered = figures["first token p50 ms"], figures["answered %"]
+    assert first["median_b"] == pytest.approx(first["median_a"] + 7)
+    assert answered["median_b"] == answered["median_a"]
+    assert figures["bytes of a node /s"] is None
+
+
+@pytest.mark.parametrize(
+    "body", ["print('no report')", "import sys; sys.exit('no such command')", "print('[]')"]
+)
+def test_a_version_that_gives_no_report_is_told(run: Run, tmp_path: Path, body: str) -> None:
+    plan = tmp_path / "a.toml"
+    plan.write_text(SMALL)
+    other = other_version(tmp_path, body)
+    shown = run("sim", "compare", str(plan), "--with", other, "--runs", "2", "--nodes", "1")
+    assert shown.code == 1
+    assert "gave no report" in shown.err
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -103,6 +148,8 @@ def test_two_scenarios_are_compared(run: Run, tmp_path: Path) -> None:
         ("swarm", "--nodes", "1"),
         ("swarm", "--jobs", "0"),
         ("compare", "/nowhere.toml", "/nowhere.toml"),
+        ("compare", "README.md"),
+        ("compare", "README.md", "--with", "/nowhere/meshslm"),
         ("replay",),
     ],
 )
