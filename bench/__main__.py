@@ -27,6 +27,7 @@ from bench import (
     bench_neighbour,
     bench_operations,
     bench_placement,
+    bench_reading,
     bench_run,
     bench_serving,
     bench_sim,
@@ -133,9 +134,10 @@ SECTIONS: dict[str, Section] = {
     ),
     "routing-decision": Section(
         "A choice",
-        "Who is to answer, among nodes of eight domains whose loads go on changing.",
-        0.5,
-        bench_decision.measure,
+        "Who is to answer, among nodes of several domains whose loads go on changing. With the "
+        "embedding: from a request's arrival at a node, its model in a process of its own.",
+        1.5,
+        lambda: [*bench_decision.measure(), *bench_reading.measure()],
     ),
     "routing-placement": Section(
         "Placement",

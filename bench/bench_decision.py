@@ -1,4 +1,7 @@
-"""How long one choice of who answers takes, with the words of a request and without a vector."""
+"""How long one choice of who answers takes, with the words of a request and without a vector.
+
+`bench_reading` measures the same where the request is read first.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def measure() -> list[Row]:
 
 
 def _times_ms(size: int) -> list[float]:
-    directory = Directory({NodeId(f"n{n}"): _peer(n) for n in range(size)}, cards_version=1)
+    directory = Directory({NodeId(f"n{n}"): peer_of(n) for n in range(size)}, cards_version=1)
     own = Own(NodeId("me"), "me", Capability(1, 1), ())
     router = Router(directory, Chance.from_int(1), lambda: own)
     turns = (
@@ -47,7 +50,7 @@ def _times_ms(size: int) -> list[float]:
         router.now = Instant(number * 1000)
         if number % 10 == 0:
             for peer in directory.peers.values():
-                peer.loads = _loads(number + int(peer.node[1:]))
+                peer.loads = loads_of(int(peer.node[1:]), number + int(peer.node[1:]))
         request = TaskRequest("auto", turns, max_tokens=64 + number % 64)
         begun = perf_counter()
         found = router.route(request, [], router.candidates(others=True))
@@ -56,7 +59,8 @@ def _times_ms(size: int) -> list[float]:
     return sorted(times[ROUNDS // 10 :])
 
 
-def _peer(number: int) -> Peer:
+def peer_of(number: int) -> Peer:
+    """One of the nodes that are known."""
     domain = DOMAINS[number % len(DOMAINS)]
     card = DomainCard(
         domain, f"All about {domain}.", (f"Tell me about {domain}", f"{domain} please")
@@ -69,13 +73,14 @@ def _peer(number: int) -> Peer:
         name=f"n{number}",
         rtt_ms=1.0 + number % 20,
         capability=Capability(1, 1, (known,)),
-        loads=_loads(number),
+        loads=loads_of(number, number),
     )
 
 
-def _loads(number: int) -> tuple[EngineLoad, ...]:
+def loads_of(number: int, step: int) -> tuple[EngineLoad, ...]:
+    """The load of a peer at some time."""
     domain = DOMAINS[number % len(DOMAINS)]
-    free = number % 5
+    free = step % 5
     return (
         EngineLoad(
             f"m{domain}",

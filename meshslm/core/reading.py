@@ -150,6 +150,15 @@ class Reading:
             text = gist(request, limits.WORDS_CHARACTERS)
         return Judged(self._judge, text, vector)
 
+    def has_read(self, request: TaskRequest) -> bool:
+        """Whether a request is judged by its meaning."""
+        return self._usable and gist(request) in self._gists
+
+    @property
+    def up_to_date(self) -> bool:
+        """There are cards, and all of them were read."""
+        return 0 < len(self._wanted) == len(self._vectors)
+
     # --- reading --------------------------------------------------------------------------------
     def learn(self, now: Instant) -> None:
         """Read more of the cards, if there is more and the engine has nothing else to do."""

@@ -56,6 +56,7 @@ from meshslm.core.route_filters import (
     context,
     has_domain,
     inside,
+    moot,
     named,
     reachable,
     stale,
@@ -215,11 +216,15 @@ class _Choice:
     def _choose(self, classifier: Classifies) -> Verdict | Refusal:
         request = self._request
         selector, _, node = request.selector.partition("@")
-        pool = self._keep("not that node", [c for c in self._candidates if at_node(node, c)])
+        pool = list(self._candidates)
+        if node:
+            pool = self._keep("not that node", [c for c in pool if at_node(node, c)])
         if node and not pool:
             problem = f"no node {node!r} hosts a model here"
             return refusals.unknown(problem, self._candidates)
-        matching = self._keep("not what was asked for", [c for c in pool if named(selector, c)])
+        matching = pool
+        if selector != AUTO:
+            matching = self._keep("not what was asked for", [c for c in pool if named(selector, c)])
         if not matching:
             problem = f"nobody hosts {request.selector!r}"
             if selector == AUTO:
@@ -228,7 +233,10 @@ class _Choice:
         if selector == AUTO and request.operation == GENERATE:
             self._scores = classifier.classify(request_text(request))
             matching = self._keep("private", inside(matching, self._may_be(classifier)))
+        idle = moot(self._facts, matching)
         for name, hard in HARD:
+            if hard in idle:
+                continue
             before, matching = matching, [c for c in matching if not hard(self._facts, c)]
             self._why.append((name, matching))
             if not matching:

@@ -74,6 +74,8 @@ def private(facts: Facts, candidate: Candidate) -> str:
 
 def inside(candidates: list[Candidate], domains: Sequence[str]) -> list[Candidate]:
     """Without upstreams, where a specialist for one of these domains says that it is private."""
+    if not any(candidate.upstream for candidate in candidates):
+        return candidates
     secret = [c for c in candidates if c.specialist.private]
     if not any(has_domain(c, domain) for c in secret for domain in domains):
         return candidates
@@ -118,6 +120,14 @@ HARD: Final[tuple[tuple[str, Filter], ...]] = (
     ("upstream", cloud),
 )
 """In the order in which a refusal names them."""
+
+
+def moot(facts: Facts, candidates: Sequence[Candidate]) -> list[Filter]:
+    """Hard filters that can drop nobody here, so that not each of a thousand is asked in vain."""
+    found: list[Filter] = [] if facts.request.adapter else [adapter]
+    if not any(candidate.upstream for candidate in candidates):
+        found += [private, cloud]
+    return found
 
 
 def reachable(tried: Sequence[NodeId], candidate: Candidate) -> bool:
