@@ -121,11 +121,13 @@ class KademliaClient:
             await stream.close()
             if answered:
                 return await read_message(stream, mesh_limits.DHT_MESSAGE_BYTES), ""
+            said = b""
             with trio.move_on_after(TAKEN_S):
-                await stream.read(1)
+                said = await stream.read(1)
         except Exception as error:  # noqa: BLE001 - the library raises anything on hostile bytes
             return b"", connection.reason or f"it does not answer: {error}"[:300]
-        return b"", "it refused the record" if stream.broken else ""
+        # One that has said that it took the record may well reset the stream then.
+        return b"", "it refused the record" if stream.broken and not said else ""
 
     async def _refuse(self, _: Connection, stream: MuxedStream) -> None:
         """Agree to nothing that a server proposes."""
