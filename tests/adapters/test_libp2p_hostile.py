@@ -294,6 +294,19 @@ async def test_protocols_that_nobody_speaks(start_libp2p: StartLibp2p, proposal:
     await still_serves(node, start_libp2p)
 
 
+async def test_what_other_hosts_tell_of_themselves_is_not_told(start_libp2p: StartLibp2p) -> None:
+    node = await start_libp2p()
+    asked = ("/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0", "/ipfs/kad/1.0.0")
+    async with intruder(node) as peer:
+        proposals = b"".join(line(name.encode()) for name in asked)
+        await peer.send(data(1, line(MULTISTREAM) + proposals + line(b"ls"), SYN))
+        told = b""
+        while told.count(line(b"na")) < len(asked) or PROTOCOL_ID.encode() not in told:
+            told += await peer.receive_until(b"\n")
+    left = told.replace(MULTISTREAM, b"").replace(PROTOCOL_ID.encode(), b"")
+    assert b"/" not in left, "it speaks nothing else, and names nobody and no address"
+
+
 async def test_a_stream_that_negotiates_for_ever(start_libp2p: StartLibp2p) -> None:
     node = await start_libp2p()
     async with intruder(node) as peer:
