@@ -38,6 +38,8 @@ RTT_WEIGHT = 0.3
 """Weight of a new round trip in the running mean: follows a change within about five pings."""
 QUIET_PRESENCES = 1.3
 """A peer is looked at when its next presence is late by so much of the time between two."""
+QUIET_BEATS = 1.1
+"""The same for a neighbour's beats, of which few come: a look too many costs a ping."""
 
 
 class Detection:
@@ -105,8 +107,13 @@ class Detection:
         self._wake(self._chance.between(0, mesh_limits.PROBE_MS), now)
 
     def look(self, peer: Peer, now: Instant) -> None:
-        """Others have lost a peer that is linked here: see whether it answers."""
-        watch = self._watches.setdefault(peer.node, Watch(peer, now))
+        """Others have lost a peer that is linked here: see whether it answers.
+
+        If nobody listened to it here, their silence counts, and its unanswered pings are enough.
+        """
+        pinged_ms = mesh_limits.PINGS_UNANSWERED * mesh_limits.PROBE_AGAIN_MS
+        excused = after(now, pinged_ms - mesh_limits.SUSPICION_MS)
+        watch = self._watches.setdefault(peer.node, Watch(peer, excused))
         self._look_at(watch, now)
 
     def part(self, node: NodeId) -> None:
@@ -117,10 +124,15 @@ class Detection:
             self._report(errand, node)
 
     def listen(self, peer: Peer, interval_ms: int, now: Instant) -> None:
-        """Look at a peer whose presence is late; one comes each `interval_ms` at least."""
+        """Look at a peer whose presence is late; one comes each `interval_ms` at least.
+
+        A neighbour in a large mesh beats that often, whatever it has promised of its presences.
+        """
         watch = self._watches[peer.node]
-        promised = max(peer.next_ms, interval_ms)
-        if watch.since is None and watch.silence_ms(now) > QUIET_PRESENCES * promised:
+        late = QUIET_PRESENCES * max(peer.next_ms, interval_ms)
+        if self._sparse:
+            late = QUIET_BEATS * interval_ms
+        if watch.since is None and watch.silence_ms(now) > late:
             self._look_at(watch, now)
 
     # --- messages -------------------------------------------------------------------------------

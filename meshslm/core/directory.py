@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -93,6 +94,12 @@ class Directory:
     def alive(self) -> list[Peer]:
         """Peers that said hello and are heard."""
         return [peer for peer in self.peers.values() if peer.state is PeerState.ALIVE]
+
+    def forget_unlinked(self, kept: Container[NodeId]) -> None:
+        """Keep of those without a link only who is waited for."""
+        peers = self.peers
+        for node in [n for n, peer in peers.items() if not (peer.connected or n in kept)]:
+            del peers[node]
 
     def askable(self) -> list[Peer]:
         """Who can be sent a task: everybody alive here, and those who would be linked for it."""

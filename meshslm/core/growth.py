@@ -184,6 +184,15 @@ class Growth:
         """A statement of this node is signed."""
         self._own.on_sealed(event, now)
 
+    def says(self) -> Record:
+        """What this node would say of itself, if it were there for long."""
+        return self._own.record(replace(self._describe(self._hooks.own()[0]), dialled=True))
+
+    def resume(self, table: Members, now: Instant) -> None:
+        """Go on by a table in which everybody is, this node as it `says`, as one who was there."""
+        self.members.adopt(table)
+        self._own.resume(replace(self._describe(self._hooks.own()[0]), dialled=True), now)
+
     def _describe(self, capability: Capability) -> Self:
         return Self(self._hooks.addresses(), capability, self._admission.credential)
 
@@ -208,7 +217,7 @@ class Growth:
         self._upkeep.audit(now)
         if not self._greet_one(now):
             self._dialling.wake(now)
-        self._forget_unlinked()
+        self._directory.forget_unlinked(self._out.hold_back)
         return True
 
     def _sense(self, now: Instant) -> None:
@@ -274,12 +283,6 @@ class Growth:
             self._out.send(self._chance.pick(strange).node, Lane.CONTROL, beat)
         return bool(alive)
 
-    def _forget_unlinked(self) -> None:
-        peers = self._directory.peers
-        for node in [n for n, peer in peers.items() if not peer.connected]:
-            if node not in self._out.hold_back:
-                del peers[node]
-
     # --- links ----------------------------------------------------------------------------------
     def introduced(self, peer: Peer, now: Instant) -> bool:
         """A peer's hello was heard; true where nothing else is to be said to it."""
@@ -300,12 +303,14 @@ class Growth:
         """A link is over: `broken` where nobody meant it, `left` where the peer said goodbye."""
         if left and node in self.overlay.neighbours:
             self._accuse(node, now)  # unless its own last word has come
-        self.overlay.ended(node, now, broken=broken)
+        if self.overlay.ended(node, now, broken=broken):
+            self.spread.mend()
         self.spread.forget(node)
 
     def silent(self, peer: Peer, now: Instant) -> None:
         """A peer is given up for its silence."""
-        self.overlay.silent(peer, now)
+        if self.overlay.silent(peer, now):
+            self.spread.mend()
 
     def _reach_out(self, node: NodeId, now: Instant) -> bool:
         """Dial a member, once; false where it is not known how."""

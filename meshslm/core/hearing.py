@@ -59,7 +59,8 @@ class Hearing:
         self._notices = b""
         """Digest of the notices by which those that are held were judged."""
         self._contradicted: dict[NodeId, int] = {}
-        """Of the present message: members that are gone, and how many say so in it."""
+        """Of the present message: members that are gone, and how many say so in it. Who says so
+        itself may not know that others do."""
 
     def on_facts(self, peer: Peer, facts: Facts, now: Instant) -> None:
         """A peer hands statements on. Raises `Forged`."""
@@ -77,7 +78,11 @@ class Hearing:
         assert verify is not None, "nothing is believed unchecked"
         statement = checked(signed, verify)
         if isinstance(statement, Charge):
+            accused = statement.accusation.node
+            known = accused in self._members.lost
             worth = self._hear_charge(statement, now)
+            if known or (peer.node == statement.accusation.by and accused in self._members.lost):
+                self._contradicted[accused] = self._contradicted.get(accused, 0) + 1
         else:
             worth = self._hear_record(statement, now)
         if worth is Outcome.NEWS:
@@ -113,8 +118,6 @@ class Hearing:
 
     def _hear_charge(self, charge: Charge, now: Instant) -> Outcome:
         said = charge.accusation
-        if said.node in self._contradicted:
-            self._contradicted[said.node] += 1
         if said.node == self._config.node:
             self._own.refute(said, now)
             return Outcome.KNOWN

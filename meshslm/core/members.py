@@ -64,10 +64,8 @@ class Members:
         self._gone = gone
         self._facts: dict[NodeId, Fact] = {}
         self._order: list[NodeId] = []
-        self._parts: list[dict[NodeId, tuple[int, Fact]]]
-        self._parts = [{} for _ in range(mesh_limits.BUCKETS)]
-        """By bucket, with a number that says in which order records came."""
-        self._number = 0
+        self._parts: list[dict[NodeId, Fact]] = [{} for _ in range(mesh_limits.BUCKETS)]
+        """By bucket."""
         self._sources: dict[str, int] = {}
         self._accused: dict[NodeId, Accused] = {}
         self._lost: dict[NodeId, Lost] = {}
@@ -186,6 +184,18 @@ class Members:
         for node in list(self._facts):
             self.drop(node)
 
+    def adopt(self, other: Members) -> None:
+        """Become a copy of another table of which nobody is accused; whoever is in it has come."""
+        assert not other._accused, "accusations are not handed over"
+        self._facts, self._order = dict(other._facts), list(other._order)
+        self._parts = [dict(part) for part in other._parts]
+        self._sources = dict(other._sources)
+        self._topics = {topic: dict(nodes) for topic, nodes in other._topics.items()}
+        self._names = {name: dict(topics) for name, topics in other._names.items()}
+        self._buckets, self.root = list(other._buckets), other.root
+        for fact in self._facts.values():
+            self._came(fact)
+
     def _room(self, fact: Fact) -> bool:
         if fact.source and self._sources.get(fact.source, 0) >= mesh_limits.RECORDS_PER_SOURCE:
             return False
@@ -222,22 +232,15 @@ class Members:
             return False
         if (fact.source, fact.topics, fact.names) != (held.source, held.topics, held.names):
             return False
-        del self._facts[node]
         self._file(fact)
-        self._order.remove(node)
-        self._order.append(node)
-        for topic in fact.topics:
-            del self._topics[topic][node]
-            self._topics[topic][node] = None
         self._toggle(fact.mark, fact.mark ^ held.mark)
         self._came(fact)
         return True
 
     def _file(self, fact: Fact) -> None:
         node = fact.record.node
-        self._number += 1
         self._facts[node] = fact
-        self._parts[bucket_of(fact.mark)][node] = (self._number, fact)
+        self._parts[bucket_of(fact.mark)][node] = fact
 
     def _add(self, fact: Fact) -> None:
         node = fact.record.node
@@ -323,10 +326,11 @@ class Members:
         return unlike, [n for n in unlike if not theirs[n]]
 
     def marked(self, buckets: Iterable[int]) -> Iterator[tuple[int, Fact]]:
-        """Marks and records of all in some buckets, the oldest record first."""
-        chosen = [n for n in dict.fromkeys(buckets) if n < mesh_limits.BUCKETS]
-        for _, fact in sorted(entry for n in chosen for entry in self._parts[n].values()):
-            yield self._mark(fact.record.node, fact), fact
+        """Marks and records of all in some buckets."""
+        for bucket in dict.fromkeys(buckets):
+            if bucket < mesh_limits.BUCKETS:
+                for node, fact in self._parts[bucket].items():
+                    yield self._mark(node, fact), fact
 
     def _mark(self, node: NodeId, fact: Fact) -> int:
         mark = fact.mark

@@ -28,7 +28,8 @@ from meshslm.core.outbox import Outbox
 from meshslm.core.records import source_of
 from meshslm.core.spread import Neighbour, Spread
 from meshslm.ids import Instant, NodeId, ms_between
-from meshslm.wire.growth import Beat, Part
+from meshslm.wire.codec import encode
+from meshslm.wire.growth import Part
 
 CONFIRM_MS = 5_000
 """A neighbour that never beats back by then is none, and a dial for one has failed."""
@@ -82,7 +83,7 @@ class Overlay:
                 self._end(neighbour.peer.node)
                 continue
             if ms_between(neighbour.beaten, now) >= mesh_limits.BEAT_MS - limits.PRESENCE_MS / 2:
-                beat = beat or spread.beat(now)
+                beat = beat or encode(spread.beat(now))
                 self._beat(neighbour, beat, now)
             if neighbour.confirmed:
                 self._detection.listen(neighbour.peer, mesh_limits.BEAT_MS, now)
@@ -135,11 +136,11 @@ class Overlay:
             return
         neighbour = self.neighbours[peer.node] = Neighbour(peer, chosen, now, now)
         self._detection.join(peer, now)
-        self._beat(neighbour, spread.beat(now), now)
+        self._beat(neighbour, encode(spread.beat(now)), now)
 
-    def _beat(self, neighbour: Neighbour, beat: Beat, now: Instant) -> None:
+    def _beat(self, neighbour: Neighbour, beat: bytes, now: Instant) -> None:
         neighbour.beaten = now
-        self._out.send(neighbour.peer.node, Lane.CONTROL, beat)
+        self._out.send_encoded(neighbour.peer.node, Lane.CONTROL, beat)
 
     def on_beat(self, peer: Peer, spread: Spread, now: Instant) -> None:
         """The peer takes us for its neighbour, or wants to."""
@@ -185,15 +186,19 @@ class Overlay:
         self._broken.clear()
 
     # --- losses ---------------------------------------------------------------------------------
-    def silent(self, peer: Peer, now: Instant) -> None:
-        """A neighbour was silent for too long."""
-        if self.neighbours.pop(peer.node, None) is not None:
+    def silent(self, peer: Peer, now: Instant) -> bool:
+        """A peer was silent for too long; true if it was a neighbour."""
+        was = self.neighbours.pop(peer.node, None) is not None
+        if was:
             self._accuse(peer.node, now)
+        return was
 
-    def ended(self, node: NodeId, now: Instant, *, broken: bool) -> None:
-        """A link is over; `broken` where nobody meant it to be."""
-        if self.neighbours.pop(node, None) is not None and broken:
+    def ended(self, node: NodeId, now: Instant, *, broken: bool) -> bool:
+        """A link is over, `broken` where nobody meant it to be; true if it was a neighbour's."""
+        was = self.neighbours.pop(node, None) is not None
+        if was and broken:
             self._broken[node] = now
+        return was
 
     def worth_a_dial(self, node: NodeId) -> bool:
         """Whether a peer whose link broke is to be dialled, once."""

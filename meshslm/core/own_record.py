@@ -74,12 +74,22 @@ class OwnRecord:
             self._published = own
             self._publish(own, now)
 
+    def resume(self, own: Self, now: Instant) -> None:
+        """This was said already: everybody has `record(own)`."""
+        self.dialled, self._published, self._published_at = own.dialled, own, now
+
     def _publish(self, own: Self, now: Instant) -> None:
-        config = self._config
         self._counter += 1
         self._published_at = now
+        record = self.record(own)
+        farewell = replace(record, counter=self._counter + 1, left=True, addresses=(), services=())
+        self._out.put(SealStatement(encode(record), encode(farewell)))
+
+    def record(self, own: Self) -> Record:
+        """What says so, by the newest number."""
+        config = self._config
         suffix = f"/p2p/{config.node}"
-        record = Record(
+        return Record(
             config.mesh,
             config.node,
             self._boot,
@@ -92,8 +102,6 @@ class OwnRecord:
             credential=own.credential,
             dialled=own.dialled,
         )
-        farewell = replace(record, counter=self._counter + 1, left=True, addresses=(), services=())
-        self._out.put(SealStatement(encode(record), encode(farewell)))
 
     def on_sealed(self, event: StatementSealed, now: Instant) -> None:
         """This node's word, to be spread."""

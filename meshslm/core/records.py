@@ -95,7 +95,9 @@ def checked(signed: Signed, verify: VerifyNode) -> Fact | Charge:
         raise Forged(f"{type(statement).__name__} of {author}: it has not signed this")
     low = int.from_bytes(blake2b(signed.signature, digest_size=4).digest(), "big")
     if isinstance(statement, Accusation):
-        low = int.from_bytes(blake2b(author.encode(), digest_size=4).digest(), "big")
+        # Of both: the same for all whom one accuses would leave no trace in a sum over them.
+        both = f"{author}{statement.node}".encode()
+        low = int.from_bytes(blake2b(both, digest_size=4).digest(), "big")
         return Charge(statement, signed, low)
     statement = _covered(statement)
     return Fact(

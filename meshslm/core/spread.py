@@ -123,6 +123,11 @@ class Spread:
             neighbour.eager = False
             self._out.send(peer.node, Lane.CONTROL, Prune())
 
+    def mend(self) -> None:
+        """A neighbour is gone, and perhaps a branch of the tree: try all paths again."""
+        for neighbour in self._neighbours.values():
+            neighbour.eager = True
+
     def on_prune(self, peer: Peer) -> None:
         """The peer has our news from others."""
         neighbour = self._neighbours.get(peer.node)

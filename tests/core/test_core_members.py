@@ -124,6 +124,29 @@ def test_handing_each_other_everything_makes_two_tables_equal(
     assert held(one) == held(other)
 
 
+def test_whom_one_member_accuses_shows_in_the_sum_however_many_they_are() -> None:
+    members = table()
+    give(members, [record(node) for node in ("a", "b", "c", "d", "by")])
+    seen = [members.root]
+    for node in ("a", "b", "c", "d"):
+        give(members, [charge(node, "by")])
+        seen.append(members.root)
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_copy_of_a_table_holds_the_same_and_goes_its_own_way() -> None:
+    members, came = table(), []
+    give(members, [record(node) for node in ("a", "b", "c")])
+    copy = Members(came.append, lambda _: None)
+    copy.adopt(members)
+    assert held(copy) == held(members)
+    assert [fact.record.node for fact in came] == ["a", "b", "c"]
+    give(copy, [record("a", 2), record("b", 2, left=True), record("d")])
+    copy.check()
+    assert sorted(fact.record.node for fact in members.all()) == ["a", "b", "c"]
+    assert held(copy) != held(members)
+
+
 def test_an_older_record_is_stale_and_the_same_one_known() -> None:
     members = table()
     assert members.take(record("a", 2), NOW) is Outcome.NEWS

@@ -154,6 +154,16 @@ def test_a_loss_is_known_to_all_within_five_seconds(strike: str) -> None:
     assert timing.all_ms <= 5_000
 
 
+def test_who_dies_next_is_missed_as_soon_though_paths_of_news_have_broken() -> None:
+    simulation = grown()
+    for victim in simulation.world.nodes[-1:-4:-1]:
+        simulation.world.hang(victim)
+        timing = until_dropped(simulation, victim)
+        assert timing.all_ms is not None
+        assert timing.all_ms <= 4_500
+        simulation.world.kill(victim, silent=True)
+
+
 def test_a_change_is_known_to_all_within_two_seconds() -> None:
     simulation = grown()
     subject = simulation.world.nodes[11]
