@@ -19,7 +19,7 @@ from meshslm.core.reading_events import RequestShown
 from meshslm.daemon.state_redaction import STATE_EVENTS, without_entries, without_values
 from meshslm.errors import PeerFault
 from meshslm.wire.codec import UnknownKind, decode, encode, message_classes
-from meshslm.wire.messages import TaskChunk, TaskFailed, TaskSubmit
+from meshslm.wire.messages import Chunk, TaskChunk, TaskFailed, TaskSubmit
 from meshslm.wire.state import StateDeltas
 
 HARMLESS: Final = {
@@ -62,7 +62,7 @@ def without_texts(event: Event) -> Event:
     if isinstance(event, TaskArrived | RequestShown):
         return replace(event, request=_filled(event.request))
     if type(event) is RunProduced:
-        return replace(event, chunk=_filled(event.chunk))
+        return RunProduced(event.run, _chunk(event.chunk))
     if type(event) is RunFailed:
         return replace(event, detail=_filler(event.detail))
     if isinstance(event, STATE_EVENTS):
@@ -83,7 +83,7 @@ def _message(message: bytes) -> bytes:
     if isinstance(said, TaskSubmit):
         return encode(replace(said, request=_filled(said.request)))
     if isinstance(said, TaskChunk):
-        return encode(replace(said, chunk=_filled(said.chunk)))
+        return encode(TaskChunk(said.task, said.attempt, said.seq, _chunk(said.chunk)))
     if isinstance(said, TaskFailed):
         return encode(replace(said, detail=_filler(said.detail)))
     if isinstance(said, StateDeltas):
@@ -111,6 +111,23 @@ def _filled(part: Any) -> Any:
         if field.name not in keep and value != field.default:
             changes[field.name] = _value(value)
     return replace(part, **changes)
+
+
+def _chunk(chunk: Chunk) -> Chunk:
+    """A piece of an answer. Most have tokens and text alone, and these come in thousands."""
+    if chunk.logprobs or chunk.calls or chunk.reasoning or chunk.vector or chunk.stopped:
+        filled: Chunk = _filled(chunk)
+        return filled
+    return Chunk(
+        chunk.choice,
+        tuple(map(_token, chunk.tokens)),
+        _filler(chunk.text),
+        finish=chunk.finish,
+        item=chunk.item,
+        score=chunk.score,
+        queue_ms=chunk.queue_ms,
+        prompt_tokens=chunk.prompt_tokens,
+    )
 
 
 def _value(value: Any) -> Any:

@@ -8,6 +8,9 @@ because the call leaves things open that a daemon needs closed:
 - the port that was chosen where port 0 was asked for, and a clear error where one is taken;
 - no lifespan protocol, signal handlers or loggers of its own.
 
+A stream is written a token at a time, so what the system takes at once goes to it without the lock,
+the cancel scopes and the state machine that a longer write needs.
+
 Of its protocols only HTTP/1.1 is kept: on its way to HTTP/2 a connection could end up in a place
 where neither its client's end nor the daemon's reaches it (a test shows the request that did it).
 """
@@ -16,13 +19,17 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Event, RawData
 from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import Body, Response
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
@@ -195,16 +202,45 @@ class _Connection(TCPServer):
         finally:
             await self._close()
 
+    async def protocol_send(self, event: Event) -> None:
+        """Send bytes, or end the connection."""
+        if type(event) is RawData and not self.send_lock.locked():
+            left = cast(_Stream, self.stream).send_now(event.data)
+            if not left:
+                if len(event.data) > _YIELD_BYTES:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+            event = RawData(data=left)
+        await super().protocol_send(event)
+
+
+_YIELD_BYTES = 8 * limits.KIB
+"""After a write of more, others get their turn."""
+
 
 class _Http1(H11Protocol):
     """Does not turn into HTTP/2 when a client asks for it."""
+
+    _chunked = False
+    """The body goes out in chunks of HTTP, each by itself."""
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send a part of an answer."""
+        if type(event) is Body and self._chunked and event.data:
+            await self.send(RawData(data=b"%x\r\n%b\r\n" % (len(event.data), event.data)))
+            return
+        if type(event) is Response:
+            sized = any(name.lower() == b"content-length" for name, _ in event.headers)
+            spoken = getattr(self.connection, "their_http_version", b"")  # none of a web socket
+            self._chunked = not sized and spoken == b"1.1"
+        await super().stream_send(event)
 
     async def _check_protocol(self, event: object) -> None:
         pass
 
 
 class _Stream:
-    """A connection whose writes end: by progress, by a time without any, or by `cut`."""
+    """A connection whose long writes end: by progress, by a time without any, or by `cut`."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -212,6 +248,14 @@ class _Stream:
         self.receive_some = stream.receive_some
         self.send_eof = stream.send_eof
         self.aclose = stream.aclose
+
+    def send_now(self, data: bytes) -> bytes:
+        """Send what the system takes at once; the rest."""
+        try:
+            sent = os.write(self.socket.fileno(), data)
+        except OSError:
+            return data  # no room, or no connection: who waits for it will know
+        return data[sent:]
 
     async def send_all(self, data: bytes) -> None:
         """Send `data`; raises `trio.BrokenResourceError` where the client takes nothing of it."""
