@@ -115,6 +115,13 @@ class Flap(Table, frozen=True, kw_only=True, tag_field="kind", tag="flap"):
     nodes: tuple[int, ...] = ()
 
 
+class Busy(Lasting, frozen=True, kw_only=True, tag_field="kind", tag="busy"):
+    """Processes run half of the time, as where others want the processor too."""
+
+    pause_ms: Positive = 400.0
+    """The longest time without it, and the longest with it; each is drawn."""
+
+
 class ClockFault(Aimed, frozen=True, kw_only=True, tag_field="kind", tag="clock"):
     """The clocks of some nodes jump ahead, and go wrong from then on."""
 
@@ -146,6 +153,7 @@ Fault = (
     | Clog
     | Rough
     | Flap
+    | Busy
     | ClockFault
     | SlowDisk
     | EngineCrash

@@ -14,6 +14,7 @@ from math import log
 from meshslm.chance import Chance
 from meshslm.core.events import ShutdownRequested
 from meshslm.sim.fault_kinds import (
+    Busy,
     Churn,
     ClockFault,
     Clog,
@@ -188,6 +189,30 @@ class Faults:
                     self._at(when + fault.down_s, partial(silence, node, on=False))
 
         self._at(fault.from_s, strike)
+
+    @_plan.register
+    def _(self, fault: Busy) -> None:
+        def some_ms() -> float:
+            return self._chance.unit() * fault.pause_ms / 1000
+
+        def stop(node: SimNode) -> None:
+            if node.busy and node.living:
+                self._world.hang(node)
+                self._later(some_ms(), partial(go_on, node), node)
+
+        def go_on(node: SimNode) -> None:
+            self._world.resume(node)
+            self._later(some_ms(), partial(stop, node), node)
+
+        def begin(node: SimNode) -> None:
+            node.busy = True
+            self._later(some_ms(), partial(stop, node), node)
+
+        def end(node: SimNode) -> None:
+            node.busy = False
+            self._changed(f"rest of {node.name}")
+
+        self._lasting(fault, begin, end)
 
     @_plan.register
     def _(self, fault: ClockFault) -> None:

@@ -137,7 +137,7 @@ class Network:
         if target is None or target is source:
             self._fail(source, address, "no such host", 1)
             return
-        silent = not target.host_up or target.hung
+        silent = not target.host_up or (target.hung and not target.busy)
         silent = silent or not self._topology.dials(source.index, target.index)
         if silent or self.blocked(source, target) or self.blocked(target, source):
             self._fail(source, address, "timed out", DIAL_TIMEOUT_MS * MICROSECONDS_PER_MS)

@@ -126,6 +126,7 @@ class SimNode:
     __slots__ = (
         "address",
         "boot",
+        "busy",
         "chance",
         "clock",
         "core",
@@ -172,6 +173,8 @@ class SimNode:
         self.host_up = True
         """The machine runs; without it nobody answers a dial or resets a connection."""
         self.hung = False
+        self.busy = False
+        """It is stopped for moments only: who dials it meanwhile gets an answer afterwards."""
         self.hostile = False
         """It means ill, and is not judged."""
         self.leaving = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
@@ -132,8 +132,9 @@ class Simulation:
         self._sabotage = _Saboteur(scenario.sabotage, chance.fork("sabotage"))
         self._boots = chance.fork("boots")
         self._looked_at = 0
-        faults = Faults(self.world, chance.fork("faults"), self._changed, self.engines.crash)
-        faults.schedule(scenario.faults)
+        fate = chance.fork("faults")
+        self.faults = Faults(self.world, fate, self._changed, self.engines.crash)
+        self.faults.schedule(scenario.faults)
 
     # --- the run --------------------------------------------------------------------------------
     def run(self, on_progress: OnProgress | None = None) -> Report:
@@ -151,9 +152,13 @@ class Simulation:
     def begin(self) -> None:
         """Put the first things that will happen on the heap."""
         self._boot_all()
+        self.watch()
+        self.clients.start()
+
+    def watch(self) -> None:
+        """Let the checkers look at it from now on."""
         self.world.call(0, self._poll)
         self.world.call(0, self._look)
-        self.clients.start()
 
     def _advance(
         self, until: int, on_progress: OnProgress | None, needed: Callable[[], bool]
@@ -184,6 +189,10 @@ class Simulation:
 
     def _core(self, config: CoreConfig, chance: Chance) -> Core:
         deeds = self._deeds.get(self.world.node(config.node).index)
+        told = self.scenario.settings
+        config = replace(
+            config, strategy=told.strategy, hedge=told.hedge, queue_per_engine=told.queue
+        )
         core = self._make_core(config, chance)
         return HostileCore(core, deeds, chance.fork("hostile")) if deeds else core
 

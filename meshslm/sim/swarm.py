@@ -22,6 +22,7 @@ from typing import Final, get_args
 
 from meshslm.chance import Chance
 from meshslm.sim.fault_kinds import (
+    Busy,
     Churn,
     ClockFault,
     Clog,
@@ -146,6 +147,7 @@ def _fault(chance: Chance, nodes: int) -> Fault:
         Rough(at_s=at, for_s=lasts, count=many, loss=chance.unit(), delay_ms=100.0),
         Flap(from_s=at, to_s=at + lasts, every_s=every, down_s=chance.between(0.1, 4.0)),
         ClockFault(at_s=at, jump_s=lasts * 100, drift_ppm=chance.between(-5e4, 5e4)),
+        Busy(at_s=at, for_s=lasts, count=many),
         SlowDisk(at_s=at, for_s=lasts, count=many),
         EngineCrash(at_s=at, for_s=chance.between(0.2, 4.0), count=many),
     )

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from meshslm.sim.fault_kinds import (
+    Busy,
     Churn,
     ClockFault,
     Clog,
@@ -26,7 +27,15 @@ from meshslm.sim.fault_kinds import (
 from meshslm.sim.hostile import Hostile
 from meshslm.sim.report import Report, _rows
 from meshslm.sim.run import run
-from meshslm.sim.scenario import Checks, Network, Profile, Sabotage, Scenario, Workload
+from meshslm.sim.scenario import (
+    Checks,
+    Network,
+    NodeSettings,
+    Profile,
+    Sabotage,
+    Scenario,
+    Workload,
+)
 from meshslm.sim.topology import Group
 from meshslm.toml_reference import key_rows
 
@@ -37,6 +46,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "### `[[groups]]`": Group,
     "### `[[profiles]]`": Profile,
     "### `[workload]`": Workload,
+    "### `[settings]`": NodeSettings,
     "`kill`: ": Kill,
     "`hang`: ": Hang,
     "`leave`: ": Leave,
@@ -47,6 +57,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "`clog`: ": Clog,
     "`rough`: ": Rough,
     "`flap`: ": Flap,
+    "`busy`: ": Busy,
     "`clock`: ": ClockFault,
     "`slow_disk`: ": SlowDisk,
     "`engine_crash`: ": EngineCrash,

@@ -16,6 +16,7 @@ from meshslm.core.events import (
     TimerKey,
 )
 from meshslm.sim.fault_kinds import (
+    Busy,
     ClockFault,
     Clog,
     Cut,
@@ -253,3 +254,25 @@ def test_a_mesh_with_nat_and_regions_converges_as_far_as_it_can() -> None:
     assert report.ok, report.violations
     assert report.first_token_ms.p50 is not None
     assert report.first_token_ms.p50 > 100
+
+
+def test_busy_nodes_run_half_of_the_time() -> None:
+    world = trio_of_nodes()
+    changed = strike(world, Busy(at_s=1.0, for_s=20.0, nodes=(1,)))
+    stopped = 0
+    for step in range(500):
+        world.run_until(SECOND + step * SECOND // 25)
+        stopped += world.nodes[1].hung
+    assert 175 <= stopped <= 325
+    world.run_until(23 * SECOND)
+    assert not world.nodes[1].hung
+    assert changed == ["rest of n1"]
+    assert hears(world, 0, 1)
+
+
+def test_nobody_takes_busy_nodes_for_gone() -> None:
+    idle = Workload(tasks_per_second=0.0)
+    faults = (Busy(at_s=8.0, for_s=12.0, count=2),)
+    report = run(Scenario(name="busy", nodes=6, workload=idle, faults=faults, seconds=22.0), seed=3)
+    assert report.ok, report.violations[:3]
+    assert [entry.change for entry in report.convergence if entry.change == "false alarm"] == []
