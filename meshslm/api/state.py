@@ -56,6 +56,8 @@ class StateReply(msgspec.Struct, kw_only=True):
     rebuilt: int = 0
     checks: list[CheckInfo] = []
     """With each member, of the last verification."""
+    known: int = 0
+    """Deltas of others that were here when they came: sent twice on the way, or replayed."""
     waiting: int = 0
     """Writes of local programs that are not durable yet."""
 

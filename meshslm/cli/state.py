@@ -39,7 +39,10 @@ def show(url: str | None, as_json: bool) -> None:
         [
             ("state", "ready" if told.ready else "not open yet"),
             *([("trouble", told.trouble)] if told.trouble else []),
-            ("from others", f"{told.taken} deltas taken, {told.refused} refused"),
+            (
+                "from others",
+                f"{told.taken} deltas taken, {told.refused} refused, {told.known} known before",
+            ),
             ("comparisons", f"{told.compared}, {told.agreed} equal, {told.diverged} diverged"),
             ("mended", f"{told.repaired} parts, {told.rebuilt} rebuilt"),
         ]

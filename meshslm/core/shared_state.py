@@ -146,6 +146,7 @@ class SharedState:
             repaired=self._repair.repaired,
             rebuilt=self._rebuild.done,
             checks=self._sync.checks.views(),
+            known=self._intake.known,
             waiting=self.documents.waiting,
         )
 

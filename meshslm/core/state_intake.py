@@ -75,6 +75,9 @@ class StateIntake:
         self._heard = heard
         self.taken = 0
         self.refused = 0
+        self.known = 0
+        """Deltas that came again: sent twice on the way, or replayed; what they cost is the
+        sender's allowance of messages."""
         self.quarantined: dict[str, None] = {}
 
     def take(
@@ -102,6 +105,7 @@ class StateIntake:
         if verdict is Verdict.BEHIND:
             batch.behind[key] = None
         if verdict is not Verdict.TAKEN:
+            self.known += verdict is Verdict.KNOWN
             return
         self._check_signed(delta, signed)
         if self._authors.unknown(delta.author):

@@ -38,6 +38,8 @@ class StateView:
     repaired: int
     rebuilt: int
     checks: tuple[CheckView, ...] = ()
+    known: int = 0
+    """Deltas of others that were here when they came."""
     waiting: int = 0
     """Writes of local programs that are not durable yet."""
 
