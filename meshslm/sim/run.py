@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
@@ -189,6 +189,10 @@ class Simulation:
 
     def _core(self, config: CoreConfig, chance: Chance) -> Core:
         deeds = self._deeds.get(self.world.node(config.node).index)
+        told = self.scenario.settings
+        config = replace(
+            config, strategy=told.strategy, hedge=told.hedge, queue_per_engine=told.queue
+        )
         core = self._make_core(config, chance)
         return HostileCore(core, deeds, chance.fork("hostile")) if deeds else core
 

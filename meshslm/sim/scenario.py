@@ -16,7 +16,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec.structs import replace
 
-from meshslm import mesh_limits
+from meshslm import limits, mesh_limits
+from meshslm.core.strategies import AUTO, STRATEGIES
 from meshslm.errors import OurFault
 from meshslm.sim.corpus import DOMAINS
 from meshslm.sim.fault_kinds import Churn, Cut, Fault, Kill, Partition, end_s
@@ -106,6 +107,17 @@ class Checks(Table, frozen=True):
     after each 64th in meshes of more than 64 nodes."""
 
 
+class NodeSettings(Table, frozen=True):
+    """What every node is set to, as in its own configuration."""
+
+    strategy: str = AUTO
+    """By which nodes are chosen: `routing.strategy`."""
+    hedge: Share = 0.0
+    """Share of requests that may be asked of two nodes: `routing.hedge`."""
+    queue: Annotated[int, msgspec.Meta(ge=0, le=65536)] = limits.QUEUE_PER_ENGINE
+    """Requests that wait for one engine: `limits.queue`."""
+
+
 class Sabotage(Table, frozen=True):
     """Breaks the simulated world between core and client, to prove that checkers notice."""
 
@@ -148,6 +160,7 @@ class Scenario(Table, frozen=True):
     faults: tuple[Fault, ...] = ()
     hostile: tuple[Hostile, ...] = ()
     """Nodes that mean ill."""
+    settings: NodeSettings = NodeSettings()
     checks: Checks = Checks()
     sabotage: Sabotage = Sabotage()
 
@@ -218,6 +231,9 @@ def check_scenario(scenario: Scenario) -> None:
         raise Misfit(("nodes",), f"{scenario.nodes} nodes, from 1 to {MOST_NODES} are possible")
     _check_profiles(scenario)
     _check_workload(scenario.workload)
+    if scenario.settings.strategy not in STRATEGIES:
+        what = f"unknown strategy {scenario.settings.strategy!r}, known are {', '.join(STRATEGIES)}"
+        raise Misfit(("settings", "strategy"), what)
     for place, fault in enumerate(scenario.faults):
         _check_fault(scenario, fault, ("faults", place))
     _check_hostile(scenario)

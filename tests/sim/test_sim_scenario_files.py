@@ -89,6 +89,7 @@ def test_a_scenario_is_read(tmp_path: Path) -> None:
         (TWO_SPLITS, ["line 3", "faults", "shares"]),
         ('name = "x"\n[[profiles]]\nname = "p"\ndomains = ["magic"]', ["magic", "profiles[0]"]),
         ('name = "x"\n[[profiles]]\nname = "p"\ndomains = []', ["line 2", "profiles"]),
+        ('name = "x"\n[settings]\nstrategy = "luck"', ["line 3", "luck", "round-robin"]),
         (SAME_NAMES, ["twice", "profiles[1]"]),
         (UNLIKE_TWINS, ["line 5", "share a model", "profiles[1]"]),
         ('name = "x"\n[workload]\ntokens_long = [9, 3]', ["line 3", "workload.tokens_long"]),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshslm.chance import Chance
 from meshslm.sim.comparison import FIGURES, comparison, reports
-from meshslm.sim.scenario import Network, Scenario, Workload
+from meshslm.sim.scenario import Network, NodeSettings, Profile, Scenario, Workload
 from meshslm.sim.statistics import compare, mann_whitney
 
 values = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=30)
@@ -79,3 +79,24 @@ def test_a_slower_network_is_found_to_be_slower() -> None:
     assert first.difference > 50
     right = result.figures["right domain %"]
     assert right is None or not right.clear
+
+
+def test_what_nodes_are_set_to_can_be_compared() -> None:
+    slow = Profile(name="slow", domains=("code",), slots=1, decode_tps=20.0)
+
+    def plan(queue: int) -> Scenario:
+        return Scenario(
+            name=f"{queue} wait",
+            nodes=2,
+            seconds=15.0,
+            quiet_s=3.0,
+            profiles=(slow,),
+            settings=NodeSettings(strategy="least-connections", queue=queue),
+            workload=Workload(tasks_per_second=4.0, start_s=4.0),
+        )
+
+    a, b = (list(reports(plan(queue), range(1, 5))) for queue in (64, 0))
+    refused = comparison(a, b).figures["refused %"]
+    assert refused is not None
+    assert refused.clear
+    assert refused.difference > 5
