@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -42,6 +44,28 @@ def test_memory_is_shared_cited_and_remembered(mesh: Mesh) -> None:
         assert cited[0] == "password-of-the-day"
         assert b.memory("team").add("asked") == 1
         until(lambda: a.memory("team").count("asked") == 1, 20, "the counter on node-a")
+
+
+def test_a_program_hears_at_one_node_what_is_written_at_another(mesh: Mesh) -> None:
+    with mesh.client("a") as a, mesh.client("c") as c, ThreadPoolExecutor(1) as pool:
+        with c.memory("team").watch("news/") as changes:
+            heard = pool.submit(next, changes)
+            a.memory("team").put("other", "not for them")
+            until(lambda: a.memory("team").put("news/1", {"n": 7}) and heard.done(), 20, "the news")
+            event = heard.result()
+        assert (event.kind, event.key, event.value) == ("put", "news/1", {"n": 7})
+
+
+def verified(mesh: Mesh, letter: str) -> bool:
+    """Whether a node finds all replicas of all its documents alike."""
+    told = json.loads(ran("state", "verify", "--json", "--url", mesh.url(letter)))
+    assert not any(check["diverged"] for check in told["checks"])
+    return [check["state"] for check in told["checks"]] == ["equal", "equal"]
+
+
+def test_all_members_hold_the_same(mesh: Mesh) -> None:
+    for letter in "ac":
+        until(lambda at=letter: verified(mesh, at), 40, "replicas are alike")  # type: ignore[misc]
 
 
 def test_a_conversation_goes_on_at_another_node_and_is_counted(mesh: Mesh) -> None:
