@@ -56,6 +56,9 @@ class StateReply(msgspec.Struct, kw_only=True):
     rebuilt: int = 0
     checks: list[CheckInfo] = []
     """With each member, of the last verification."""
+    unasked: int = 0
+    """Members that are there and were not asked by it: there is no link to them, or they have no
+    documents. Of a mesh in which not every two are linked, another node verifies others."""
     known: int = 0
     """Deltas of others that were here when they came: sent twice on the way, or replayed."""
     waiting: int = 0

@@ -109,7 +109,7 @@ JSON_KEYS: Final = {
     "state forget": "document generation forgotten",
     "state show": (
         "ready trouble documents taken refused compared agreed diverged repaired rebuilt checks "
-        "known waiting"
+        "unasked known waiting"
     ),
     "state verify": "as of `state show`",
 }

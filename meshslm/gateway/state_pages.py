@@ -75,7 +75,11 @@ class StatePages:
         with trio.move_on_after(ANSWERS_S):
             while self._waiting():  # noqa: ASYNC110 - the core has no waiters
                 await trio.sleep(LOOK_S)
-        return json_reply(self._reply())
+        reply = self._reply()
+        asked = {check.node for check in reply.checks}
+        there = [p.node for p in self._service.peers() if p.state == "alive"]
+        reply.unasked = sum(node not in asked for node in there)
+        return json_reply(reply)
 
     async def forget(self, request: Request) -> Response:
         """Have it decided that parts of an author that is gone are given up for ever."""

@@ -86,6 +86,7 @@ async def test_verification_tells_of_every_member() -> None:
     async with gateway(service, state=service.desk) as served:
         told = (await served.http.post("/mesh/state/verify")).json()
     (check,) = told["checks"]
+    assert told["unasked"] == sum(peer.state == "alive" for peer in service.peers())
     assert (check["node"], check["state"], check["documents"]) == ("b", "equal", 1)
 
 
