@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from meshslm.adapters.admission_desk import board_of
+from meshslm.adapters.mesh_folder import MeshFolder
 from meshslm.cli.demo_nodes import free_ports
 from meshslm.cli.reach import readiness
 from meshslm.client import Client, RequestFault
@@ -123,6 +125,38 @@ def test_a_daemon_joins_by_itself_and_renews(node: MakeNode, tmp_path: Path) -> 
     until(lambda: two.mesh("status")["not_after"] > first, 75, "renewal at two thirds of a minute")
     assert before.process.poll() is None
     assert one.sees()["two"] == "alive"
+
+
+@pytest.mark.long
+def test_who_was_away_learns_who_was_put_out_and_of_the_new_key(
+    node: MakeNode, tmp_path: Path
+) -> None:
+    one, two, three, four = (node(name) for name in ("one", "two", "three", "four"))
+    one.mesh("create")
+    one.up()
+    for guest in (two, three):
+        token = one.invite(tmp_path / f"{guest.folder.name}.token")
+        guest.mesh("join", "--token-file", str(token))
+    two.up()
+    away = three.up()
+    until(lambda: set(one.sees().values()) == {"self", "alive"} and len(one.sees()) == 3, 60)
+    away.interrupt()
+    assert away.ended() == 0
+    put_out = two.mesh("status")["node"]
+    one.mesh("revoke", put_out)
+    until(lambda: one.sees().get("two") != "alive", what="the revoked one is gone")
+    one.mesh("rotate", "--grace", "1h")
+    three.up()
+    kept = MeshFolder(three.folder)
+    mesh = bytes.fromhex(one.mesh("status")["mesh"])
+    until(lambda: board_of(kept, mesh).revoked("node", put_out), 60, "what was missed")
+    until(lambda: len(board_of(kept, mesh).succession()) == 1, 60, "the new key")
+    assert three.sees().get("two") != "alive"
+    four.mesh("join", "--token-file", str(one.invite(tmp_path / "four.token")))
+    four.up()
+    until(lambda: three.sees().get("four") == "alive", 60, "a member by the new key")
+    assert three.sees()["one"] == "alive"
+    assert "alive" not in (three.sees().get("two"), four.sees().get("two"))
 
 
 def test_slow_and_silent_strangers_do_not_keep_a_daemon_from_its_users(node: MakeNode) -> None:
