@@ -29,6 +29,7 @@ from meshslm.wire.messages import (
     Timings,
     Usage,
 )
+from meshslm.wire.shares import Shares
 from tests.core.mesh import Mesh, specialist
 
 MINUTE = DrainRequested(60_000)
@@ -108,13 +109,14 @@ def test_what_can_go_on_nowhere_else_is_finished_first(pair: Mesh) -> None:
     assert told(pair) == "".join(TALE)
 
 
-def test_several_choices_are_finished_where_they_are(twins: Mesh) -> None:
+def test_several_choices_move_together(twins: Mesh) -> None:
     first = ask(twins, choices=2)
     say(twins, first, 0, 2)
     twins.give(first, MINUTE)
     twins.pass_time(1000)
-    assert not twins.effects(first, Drained)
-    assert len(twins.effects("a", RouteChosen)) == 1
+    assert twins.effects(first, Drained) == [Drained(whole=True)]
+    (again,) = [run.request for run in twins.effects(other(first), StartRun)]
+    assert again.shares == Shares((8, 0), ("", ""))
 
 
 def test_own_clients_are_answered_first(twins: Mesh) -> None:

@@ -89,6 +89,10 @@ class Heard:
 
     node: str = ""
     text: str = ""
+    """Of all choices, in the order in which it came."""
+    texts: dict[int, str] = field(default_factory=dict)
+    """Of each choice."""
+    finishes: dict[int, str] = field(default_factory=dict)
     arguments: str = ""
     finish: str = ""
     whole: bool = False
@@ -99,7 +103,12 @@ class Heard:
         self.last = event
         for choice in event["choices"]:
             delta = choice["delta"]
-            self.text += delta.get("content") or ""
+            said, index = delta.get("content") or "", choice["index"]
+            self.text += said
+            self.texts[index] = self.texts.get(index, "") + said
+            assert not (said and index in self.finishes), "more of a choice that had ended"
+            if choice["finish_reason"]:
+                self.finishes[index] = choice["finish_reason"]
             for call in delta.get("tool_calls", []):
                 self.arguments += call["function"]["arguments"]
             self.finish = choice["finish_reason"] or self.finish
@@ -108,12 +117,12 @@ class Heard:
 def listen(mesh: Mesh, question: dict[str, Any], disturb: Callable[[str], None] | None) -> Heard:
     """Ask node-a for what node-b or node-c must answer; disturb that one after a few events."""
     body = {
-        **question,
         "model": "domain:writing",
         "max_tokens": TOKENS * 2,
         "temperature": 0,
         "stream": True,
         "stream_options": {"include_usage": True},
+        **question,
     }
     heard, events = Heard(), 0
     url = mesh.url("a") + "/v1/chat/completions"
@@ -161,6 +170,24 @@ def test_an_answer_survives_the_death_of_its_engine(
         os.kill(mesh.worker(letter), signal.SIGKILL)
 
     same(listen(mesh, question, kill), calm)
+
+
+@pytest.mark.long
+def test_each_of_several_choices_survives_the_death_of_their_node(replicas: Mesh) -> None:
+    mesh = replicas
+    question = {**TALE, "n": 3, "temperature": 1.0, "seed": 7, "max_tokens": TOKENS}
+    calm = listen(mesh, question, None)
+    assert len(set(calm.texts.values())) == 3
+
+    def kill(letter: str) -> None:
+        for pid in family(mesh[letter].pid):
+            os.kill(pid, signal.SIGKILL)
+
+    disturbed = listen(mesh, question, kill)
+    assert (disturbed.texts, disturbed.finishes) == (calm.texts, calm.finishes)
+    assert disturbed.whole
+    assert disturbed.last["usage"]["completion_tokens"] == calm.last["usage"]["completion_tokens"]
+    assert disturbed.last["meshslm"]["continued"] == "tokens"
 
 
 def test_an_answer_survives_its_node_hanging_and_the_other_dying(replicas: Mesh) -> None:
