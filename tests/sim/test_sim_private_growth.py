@@ -164,3 +164,14 @@ def test_what_a_certificate_does_not_cover_is_not_found_by_anybody() -> None:
     route, *_, end = ask(simulation, asker, "coder")
     assert isinstance(route, RouteChosen)
     assert isinstance(end, FinishTask)
+
+
+def test_nobody_asks_a_coordinator_that_may_not_be_one() -> None:
+    serving: dict[str, object] = {"rights": (Act.SUBMIT, Act.SERVE)}
+    simulation = grown({f"n{number}": serving for number in range(NODES - 4)})
+    may = {node.id for node in simulation.world.nodes[NODES - 4 :]}
+    for node in simulation.world.nodes:
+        for topic in ("code", "law", "general"):
+            chosen = growth(node).coordinators.of(topic)
+            assert len(chosen) == 3
+            assert set(chosen) <= may
