@@ -27,7 +27,7 @@ from meshslm.core.events import Lane
 from meshslm.core.outbox import Outbox
 from meshslm.core.rumours import Rumours
 from meshslm.core.suspicion import Health, Suspicion
-from meshslm.core.watch import VOUCHED_MS, Errand, Watch
+from meshslm.core.watch import VOUCHED_MS, Errand, Errands, Watch
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, after, ms_between
 from meshslm.wire.detection import Gossip, News, Ping, Pong, Probe, Probed
@@ -39,7 +39,7 @@ RTT_WEIGHT = 0.3
 QUIET_PRESENCES = 1.3
 """A peer is looked at when its next presence is late by so much of the time between two."""
 QUIET_BEATS = 1.1
-"""The same for a neighbour's beats, of which few come: a look too many costs a ping."""
+"""The same for a neighbour's beats, whatever it promised of presences: a look costs a ping."""
 
 
 class Detection:
@@ -65,7 +65,7 @@ class Detection:
         self._watches: dict[NodeId, Watch] = {}
         self._doubted: dict[NodeId, Watch] = {}
         """Those that are being looked at."""
-        self._errands: dict[NodeId, list[Errand]] = {}
+        self._errands = Errands()
         self._round: list[NodeId] = []
         """Who is still to be probed in this round, in a drawn order."""
         self._nonce = 0
@@ -120,18 +120,17 @@ class Detection:
         """A peer's link is gone, or it left."""
         self._watches.pop(node, None)
         self._doubted.pop(node, None)
-        for errand in self._errands.pop(node, ()):
+        for errand in self._errands.end(node):
             self._report(errand, node)
 
     def listen(self, peer: Peer, interval_ms: int, now: Instant) -> None:
-        """Look at a peer whose presence is late; one comes each `interval_ms` at least.
-
-        A neighbour in a large mesh beats that often, whatever it has promised of its presences.
-        """
-        watch = self._watches[peer.node]
+        """Look at a peer whose presence or beat is late; one comes each `interval_ms` at least."""
         late = QUIET_PRESENCES * max(peer.next_ms, interval_ms)
         if self._sparse:
             late = QUIET_BEATS * interval_ms
+        if ms_between(peer.heard, now) <= late:
+            return
+        watch = self._watches[peer.node]
         if watch.since is None and watch.silence_ms(now) > late:
             self._look_at(watch, now)
 
@@ -143,7 +142,7 @@ class Detection:
 
     def on_pong(self, peer: Peer, pong: Pong, now: Instant) -> None:
         """The peer is there: to us, and to whoever asked us to try."""
-        for errand in self._errands.pop(peer.node, ()):
+        for errand in self._errands.end(peer.node):
             self._report(errand, peer.node, reached=True)
         self._health.better()
         watch = self._doubted.get(peer.node)
@@ -159,12 +158,10 @@ class Detection:
     def on_probe(self, peer: Peer, probe: Probe, now: Instant) -> None:
         """The peer does not hear somebody: try."""
         watch = self._watches.get(probe.peer)
-        waiting = sum(len(errands) for errands in self._errands.values())
-        if watch is None or waiting >= mesh_limits.PROBES_FOR_OTHERS:
+        if watch is None or len(self._errands) >= mesh_limits.PROBES_FOR_OTHERS:
             self._out.send(peer.node, Lane.CONTROL, Probed(probe.peer, probe.nonce))
             return
-        errand = Errand(peer.node, probe.nonce, now)
-        self._errands.setdefault(probe.peer, []).append(errand)
+        self._errands.begin(probe.peer, Errand(peer.node, probe.nonce, now))
         self._ping(watch.peer, now)
         self._hurry(now)
 
@@ -247,7 +244,8 @@ class Detection:
             self.slept(now)
         for watch in list(self._doubted.values()):
             self._pursue(watch, now)
-        self._give_up_errands(now)
+        for node, errand in self._errands.overdue(now):
+            self._report(errand, node)
         if self._sparse:
             self._due = None
             if self._doubted or self._errands:
@@ -291,16 +289,6 @@ class Detection:
         """Tell who asked, unless its own link has gone meanwhile."""
         if errand.asker in self._watches:
             self._out.send(errand.asker, Lane.CONTROL, Probed(about, errand.nonce, reached=reached))
-
-    def _give_up_errands(self, now: Instant) -> None:
-        for node, errands in list(self._errands.items()):
-            old = [e for e in errands if ms_between(e.since, now) >= mesh_limits.PROBE_WAIT_MS]
-            for errand in old:
-                self._report(errand, node)
-            if len(old) == len(errands):
-                del self._errands[node]
-            elif old:
-                self._errands[node] = errands[len(old) :]
 
     # --- one peer -------------------------------------------------------------------------------
     def _look_at(self, watch: Watch, now: Instant) -> None:

@@ -277,7 +277,8 @@ class Growth:
         False where nobody is linked.
         """
         alone, alive = len(self.members) <= 1, self._directory.alive()
-        strange = [p for p in alive if alone or p.node not in self.members]
+        members = self.members.nodes
+        strange = [p for p in alive if alone or p.node not in members]
         if strange:
             beat = self.spread.beat(now, neighbour=False)
             self._out.send(self._chance.pick(strange).node, Lane.CONTROL, beat)

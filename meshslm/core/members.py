@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, KeysView
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -81,6 +81,11 @@ class Members:
 
     def __contains__(self, node: NodeId) -> bool:
         return node in self._facts
+
+    @property
+    def nodes(self) -> KeysView[NodeId]:
+        """Of everybody who is not lost."""
+        return self._facts.keys()
 
     def get(self, node: NodeId) -> Fact | None:
         """The record of a member that is not lost."""

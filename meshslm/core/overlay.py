@@ -78,8 +78,7 @@ class Overlay:
         """Once a second: give signs of life, listen for them, fill empty places."""
         beat = None
         for neighbour in list(self.neighbours.values()):
-            since = ms_between(neighbour.since, now)
-            if not neighbour.confirmed and since >= CONFIRM_MS:
+            if not neighbour.confirmed and ms_between(neighbour.since, now) >= CONFIRM_MS:
                 self._end(neighbour.peer.node)
                 continue
             if ms_between(neighbour.beaten, now) >= mesh_limits.BEAT_MS - limits.PRESENCE_MS / 2:

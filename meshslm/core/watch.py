@@ -7,8 +7,10 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from meshslm import mesh_limits
 from meshslm.core.directory import Peer
 from meshslm.core.suspicion import Suspicion
 from meshslm.ids import Instant, NodeId, ms_between
@@ -53,3 +55,36 @@ class Errand:
     asker: NodeId
     nonce: int
     since: Instant
+
+
+class Errands:
+    """Probes on others' behalf that are under way."""
+
+    def __init__(self) -> None:
+        self._by_node: dict[NodeId, list[Errand]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_node.values()))
+
+    def __iter__(self) -> Iterator[NodeId]:
+        """Who is probed."""
+        return iter(self._by_node)
+
+    def begin(self, node: NodeId, errand: Errand) -> None:
+        """Somebody wants to know whether a peer is there."""
+        self._by_node.setdefault(node, []).append(errand)
+
+    def end(self, node: NodeId) -> list[Errand]:
+        """It is known now: those who wanted to know."""
+        return self._by_node.pop(node, [])
+
+    def overdue(self, now: Instant) -> list[tuple[NodeId, Errand]]:
+        """Those whose peers have not answered in time; they are over."""
+        found = []
+        for node, errands in list(self._by_node.items()):
+            old = [e for e in errands if ms_between(e.since, now) >= mesh_limits.PROBE_WAIT_MS]
+            found += [(node, errand) for errand in old]
+            self._by_node[node] = errands[len(old) :]
+            if len(old) == len(errands):
+                del self._by_node[node]
+        return found
