@@ -19,6 +19,7 @@ from meshslm.core.reading_events import RequestShown
 from meshslm.daemon.state_redaction import STATE_EVENTS, without_entries, without_values
 from meshslm.errors import PeerFault
 from meshslm.wire.codec import UnknownKind, decode, encode, message_classes
+from meshslm.wire.histories import HistoryTold
 from meshslm.wire.messages import Chunk, TaskChunk, TaskFailed, TaskSubmit
 from meshslm.wire.state import StateDeltas
 
@@ -38,7 +39,7 @@ _WIDTHS: Final = (
 )
 """Characters that take one, two, three and four bytes, and what stands for each."""
 
-_FILLED: Final = (TaskSubmit, TaskChunk, TaskFailed, StateDeltas)
+_FILLED: Final = (TaskSubmit, TaskChunk, TaskFailed, StateDeltas, HistoryTold)
 """Messages with texts of people in them."""
 
 _UNREADABLE: Final = b"\xc1"
@@ -86,7 +87,7 @@ def _message(message: bytes) -> bytes:
         return encode(TaskChunk(said.task, said.attempt, said.seq, _chunk(said.chunk)))
     if isinstance(said, TaskFailed):
         return encode(replace(said, detail=_filler(said.detail)))
-    if isinstance(said, StateDeltas):
+    if isinstance(said, StateDeltas | HistoryTold):
         return without_values(said)
     if (secret := getattr(said, _ADMITS, None)) is not None:
         return encode(replace(said, **{_ADMITS: _value(secret)}))

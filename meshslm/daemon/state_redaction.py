@@ -32,6 +32,7 @@ from meshslm.core.state_packing import unpacked
 from meshslm.errors import PeerFault
 from meshslm.state.blank import blanked
 from meshslm.wire.codec import encode
+from meshslm.wire.histories import HistoryTold
 from meshslm.wire.state import SignedDelta, StateDeltas
 
 _SALT = secrets.token_bytes(16)
@@ -62,8 +63,14 @@ def without_entries(event: Event) -> Event:
     return event
 
 
-def without_values(message: StateDeltas) -> bytes:
-    """A message with deltas, without keys and values, and still packed where it was."""
+def without_values(message: StateDeltas | HistoryTold) -> bytes:
+    """A message with deltas, without keys and values, and still packed where it was.
+
+    Or one with histories of tasks: why one failed may be said in words of its prompt.
+    """
+    if isinstance(message, HistoryTold):
+        blank = tuple(replace(task, events=bytes(len(task.events))) for task in message.tasks)
+        return encode(replace(message, tasks=blank))
     try:
         deltas = tuple(map(_signed, unpacked(message)))
     except PeerFault:

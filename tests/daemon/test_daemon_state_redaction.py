@@ -13,7 +13,8 @@ from meshslm.daemon.recording import Step, event_json, event_of, kinds
 from meshslm.daemon.redaction import without_texts
 from meshslm.ids import Instant, NodeId
 from meshslm.sim.replay import FUNCTIONS
-from meshslm.wire.codec import decode
+from meshslm.wire.codec import decode, encode
+from meshslm.wire.histories import HistoryTold, PastTask
 from meshslm.wire.state import StateDigests, StateSummary, StateVector
 from tests.core.state_mesh import StateMesh
 
@@ -70,3 +71,13 @@ def test_no_word_of_an_entry_is_recorded_and_a_replay_does_the_same() -> None:
         assert done == did or compares(event)
     entries = core.documents.holdings.documents["memory/notes"]
     assert len(entries) == 27
+
+
+def test_what_became_of_others_tasks_is_recorded_without_words() -> None:
+    told = HistoryTold(7, (PastTask("t1", b'[{"reason":"attack at dawn is too long"}]'),))
+    event = without_texts(BytesReceived(NodeId("b"), encode(told)))
+    assert isinstance(event, BytesReceived)
+    kept = decode(event.message)
+    assert isinstance(kept, HistoryTold)
+    assert (kept.number, kept.tasks[0].task, len(event.message)) == (7, "t1", len(encode(told)))
+    assert b"attack" not in event.message
