@@ -185,6 +185,29 @@ async def test_an_urgent_message_waits_for_one_write_at_most(
     assert [len(await two.receive()) for _ in range(3)] != [limits.MIB, limits.MIB, 6]
 
 
+async def test_tokens_do_not_wait_for_the_bulk_before_them(
+    start_libp2p: StartLibp2p, connect: Connect
+) -> None:
+    """Counted in bulk that arrives between a token's sending and its arrival, not in time."""
+    one, two = await start_libp2p(), await start_libp2p()
+    await connect(one, two)
+    piece, waiting = 64 * limits.KIB, 3 * limits.MIB
+    for _ in range(waiting // piece):
+        one.link.send(two.id, Lane.BACKGROUND, b"b" * piece)
+    overtaken = []
+    for number in range(60):
+        token = b"token %d" % number
+        one.link.send(two.id, Lane.INTERACTIVE, token)
+        bulk = 0
+        while (message := await two.receive()) != token:
+            bulk += 1
+            one.link.send(two.id, Lane.BACKGROUND, message)  # as much waits as before
+        overtaken.append(bulk * piece)
+    assert sum(overtaken) > limits.MIB, "bulk flows all the time"
+    assert sorted(overtaken)[30] <= waiting / 4
+    assert max(overtaken) < waiting
+
+
 # --- addresses ----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("text", "address"),
