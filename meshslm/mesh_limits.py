@@ -16,6 +16,11 @@ PROBE_MS: Final = 250
 """Between two probes that a node begins by itself. In a mesh of any size each node is probed so
 often too, so one that hangs is being looked at within a second in 98 of 100 cases."""
 
+PROBES_SPARED: Final = 4
+"""Of so many probes one is sent where each peer tells its presence every second: that shows as
+much, and who misses it looks. What is left measures round trips; while there is news to hand on all
+are sent, as it rides on them."""
+
 PROBE_AGAIN_MS: Final = 100
 """Between two pings to a peer that is being looked at: 25 before it is given up."""
 

@@ -27,7 +27,7 @@ from meshslm.core.events import Lane
 from meshslm.core.outbox import Outbox
 from meshslm.core.rumours import Rumours
 from meshslm.core.suspicion import Health, Suspicion
-from meshslm.core.watch import VOUCHED_MS, Errand, Errands, Watch
+from meshslm.core.watch import VOUCHED_MS, Errand, Errands, Turns, Watch
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, after, ms_between
 from meshslm.wire.detection import Gossip, News, Ping, Pong, Probe, Probed
@@ -36,10 +36,10 @@ TIMER = "probe"
 ALIVE, SUSPECT, DEAD = "alive", "suspect", "dead"
 RTT_WEIGHT = 0.3
 """Weight of a new round trip in the running mean: follows a change within about five pings."""
-QUIET_PRESENCES = 1.3
+QUIET_PRESENCES = 1.15
 """A peer is looked at when its next presence is late by so much of the time between two."""
 QUIET_BEATS = 1.1
-"""The same for a neighbour's beats, whatever it promised of presences: a look costs a ping."""
+"""The same for a neighbour's beats, of which few come: a look too many costs a ping."""
 
 
 class Detection:
@@ -66,11 +66,13 @@ class Detection:
         self._doubted: dict[NodeId, Watch] = {}
         """Those that are being looked at."""
         self._errands = Errands()
-        self._round: list[NodeId] = []
-        """Who is still to be probed in this round, in a drawn order."""
+        self._turns = Turns(chance)
         self._nonce = 0
         self._due: Instant | None = None
         self._next = Instant(0)
+        self._interval_ms = limits.PRESENCE_MS
+        """Between two presences of a peer."""
+        self._looks = 0
         self._sparse = False
         """In a large mesh only some are watched, whose beats tell; others know too little of them
         to be asked."""
@@ -123,11 +125,13 @@ class Detection:
         for errand in self._errands.end(node):
             self._report(errand, node)
 
+    def expect(self, interval_ms: int) -> None:
+        """From now on each peer's presence comes so often at least."""
+        self._interval_ms = interval_ms
+
     def listen(self, peer: Peer, interval_ms: int, now: Instant) -> None:
-        """Look at a peer whose presence or beat is late; one comes each `interval_ms` at least."""
-        late = QUIET_PRESENCES * max(peer.next_ms, interval_ms)
-        if self._sparse:
-            late = QUIET_BEATS * interval_ms
+        """In a large mesh: look at a neighbour whose beat is late, whatever its presences do."""
+        late = QUIET_BEATS * interval_ms
         if ms_between(peer.heard, now) <= late:
             return
         watch = self._watches[peer.node]
@@ -251,11 +255,13 @@ class Detection:
             if self._doubted or self._errands:
                 self._wake(mesh_limits.PROBE_AGAIN_MS, now)
             return
+        late = False
         if ms_between(self._next, now) >= 0:
-            self._probe_next(now)
+            late = self._listen_to_all(now)
+            self._probe_in_turn(now)
             self._next = after(now, mesh_limits.PROBE_MS * self._health.stretch)
         wait = max(1.0, ms_between(now, self._next))  # timers count whole milliseconds
-        busy = self._errands or any(w.unanswered > 1 for w in self._doubted.values())
+        busy = late or self._errands or any(w.unanswered > 1 for w in self._doubted.values())
         self._wake(min(wait, mesh_limits.PROBE_AGAIN_MS) if busy else wait, now)
 
     def _wake(self, wait_ms: float, now: Instant) -> None:
@@ -275,15 +281,27 @@ class Detection:
             watch.unanswered = 0
             watch.asked = watch.asked and now
 
-    def _probe_next(self, now: Instant) -> None:
-        while self._round or self._watches:
-            if not self._round:
-                self._round = self._chance.shuffled(list(self._watches))
-            watch = self._watches.get(self._round.pop())
-            if watch is not None:
-                if watch.since is None:
-                    self._look_at(watch, now)
-                return
+    def _listen_to_all(self, now: Instant) -> bool:
+        """Look at those whose presences are late; true where one has come to be."""
+        late = [
+            watch
+            for watch in self._watches.values()
+            if watch.since is None
+            and watch.silence_ms(now) > QUIET_PRESENCES * max(watch.peer.next_ms, self._interval_ms)
+        ]
+        for watch in late:
+            self._look_at(watch, now)
+        return bool(late)
+
+    def _probe_in_turn(self, now: Instant) -> None:
+        """Ping somebody who is not looked at: seldom, where presences tell as much."""
+        self._looks += 1
+        heard = self._interval_ms <= limits.PRESENCE_MS and not self._rumours
+        if heard and self._looks % mesh_limits.PROBES_SPARED != 0:
+            return
+        watch = self._turns.next(self._watches)
+        if watch is not None:
+            self._look_at(watch, now)
 
     def _report(self, errand: Errand, about: NodeId, *, reached: bool = False) -> None:
         """Tell who asked, unless its own link has gone meanwhile."""
@@ -340,15 +358,10 @@ class Detection:
             self._out.send(node, Lane.CONTROL, Probe(watch.peer.node, watch.peer.ping_nonce))
 
     def _suspect(self, watch: Watch) -> None:
-        first = watch.suspicion is None
         suspicion = watch.suspicion = watch.suspicion or Suspicion()
-        if self._node in suspicion.by or not suspicion.confirm(self._node):
-            return
-        piece = News(watch.peer.node, SUSPECT, watch.peer.boot, watch.counter, self._node)
-        if first:
-            self._spread(piece)
-        else:
-            self._rumours.add(piece)
+        if self._node not in suspicion.by and suspicion.confirm(self._node):
+            peer = watch.peer
+            self._spread(News(peer.node, SUSPECT, peer.boot, watch.counter, self._node))
 
     def _given_up(self, watch: Watch, now: Instant) -> bool:
         """Whether the peer is lost now; if so its link ends."""

@@ -30,6 +30,7 @@ from meshslm.core.events import Disconnect, Lane
 from meshslm.core.growth import Growth
 from meshslm.core.outbox import Outbox
 from meshslm.core.reach import Reach
+from meshslm.core.rhythm import Rhythm
 from meshslm.core.ways import through_relay
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
@@ -48,7 +49,6 @@ from meshslm.wire.messages import (
 )
 from meshslm.wire.versions import PROTOCOL_HIGH, PROTOCOL_LOW, negotiate
 
-TICK = "tick"
 HELLO = "hello"
 
 
@@ -84,6 +84,7 @@ class Membership:
         self._growth = growth
         self._seq = 0
         self._ticks = 0
+        self._rhythm = Rhythm(out)
         self._interval_ms = limits.PRESENCE_MS
         """Time between two presences to the same peer in a mesh of this size."""
         self._turn = 0
@@ -106,7 +107,7 @@ class Membership:
         self._encoded = encode(self.capability)
         for address in self._config.bootstrap:
             self._dialling.want(address, now, configured=True)
-        self._out.start_timer(TICK, "", self._chance.between(0, limits.PRESENCE_MS))
+        self._rhythm.plan(self._chance.between(0, limits.PRESENCE_MS), now)
 
     def host(self, specialists: tuple[Specialist, ...], hardware: Hardware) -> None:
         """Announce what this node hosts from now on."""
@@ -142,7 +143,7 @@ class Membership:
         self._dialling.stop()
         self._detection.stop()
         self._reach.stop()
-        self._out.stop_timer(TICK, "")
+        self._rhythm.stop()
         for peer in self._directory.peers.values():
             if peer.connected:
                 self._out.send(peer.node, Lane.CONTROL, Goodbye("leaving", leaving=True))
@@ -150,16 +151,16 @@ class Membership:
 
     def tick(self, now: Instant) -> None:
         """Once a presence interval: tell the others that we are here, listen for them."""
-        self._out.start_timer(TICK, "", limits.PRESENCE_MS)
+        self._rhythm.plan(limits.PRESENCE_MS, now)
         self._ticks += 1
         if self._growth.tick(now):
             return
         alive = self._directory.alive()
         rounds = -(-len(alive) // limits.PRESENCE_PER_SECOND)
         self._interval_ms = max(1, rounds) * limits.PRESENCE_MS
+        # A mesh that has just grown slows its presences down: an old promise does not hold.
+        self._detection.expect(self._interval_ms)
         for peer in alive:
-            # A mesh that has just grown slows its presences down: an old promise does not hold.
-            self._detection.listen(peer, self._interval_ms, now)
             if peer.capability is None:
                 self._out.send(peer.node, Lane.CONTROL, CapabilityWanted())
         if alive:
@@ -265,8 +266,10 @@ class Membership:
         self._end_session(peer, state, goodbye.reason or "goodbye", now)
         self._out.put(Disconnect(node, "goodbye"))
 
-    def on_presence(self, peer: Peer, presence: Presence) -> None:
+    def on_presence(self, peer: Peer, presence: Presence, now: Instant) -> None:
         """The peer is there, and this busy."""
+        if not self._growth.large:
+            self._rhythm.fall_in(peer.rtt_ms, now)
         if presence.boot != peer.boot or presence.seq <= peer.seq:
             return
         peer.seq = presence.seq

@@ -27,6 +27,7 @@ from meshslm.core import (
     membership,
     models,
     origin,
+    rhythm,
     serving,
 )
 from meshslm.core.candidates import Candidate, Decision
@@ -242,7 +243,7 @@ class NodeCore:
             **self.consensus.timer_handlers(),
             **self._reach.timer_handlers(),
             admission.SWEEP: lambda _, now: self._admission.sweep(now),
-            membership.TICK: lambda _, now: self._on_tick(now),
+            rhythm.TICK: lambda _, now: self._on_tick(now),
             membership.HELLO: lambda s, now: self._membership.hello_timer(NodeId(s), now),
             absence.TIMER: lambda s, now: self._membership.absence.timer(NodeId(s), now),
             dialling.TIMER: self._dialling.timer,
@@ -262,7 +263,7 @@ class NodeCore:
         """What a member may send once its hello was heard."""
         member = self._membership
         return {
-            Presence: lambda p, m, _: member.on_presence(p, m),
+            Presence: member.on_presence,
             Ping: self._detection.on_ping,
             Pong: self._detection.on_pong,
             Probe: self._detection.on_probe,

@@ -1,16 +1,18 @@
-"""What the failure detector keeps of each linked peer, and of probes on others' behalf.
+"""What the failure detector keeps of each linked peer, of its rounds, and of probes for others.
 
 Rules:
 - Silence counts from the last message, or from when this node began to listen again.
 - The word of somebody who reached the peer holds for a moment only.
+- In a round each peer has its turn once, in an order that is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from meshslm import mesh_limits
+from meshslm.chance import Chance
 from meshslm.core.directory import Peer
 from meshslm.core.suspicion import Suspicion
 from meshslm.ids import Instant, NodeId, ms_between
@@ -88,3 +90,21 @@ class Errands:
             if len(old) == len(errands):
                 del self._by_node[node]
         return found
+
+
+class Turns:
+    """Whose turn it is to be probed."""
+
+    def __init__(self, chance: Chance) -> None:
+        self._chance = chance
+        self._round: list[NodeId] = []
+
+    def next(self, watches: Mapping[NodeId, Watch]) -> Watch | None:
+        """The next one; None where nobody is watched."""
+        while self._round or watches:
+            if not self._round:
+                self._round = self._chance.shuffled(list(watches))
+            watch = watches.get(self._round.pop())
+            if watch is not None:
+                return watch
+        return None
