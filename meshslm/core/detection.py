@@ -39,7 +39,7 @@ RTT_WEIGHT = 0.3
 QUIET_PRESENCES = 1.15
 """A peer is looked at when its next presence is late by so much of the time between two."""
 QUIET_BEATS = 1.1
-"""The same for a neighbour's beats, of which few come: a look too many costs a ping."""
+"""The same for a neighbour's beats, whatever it promised of presences: a look costs a ping."""
 
 
 class Detection:

@@ -112,7 +112,9 @@ class Dialling:
                 target.untried.append(address)
                 self._out.start_timer(TIMER, target.key, limits.DIAL_STAGGER_MS)
 
-    def moved(self, peer: NodeId, addresses: tuple[str, ...], now: Instant) -> None:
+    def moved(
+        self, peer: NodeId, addresses: tuple[str, ...], now: Instant, teller: NodeId = LOCAL
+    ) -> None:
         """The peer itself says that it listens at `addresses`, and nowhere else."""
         target = self._targets.get(peer)
         if target is not None and addresses:
@@ -122,7 +124,7 @@ class Dialling:
             target.untried = [a for a in target.untried if a in kept]
         news = target is not None and not set(addresses) <= set(target.addresses)
         for address in addresses:
-            self.want(address, now)
+            self.want(address, now, teller=teller)
         if target is not None and news and target.next_at is not None and not target.linked:
             self._wait(target, now, soon=True)
 

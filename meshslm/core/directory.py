@@ -17,6 +17,7 @@ from meshslm import limits
 from meshslm.core.views import PeerView
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.messages import Capability, DomainCard, EngineLoad
+from meshslm.wire.versions import PROTOCOL_LOW
 
 
 class PeerState(StrEnum):
@@ -40,6 +41,8 @@ class Peer:
     """It dialled us: it is the one that looks for others."""
     name: str = ""
     agent: str = ""
+    version: int = PROTOCOL_LOW
+    """Of the protocol, that both speak."""
     address: str = ""
     came_from: str = ""
     """Where it dialled us from."""

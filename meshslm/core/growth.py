@@ -17,7 +17,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from meshslm import limits, mesh_limits
@@ -31,8 +31,10 @@ from meshslm.core.detection import Detection
 from meshslm.core.dialling import Dialling
 from meshslm.core.directory import Directory, Peer
 from meshslm.core.events import Lane
+from meshslm.core.exchange import Exchange
 from meshslm.core.finding import Finding
 from meshslm.core.growth_events import StatementSealed
+from meshslm.core.growth_hooks import Hooks
 from meshslm.core.hearing import Hearing
 from meshslm.core.member_views import views
 from meshslm.core.members import Members
@@ -45,7 +47,7 @@ from meshslm.core.spread import Spread
 from meshslm.core.upkeep import Upkeep
 from meshslm.core.views import PeerView
 from meshslm.errors import PeerFault
-from meshslm.ids import Instant, NodeId, TaskId, ms_between
+from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.growth import (
     Accusation,
     Answer,
@@ -59,27 +61,10 @@ from meshslm.wire.growth import (
     Record,
     Wanted,
 )
-from meshslm.wire.messages import Capability, Presence, TaskRequest
+from meshslm.wire.messages import Capability, Presence
 
 SETTLE_MS = 15_000
 """A mesh that has just grown does not shrink before: its table is still filling."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What growth needs of the rest of the node."""
-
-    own: Callable[[], tuple[Capability, Presence]]
-    addresses: Callable[[], tuple[str, ...]]
-    close: Callable[[Peer, str, Instant], None]
-    """End a link that is not needed."""
-    welcome: Callable[[Peer, Instant], None]
-    """Treat a linked peer as a small mesh does."""
-    unreached: Callable[[NodeId, str, Instant], None]
-    """A member for whom something waits cannot be reached."""
-    arrive: Callable[[TaskId, TaskRequest, Instant], None]
-    likely: Callable[[TaskRequest], tuple[str, ...]]
-    """The domain that a text is of, if one is recognised."""
 
 
 class Growth:
@@ -125,7 +110,10 @@ class Growth:
             accuse=self._accuse,
         )
         self.spread = Spread(self.members, self.overlay.neighbours, out)
-        self._own = OwnRecord(config, self.members, self.spread, out)
+        self._own = OwnRecord(config, self.members, self.spread, out, chance.fork("record"))
+        self.exchange = Exchange(
+            config, directory, dialling, admission, conduct, self._own, out, chance.fork("exchange")
+        )
         self._hearing = Hearing(
             config, self.members, self._own, self.overlay, self.spread, admission, conduct
         )
@@ -165,6 +153,7 @@ class Growth:
             Wanted: self.spread.on_wanted,
             Ask: self.coordinators.on_ask,
             Answer: self.coordinators.on_answer,
+            **self.exchange.message_handlers(),
             **dict.fromkeys((Record, Accusation), _refuse),
         }
 
@@ -196,6 +185,11 @@ class Growth:
     def _describe(self, capability: Capability) -> Self:
         return Self(self._hooks.addresses(), capability, self._admission.credential)
 
+    def publish(self, capability: Capability, now: Instant) -> None:
+        """Say what this node is, if that is not what it said last."""
+        if self._config.verify_node is not None:
+            self._own.publish_changes(self._describe(capability), now)
+
     def tick(self, now: Instant) -> bool:
         """Once a second; true where the mesh is large, and everything for this second is done."""
         if self._config.verify_node is None:
@@ -203,14 +197,14 @@ class Growth:
         self._sense(now)
         if not self.large:
             if self._heard_of_large:
-                self._own.publish_changes(self._describe(self._hooks.own()[0]), now)
+                self._own.share(now)
                 self._greet_one(now)
             return False
         last, self._ticked = self._ticked, now
         if last is not None and ms_between(last, now) > limits.PRESENCE_MS + mesh_limits.LATE_MS:
             self._detection.slept(now)
         capability, presence = self._hooks.own()
-        self._own.publish_changes(self._describe(capability), now)
+        self._own.share(now)
         self._hearing.sweep(now)
         self.overlay.tick(self.spread, now)
         self._coordinate(capability, presence, now)
@@ -251,7 +245,7 @@ class Growth:
         self._dialling.fill_up(now)
         self.overlay.part_all()
         self.members.clear()
-        self._own.forget()
+        self._own.keep()
         self._directory.reported.clear()
         for peer in self._directory.alive():
             self._hooks.welcome(peer, now)
@@ -387,6 +381,7 @@ class Growth:
         """Raise `AssertionError` where an invariant is broken."""
         self.members.check()
         self.overlay.check()
+        self.exchange.check()
         self.coordinators.check()
         self.finding.check()
         self._hearing.check()

@@ -24,7 +24,14 @@ from meshslm.core.records import Charge, Fact, checked
 from meshslm.core.spread import Spread
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.admission import Signed
-from meshslm.wire.growth import Facts
+from meshslm.wire.growth import Facts, Record
+
+
+def belongs(record: Record, config: CoreConfig, admission: Admission, now: Instant) -> bool:
+    """Whether whoever signed a record is of this mesh."""
+    if admission.private:
+        return admission.vouched(record.node, record.credential, now)
+    return record.mesh == config.mesh
 
 
 @dataclass(slots=True)
@@ -106,10 +113,7 @@ class Hearing:
         record = fact.record
         if record.node == self._config.node:
             return self._own.heard(fact, now)
-        if self._admission.private:
-            if not self._admission.vouched(record.node, record.credential, now):
-                return Outcome.REFUSED
-        elif record.mesh != self._config.mesh:
+        if not belongs(record, self._config, self._admission, now):
             return Outcome.REFUSED
         worth = self._members.take(fact, now)
         if worth is not Outcome.NEWS and record.node in self._members.lost and not record.left:

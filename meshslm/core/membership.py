@@ -32,7 +32,6 @@ from meshslm.core.outbox import Outbox
 from meshslm.core.reach import Reach
 from meshslm.core.rhythm import Rhythm
 from meshslm.core.ways import through_relay
-from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import (
@@ -42,12 +41,10 @@ from meshslm.wire.messages import (
     Goodbye,
     Hardware,
     Hello,
-    PeerAddress,
-    Peers,
     Presence,
     Specialist,
 )
-from meshslm.wire.versions import PROTOCOL_HIGH, PROTOCOL_LOW, negotiate
+from meshslm.wire.versions import OURS, UNSIGNED, negotiate
 
 HELLO = "hello"
 
@@ -82,14 +79,12 @@ class Membership:
         reach.announce = self._announce_relays
         self._loads = loads
         self._growth = growth
+        self._versions = OURS if config.verify_node is not None else UNSIGNED
         self._seq = 0
-        self._ticks = 0
         self._rhythm = Rhythm(out)
         self._interval_ms = limits.PRESENCE_MS
         """Time between two presences to the same peer in a mesh of this size."""
         self._turn = 0
-        self._news = 0
-        """Ticks for which a peer list goes out at each, since somebody has come."""
         self.boot = 0
         self.addresses: tuple[str, ...] = ()
         self.capability = Capability(boot=0, revision=0, roles=config.roles)
@@ -108,6 +103,7 @@ class Membership:
         for address in self._config.bootstrap:
             self._dialling.want(address, now, configured=True)
         self._rhythm.plan(self._chance.between(0, limits.PRESENCE_MS), now)
+        self._growth.publish(self.capability, now)
 
     def host(self, specialists: tuple[Specialist, ...], hardware: Hardware) -> None:
         """Announce what this node hosts from now on."""
@@ -152,7 +148,7 @@ class Membership:
     def tick(self, now: Instant) -> None:
         """Once a presence interval: tell the others that we are here, listen for them."""
         self._rhythm.plan(limits.PRESENCE_MS, now)
-        self._ticks += 1
+        self._growth.publish(self.capability, now)
         if self._growth.tick(now):
             return
         alive = self._directory.alive()
@@ -165,9 +161,7 @@ class Membership:
                 self._out.send(peer.node, Lane.CONTROL, CapabilityWanted())
         if alive:
             self._tell_presence(alive)
-        if alive and (self._news > 0 or self._ticks % limits.EXCHANGE_EVERY == 0):
-            self._send_peers(self._chance.pick(alive), limits.PEERS_PER_EXCHANGE)
-        self._news -= 1
+        self._growth.exchange.tick(alive)
 
     # --- links ----------------------------------------------------------------------------------
     def connected(self, node: NodeId, address: str, came_from: str, now: Instant) -> None:
@@ -217,8 +211,9 @@ class Membership:
         if peer is None or not peer.connected:
             return
         theirs = (hello.version_low, hello.version_high)
-        if negotiate((PROTOCOL_LOW, PROTOCOL_HIGH), theirs) is None:
-            self._refuse(peer, f"protocol {theirs} here {(PROTOCOL_LOW, PROTOCOL_HIGH)}", now)
+        version = negotiate(self._versions, theirs)
+        if version is None:
+            self._refuse(peer, f"protocol {theirs} here {self._versions}", now)
             return
         try:
             self._admission.greeted(node, hello.credential, now)
@@ -241,6 +236,7 @@ class Membership:
             peer.boot, peer.seq, peer.capability, peer.loads = hello.boot, -1, None, ()
             peer.rtt_ms = None
         peer.state = PeerState.ALIVE
+        peer.version = version
         peer.heard = now
         peer.next_ms = limits.PRESENCE_MS
         peer.name, peer.agent = hello.name, hello.agent
@@ -249,7 +245,7 @@ class Membership:
         self._dialling.accepted(node)
         self._out.stop_timer(HELLO, node)
         self._directory.cards_version += 1
-        self._news = limits.EXCHANGES_OF_NEWS
+        self._growth.exchange.came()
         self._out.tell("peer.alive", hello.name, peer=node)
         if self._admission.private and peer.incoming:
             self._say_hello(peer, now)
@@ -290,19 +286,6 @@ class Membership:
         """The peer has missed what we can do."""
         self._out.send_encoded(peer.node, Lane.CONTROL, self._encoded)
 
-    def on_peers(self, teller: Peer, peers: Peers, now: Instant) -> None:
-        """The peer knows others."""
-        for entry in peers.peers:
-            if entry.peer == self._config.node:
-                continue
-            known = self._directory.peers.get(entry.peer)
-            if known is not None and known.connected:
-                continue
-            for address in entry.addresses:
-                if peer_of(address) != entry.peer:
-                    raise PeerFault(f"peer list: address {address!r} is not of {entry.peer}")
-                self._dialling.want(address, now, teller=teller.node)
-
     # --- steps ----------------------------------------------------------------------------------
     def _tell_presence(self, alive: list[Peer]) -> None:
         """Tell as many as may be told in one go, beginning with whose turn it is."""
@@ -314,6 +297,7 @@ class Membership:
 
     def greet_all(self, now: Instant) -> None:
         """Say hello again to everybody: our certificate, or where we are, is another."""
+        self._growth.publish(self.capability, now)
         for peer in self._directory.alive():
             self._say_hello(peer, now)
 
@@ -329,8 +313,7 @@ class Membership:
             peer.node,
             Lane.CONTROL,
             Hello(
-                PROTOCOL_LOW,
-                PROTOCOL_HIGH,
+                *self._versions,
                 config.mesh,
                 self.boot,
                 config.name,
@@ -352,10 +335,7 @@ class Membership:
         """Tell a peer what everybody tells everybody in a small mesh."""
         self._out.send_encoded(peer.node, Lane.CONTROL, self._encoded)
         self._out.send_encoded(peer.node, Lane.CONTROL, self._presence())
-        if peer.incoming:
-            small = self._interval_ms == limits.PRESENCE_MS
-            most = limits.PEERS_PER_EXCHANGE if small else limits.PEERS_PER_INTRODUCTION
-            self._send_peers(peer, most)
+        self._growth.exchange.welcome(peer)
         self._detection.join(peer, now)
 
     def _presence(self) -> bytes:
@@ -366,14 +346,6 @@ class Membership:
         self._seq += 1
         revision = self.capability.revision
         return Presence(self.boot, self._seq, self._loads(), self._interval_ms, revision)
-
-    def _send_peers(self, to: Peer, most: int) -> None:
-        others = [p for p in self._directory.alive() if p.node != to.node and p.addresses]
-        if len(others) > most:
-            others = self._chance.some(others, most)
-        if others:
-            entries = tuple(PeerAddress(p.node, p.addresses) for p in others)
-            self._out.send(to.node, Lane.CONTROL, Peers(entries))
 
     def _refuse(self, peer: Peer, reason: str, now: Instant, code: str = "") -> None:
         self._out.send(peer.node, Lane.CONTROL, Goodbye(reason[:200], code=str(code)))

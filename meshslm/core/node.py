@@ -23,6 +23,7 @@ from meshslm.core import (
     detection,
     dialling,
     growth,
+    growth_hooks,
     hedging,
     membership,
     models,
@@ -89,7 +90,6 @@ from meshslm.wire.messages import (
     EngineLoad,
     Goodbye,
     Hello,
-    Peers,
     Presence,
     Specialist,
     TaskAccepted,
@@ -180,7 +180,7 @@ class NodeCore:
 
     def _growth(self, chance: Chance) -> growth.Growth:
         """The large mesh, and what it needs of the other machines; membership is made after it."""
-        hooks = growth.Hooks(
+        hooks = growth_hooks.Hooks(
             own=lambda: (self._membership.capability, self._membership.presence()),
             addresses=lambda: self._membership.addresses,
             close=self._close,
@@ -272,7 +272,6 @@ class NodeCore:
             Capability: lambda p, m, _: member.on_capability(p, m),
             CapabilityWanted: lambda p, _m, _: member.on_capability_wanted(p),
             Goodbye: lambda p, m, now: member.on_goodbye(p.node, m, now),
-            Peers: member.on_peers,
             **self._admission.message_handlers(),
             **self.consensus.message_handlers(),
             **self._state.message_handlers(),

@@ -1,6 +1,6 @@
-"""What this node says of itself and of others it has lost, in a large mesh.
+"""What this node says of itself, and in a large mesh of others it has lost.
 
-Effects: `SealStatement`; what comes back sealed is spread.
+Effects: `SealStatement`; what comes back sealed is told, and in a large mesh spread.
 
 Rules:
 - A record goes out when what it says has changed, and not again for what can wait.
@@ -10,8 +10,10 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
 from meshslm.core.growth_events import SealStatement, StatementSealed
 from meshslm.core.members import Members, Outcome
@@ -25,7 +27,8 @@ from meshslm.wire.growth import Accusation, Record
 from meshslm.wire.messages import Capability
 
 DIALLED_MS = 30_000
-"""That others have dialled this node is told no sooner after the last record: it can wait."""
+"""That others have dialled this node is told so long after the last record, and up to half sooner
+or later: it can wait, and a mesh whose nodes all start together is not to tell it all at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,23 @@ class OwnRecord:
         members: Members,
         spread: Spread,
         out: Outbox,
+        chance: Chance,
     ) -> None:
         self._config = config
         self._members = members
         self._spread = spread
         self._out = out
+        self._chance = chance
         self._boot = self._counter = self._life = 0
         self._published: Self | None = None
         self._published_at = Instant(0)
+        self._wait_ms = 0.0
+        self._shared = False
+        """All of a large mesh keep it."""
+        self.fact: Fact | None = None
+        """What it said last, signed."""
+        self.signed: Callable[[Fact, Fact | None], None] = lambda _new, _before: None
+        """Told of what it says now, and of what it said before."""
         self.dialled = False
         """Somebody has dialled this node."""
         self.farewell: Signed | None = None
@@ -68,7 +80,7 @@ class OwnRecord:
         """Say what this node is, if that is not what it said last."""
         published = self._published
         if published is not None:
-            may_wait = ms_between(self._published_at, now) < DIALLED_MS
+            may_wait = ms_between(self._published_at, now) < self._wait_ms
             own = replace(own, dialled=published.dialled if may_wait else self.dialled)
         if own != published:
             self._published = own
@@ -76,11 +88,13 @@ class OwnRecord:
 
     def resume(self, own: Self, now: Instant) -> None:
         """This was said already: everybody has `record(own)`."""
-        self.dialled, self._published, self._published_at = own.dialled, own, now
+        self.dialled, self._published, self._shared = own.dialled, own, True
+        self.fact = self._members.get(self._config.node)
+        self._draw_wait(now)
 
     def _publish(self, own: Self, now: Instant) -> None:
         self._counter += 1
-        self._published_at = now
+        self._draw_wait(now)
         record = self.record(own)
         farewell = replace(record, counter=self._counter + 1, left=True, addresses=(), services=())
         self._out.put(SealStatement(encode(record), encode(farewell)))
@@ -104,17 +118,32 @@ class OwnRecord:
         )
 
     def on_sealed(self, event: StatementSealed, now: Instant) -> None:
-        """This node's word, to be spread."""
+        """This node's word, to be told."""
         if self._published is None or self._config.verify_node is None:
             return
         statement = checked(event.signed, self._config.verify_node)
         if isinstance(statement, Charge):
-            worth = self._members.charge(statement, now)
-        else:
-            self.farewell = event.farewell
-            worth = self._members.take(statement, now)
-        if worth is Outcome.NEWS:
-            self._spread.add(event.signed, self._config.node, now)
+            if self._members.charge(statement, now) is Outcome.NEWS:
+                self._spread.add(event.signed, self._config.node, now)
+            return
+        if statement.record != self.record(self._published):
+            return  # it says something else by now
+        before, self.fact, self.farewell = self.fact, statement, event.farewell
+        self.signed(statement, before)
+        if self._shared:
+            self.share(now)
+
+    def share(self, now: Instant) -> None:
+        """The mesh is large, or somebody says so: all keep this node's record from now on."""
+        if not self._shared:
+            self._draw_wait(now)
+        self._shared = True
+        if self.fact is not None and self._members.take(self.fact, now) is Outcome.NEWS:
+            self._spread.add(self.fact.signed, self._config.node, now)
+
+    def _draw_wait(self, now: Instant) -> None:
+        self._published_at = now
+        self._wait_ms = DIALLED_MS * self._chance.between(0.5, 1.5)
 
     def accuse(self, node: NodeId) -> None:
         """This node has lost a member."""
@@ -141,6 +170,6 @@ class OwnRecord:
             self._publish(self._published, now)
         return Outcome.REFUSED
 
-    def forget(self) -> None:
-        """The mesh is small again: nobody needs a record."""
-        self._published = self.farewell = None
+    def keep(self) -> None:
+        """The mesh is small again: only those who are linked hear it."""
+        self._shared = False

@@ -20,15 +20,15 @@ from meshslm.chance import Chance
 from meshslm.core.events import BytesReceived, Event, Send, Started
 from meshslm.core.views import PeerView, StatusView
 from meshslm.errors import PeerFault
-from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId
-from meshslm.sim.node import Core, identity
+from meshslm.ids import MICROSECONDS_PER_MS, Instant
+from meshslm.sim.node import Core
 from meshslm.sim.tables import Count, NotNegative, Share, Table
+from meshslm.wire.admission import Signed
 from meshslm.wire.codec import decode, encode
+from meshslm.wire.growth import Record
 from meshslm.wire.messages import (
     Capability,
     Message,
-    PeerAddress,
-    Peers,
     Presence,
     Specialist,
     TaskAccepted,
@@ -37,6 +37,7 @@ from meshslm.wire.messages import (
     TaskFailed,
     TaskRefused,
 )
+from meshslm.wire.whereabouts import Whereabouts
 
 REMEMBERED = 64
 """Messages of others that a node can send again."""
@@ -54,7 +55,7 @@ class Hostile(Table, frozen=True, kw_only=True):
 
     does: Deed
     """`garbage`: random and damaged bytes; `replay`: what others said before; `lie`: idle engines,
-    models that it has not, addresses of nobody; `swallow`: takes tasks and never answers;
+    models that it has not, forged addresses; `swallow`: takes tasks and never answers;
     `flood`: everything many times."""
     count: Count = 1
     nodes: tuple[int, ...] = ()
@@ -158,15 +159,18 @@ class HostileCore:
             said = replace(said, loads=idle)
         elif isinstance(said, Capability):
             said = replace(said, specialists=tuple(self._claims.values())[:16] or said.specialists)
-        elif isinstance(said, Peers):
-            said = Peers(tuple(self._nobody() for _ in range(8)))
+        elif isinstance(said, Whereabouts):
+            said = Whereabouts(tuple(map(self._forged, said.records)))
         else:
             return [send]
         return [replace(send, message=encode(said))]
 
-    def _nobody(self) -> PeerAddress:
-        node: NodeId = identity(self._chance)
-        return PeerAddress(node, (f"/memory/nobody/p2p/{node}",))
+    def _forged(self, signed: Signed) -> Signed:
+        """Somebody's record with an address of nobody, under the signature that it had."""
+        record = decode(signed.payload)
+        if not isinstance(record, Record):
+            return signed
+        return replace(signed, payload=encode(replace(record, addresses=("/memory/nobody",))))
 
 
 def _decoded(message: bytes) -> Message | None:

@@ -27,6 +27,7 @@ from meshslm.wire.routing import ROUTED_ANYHOW, Routing
 from meshslm.wire.schema import Tag
 from meshslm.wire.shares import Shares
 from meshslm.wire.state import StateMessage
+from meshslm.wire.whereabouts import WhereaboutsMessage
 
 ADDRESS_BYTES = 256
 ID_BYTES = 128
@@ -394,7 +395,7 @@ class CapabilityWanted:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Where other members listen."""
+    """Where other members listen, as the sender has heard. Of version 1."""
 
     KIND: ClassVar[int] = 8
     peers: Annotated[tuple[PeerAddress, ...], Tag(1, items=limits.PEERS_PER_EXCHANGE)] = ()
@@ -529,4 +530,5 @@ Message = (
     | DrainMessage
     | GrowthMessage
     | ReachMessage
+    | WhereaboutsMessage
 )

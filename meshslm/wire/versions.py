@@ -13,10 +13,15 @@ PROTOCOL_ID: Final = "/meshslm/1.0.0"
 """Offered and asked for when a stream is opened."""
 
 PROTOCOL_LOW: Final = 1
-PROTOCOL_HIGH: Final = 1
+PROTOCOL_HIGH: Final = 2
 """Lowest and highest version that this program speaks."""
 
+SIGNED_ADDRESSES: Final = 2
+"""From this version on members hand on each other's addresses as signed records."""
+
 OURS: Final = (PROTOCOL_LOW, PROTOCOL_HIGH)
+UNSIGNED: Final = (PROTOCOL_LOW, SIGNED_ADDRESSES - 1)
+"""Of a node that can check no signatures."""
 
 
 def negotiate(ours: tuple[int, int], theirs: tuple[int, int]) -> int | None:

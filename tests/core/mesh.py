@@ -28,8 +28,10 @@ from meshslm.core.events import (
     TimerFired,
     TimerKey,
 )
+from meshslm.core.growth_events import SealStatement
 from meshslm.core.node import NodeCore
 from meshslm.ids import Instant, NodeId, after
+from meshslm.sim.sealing import sealed, signed_by
 from meshslm.wire.codec import decode, encode
 from meshslm.wire.messages import DomainCard, Hardware, Message, Specialist
 
@@ -72,6 +74,8 @@ class Mesh:
         """Addresses that do not name the node that listens there."""
         self.filter: Damage = lambda _from, _to, _message: None
         """Given a message, what arrives instead; None: the message itself."""
+        self.signs = False
+        """Whether nodes sign what they say of themselves, and check what others have signed."""
         self.reach = False
         """Whether nodes look into how they are reached."""
         self.relays: set[str] = set()
@@ -99,6 +103,7 @@ class Mesh:
             bootstrap=addresses,
             queue_per_engine=queue_per_engine,
             hedge=hedge,
+            verify_node=signed_by if self.signs else None,
             relay=("on" if name in self.relays else "off") if self.reach else None,
         )
         core = NodeCore(config, Chance.from_int(len(self.boxes)))
@@ -177,6 +182,8 @@ class Mesh:
             box.timers[effect.key] = (at, effect.generation)
         elif isinstance(effect, StopTimer):
             box.timers.pop(effect.key, None)
+        elif isinstance(effect, SealStatement):
+            self.queue.append((node, sealed(node, effect)))
         elif isinstance(effect, Dial):
             self._dial(node, effect.address)
         elif isinstance(effect, Disconnect):

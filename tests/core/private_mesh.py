@@ -19,6 +19,7 @@ from meshslm.core.config import CoreConfig
 from meshslm.core.events import Effect, EngineReady, Event, HostingChanged, Started, Tell
 from meshslm.core.node import NodeCore
 from meshslm.ids import NodeId
+from meshslm.sim.sealing import signed_by
 from meshslm.wire.admission import SIGNED_PREFIX, Certificate, Credential, Notice, Signed
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import Hardware, Specialist
@@ -86,6 +87,7 @@ class PrivateMesh(Mesh):
             name,
             bootstrap=tuple(map(address_of, bootstrap)),
             credentials=mine,
+            verify_node=signed_by if self.signs else None,
         )
         core = NodeCore(config, Chance.from_int(len(self.boxes)))
         self.boxes[NodeId(name)] = Box(core)

@@ -114,7 +114,7 @@ def test_a_neighbour_that_says_goodbye_is_not_accused() -> None:
 
 def own_record(node: Node) -> OwnRecord:
     config = CoreConfig(ME, "me", verify_node=signed_by)
-    own = OwnRecord(config, node.members, node.spread, node.out)
+    own = OwnRecord(config, node.members, node.spread, node.out, Chance.from_int(3))
     own.start(1)
     own.publish_changes(Self((), Capability(1, 0), None), NOW)
     return own

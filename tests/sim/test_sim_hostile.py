@@ -17,8 +17,11 @@ from meshslm.sim.hostile import FLOOD, Deed, Hostile, HostileCore
 from meshslm.sim.run import Simulation, run
 from meshslm.sim.scenario import Scenario, Workload, check_scenario
 from meshslm.sim.workload import factor
+from meshslm.wire.admission import Signed
 from meshslm.wire.codec import decode, encode
-from meshslm.wire.messages import EngineLoad, Peers, Presence
+from meshslm.wire.growth import Record
+from meshslm.wire.messages import EngineLoad, Presence
+from meshslm.wire.whereabouts import Whereabouts
 from tests.sim.small_cores import Recorder
 
 PEER = NodeId("peer")
@@ -44,9 +47,11 @@ def test_each_deed_does_what_it_says() -> None:
     (told,) = map(decode, sent("lie"))
     assert isinstance(told, Presence)
     assert (told.loads[0].ready, told.loads[0].queued) == (True, 0)
-    (told,) = map(decode, sent("lie", encode(Peers(()))))
-    assert isinstance(told, Peers)
-    assert len(told.peers) == 8
+    true = Whereabouts((Signed(encode(Record("m", PEER, 1, 1, addresses=("/memory/p",))), b"s"),))
+    (told,) = map(decode, sent("lie", encode(true)))
+    assert isinstance(told, Whereabouts)
+    assert told.records[0].signature == b"s"
+    assert told != true
     assert sent("swallow") == [PRESENCE]
 
 

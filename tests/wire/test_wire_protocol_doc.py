@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from meshslm import limits, mesh_limits
+from meshslm.core.detection import QUIET_PRESENCES
 from meshslm.errors import RETRYABLE, FaultCode
 from meshslm.wire import framing
 from meshslm.wire.codec import MOST_CONTAINERS, message_classes
@@ -53,7 +54,11 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         (f"a map of more than {HIGHEST_NUMBER} fields", True),
         (f"more than {MOST_CONTAINERS} lists and maps", True),
         ("within 5 seconds is dropped", limits.HELLO_MS == 5000),
-        ("Four times a second a node pings", mesh_limits.PROBE_MS == 250),
+        (
+            "Once a second, or four times while",
+            mesh_limits.PROBE_MS * mesh_limits.PROBES_SPARED == 1000,
+        ),
+        ("by more than 15 % of its interval", QUIET_PRESENCES == 1.15),
         ("not heard for 300 ms after a ping", mesh_limits.PROBE_WAIT_MS == 300),
         ("pinged on, ten times a second", mesh_limits.PROBE_AGAIN_MS == 100),
         ("and three other members are asked", mesh_limits.HELPERS == 3),
