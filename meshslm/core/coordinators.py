@@ -29,7 +29,7 @@ from meshslm.core.members import Members
 from meshslm.core.offers import busy, card_in, fits
 from meshslm.core.outbox import Outbox
 from meshslm.core.records import COORDINATOR, Fact, mark_of, topics_of
-from meshslm.core.rendezvous import Rendezvous, shares
+from meshslm.core.rendezvous import Rendezvous, key_of, shares
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.admission import Certificate, Credential
@@ -127,7 +127,11 @@ class Coordinators:
 
     def of(self, topic: str, share: int = 0, parts: int = 1) -> tuple[NodeId, ...]:
         """The coordinators of a share of a topic."""
-        return self._rendezvous.of(f"{topic}\0{parts}\0{share}")
+        return self._rendezvous.of(key_of(topic, share, parts))
+
+    def adopt(self, known: Rendezvous) -> None:
+        """Know who coordinates, as it was found for the same members."""
+        self._rendezvous.adopt(known)
 
     # --- those who host something ---------------------------------------------------------------
     def mine(self, services: tuple[Service, ...]) -> dict[NodeId, None]:

@@ -43,6 +43,7 @@ from meshslm.core.outbox import Outbox
 from meshslm.core.overlay import Overlay
 from meshslm.core.own_record import OwnRecord, Self
 from meshslm.core.records import Fact, addresses_of, services_of
+from meshslm.core.rendezvous import Rendezvous
 from meshslm.core.spread import Spread
 from meshslm.core.upkeep import Upkeep
 from meshslm.core.views import PeerView
@@ -177,9 +178,10 @@ class Growth:
         """What this node would say of itself, if it were there for long."""
         return self._own.record(replace(self._describe(self._hooks.own()[0]), dialled=True))
 
-    def resume(self, table: Members, now: Instant) -> None:
+    def resume(self, table: Members, coordinating: Rendezvous, now: Instant) -> None:
         """Go on by a table in which everybody is, this node as it `says`, as one who was there."""
         self.members.adopt(table)
+        self.coordinators.adopt(coordinating)
         self._own.resume(replace(self._describe(self._hooks.own()[0]), dialled=True), now)
 
     def _describe(self, capability: Capability) -> Self:

@@ -38,6 +38,11 @@ def shares(count: int) -> int:
     return parts
 
 
+def key_of(topic: str, share: int, parts: int) -> str:
+    """Of one of the parts of a topic."""
+    return f"{topic}\0{parts}\0{share}"
+
+
 class Rendezvous:
     """The coordinators of the keys that this node looks at."""
 
@@ -54,6 +59,10 @@ class Rendezvous:
             weighed = ((weight(key, node), node) for node in self._eligible())
             found = self._keys[key] = nlargest(mesh_limits.COORDINATORS, weighed)
         return tuple(node for _, node in found)
+
+    def adopt(self, other: Rendezvous) -> None:
+        """Know what another has found for the same members."""
+        self._keys = {key: list(found) for key, found in other._keys.items()}
 
     def came(self, node: NodeId) -> None:
         """A member that may coordinate is there."""

@@ -10,10 +10,12 @@ Rules:
 
 from __future__ import annotations
 
+from meshslm.core.coordinators import may_coordinate
 from meshslm.core.growth_events import SealStatement
 from meshslm.core.members import Members
 from meshslm.core.node import NodeCore
 from meshslm.core.records import Fact, checked
+from meshslm.core.rendezvous import Rendezvous, key_of, shares
 from meshslm.errors import OurFault
 from meshslm.sim.node import SECOND, MakeCore, SimNode
 from meshslm.sim.run import Simulation
@@ -21,7 +23,7 @@ from meshslm.sim.scenario import Scenario
 from meshslm.sim.sealing import sealed, signed_by
 from meshslm.wire.codec import encode
 
-CALM_S = 30
+CALM_S = 24
 """From the beginning until links that were needed to find others are closed."""
 
 
@@ -51,8 +53,20 @@ def _hand_out(nodes: tuple[SimNode, ...], now: int) -> None:
         fact = checked(sealed(node.id, SealStatement(encode(record))).signed, signed_by)
         assert isinstance(fact, Fact), "a record is no accusation"
         table.take(fact, node.clock.read(now))
+    coordinating = _coordinating(table)
     for node in nodes:
-        _core(node).growth.resume(table, node.clock.read(now))
+        _core(node).growth.resume(table, coordinating, node.clock.read(now))
+
+
+def _coordinating(table: Members) -> Rendezvous:
+    """Who coordinates what: the same for all, so it is found once."""
+    eligible = dict.fromkeys(fact.record.node for fact in table.all() if may_coordinate(fact))
+    found = Rendezvous(lambda: eligible)
+    for topic in table.topics:
+        parts = shares(len(table.providers(topic)))
+        for share in range(parts):
+            found.of(key_of(topic, share, parts))
+    return found
 
 
 def _core(node: SimNode) -> NodeCore:
