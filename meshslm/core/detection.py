@@ -36,10 +36,9 @@ TIMER = "probe"
 ALIVE, SUSPECT, DEAD = "alive", "suspect", "dead"
 RTT_WEIGHT = 0.3
 """Weight of a new round trip in the running mean: follows a change within about five pings."""
-QUIET_PRESENCES = 1.15
-"""A peer is looked at when its next presence is late by so much of the time between two."""
 QUIET_BEATS = 1.1
-"""The same for a neighbour's beats, whatever it promised of presences: a look costs a ping."""
+"""A neighbour is looked at when its next beat is late by so much of the time between two, whatever
+it promised of presences: a look costs a ping."""
 
 
 class Detection:
@@ -72,7 +71,6 @@ class Detection:
         self._next = Instant(0)
         self._interval_ms = limits.PRESENCE_MS
         """Between two presences of a peer."""
-        self._looks = 0
         self._sparse = False
         """In a large mesh only some are watched, whose beats tell; others know too little of them
         to be asked."""
@@ -255,9 +253,11 @@ class Detection:
             if self._doubted or self._errands:
                 self._wake(mesh_limits.PROBE_AGAIN_MS, now)
             return
-        late = False
+        late: list[Watch] = []
         if ms_between(self._next, now) >= 0:
-            late = self._listen_to_all(now)
+            late = [w for w in self._watches.values() if w.is_late(self._interval_ms, now)]
+            for watch in late:
+                self._look_at(watch, now)
             self._probe_in_turn(now)
             self._next = after(now, mesh_limits.PROBE_MS * self._health.stretch)
         wait = max(1.0, ms_between(now, self._next))  # timers count whole milliseconds
@@ -281,25 +281,10 @@ class Detection:
             watch.unanswered = 0
             watch.asked = watch.asked and now
 
-    def _listen_to_all(self, now: Instant) -> bool:
-        """Look at those whose presences are late; true where one has come to be."""
-        late = [
-            watch
-            for watch in self._watches.values()
-            if watch.since is None
-            and watch.silence_ms(now) > QUIET_PRESENCES * max(watch.peer.next_ms, self._interval_ms)
-        ]
-        for watch in late:
-            self._look_at(watch, now)
-        return bool(late)
-
     def _probe_in_turn(self, now: Instant) -> None:
         """Ping somebody who is not looked at: seldom, where presences tell as much."""
-        self._looks += 1
-        heard = self._interval_ms <= limits.PRESENCE_MS and not self._rumours
-        if heard and self._looks % mesh_limits.PROBES_SPARED != 0:
-            return
-        watch = self._turns.next(self._watches)
+        spare = self._interval_ms <= limits.PRESENCE_MS and not self._rumours
+        watch = self._turns.next(self._watches, spare=spare)
         if watch is not None:
             self._look_at(watch, now)
 

@@ -17,6 +17,8 @@ from meshslm.core.directory import Peer
 from meshslm.core.suspicion import Suspicion
 from meshslm.ids import Instant, NodeId, ms_between
 
+QUIET_PRESENCES = 1.15
+"""A peer is looked at when its next presence is late by so much of the time between two."""
 VOUCHED_MS = 1_500
 """How long the word of somebody who reached a peer holds; they are asked again sooner."""
 
@@ -44,6 +46,11 @@ class Watch:
     def silence_ms(self, now: Instant) -> float:
         """For how long the peer was not heard while this node listened."""
         return ms_between(max(self.peer.heard, self.excused), now)
+
+    def is_late(self, interval_ms: int, now: Instant) -> bool:
+        """Whether it is time to look at it: a presence comes each `interval_ms` at least."""
+        promised = max(self.peer.next_ms, interval_ms)
+        return self.since is None and self.silence_ms(now) > QUIET_PRESENCES * promised
 
     def vouched_for(self, now: Instant) -> bool:
         """Whether somebody else has reached the peer of late."""
@@ -98,9 +105,13 @@ class Turns:
     def __init__(self, chance: Chance) -> None:
         self._chance = chance
         self._round: list[NodeId] = []
+        self._turn = 0
 
-    def next(self, watches: Mapping[NodeId, Watch]) -> Watch | None:
-        """The next one; None where nobody is watched."""
+    def next(self, watches: Mapping[NodeId, Watch], *, spare: bool) -> Watch | None:
+        """The next one; None where nobody is watched, or where turns are spared and this is one."""
+        self._turn += 1
+        if spare and self._turn % mesh_limits.PROBES_SPARED:
+            return None
         while self._round or watches:
             if not self._round:
                 self._round = self._chance.shuffled(list(watches))

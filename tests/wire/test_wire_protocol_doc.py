@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from meshslm import limits, mesh_limits
-from meshslm.core.detection import QUIET_PRESENCES
+from meshslm.core.watch import QUIET_PRESENCES
 from meshslm.errors import RETRYABLE, FaultCode
 from meshslm.wire import framing
 from meshslm.wire.codec import MOST_CONTAINERS, message_classes
