@@ -156,7 +156,7 @@ SECTIONS: dict[str, Section] = {
     "mesh": Section(
         "The mesh",
         "Production cores in the simulator, without requests. Times are virtual.",
-        1,
+        7,
         bench_mesh.measure,
     ),
     "growth": Section(
