@@ -187,6 +187,27 @@ def test_an_answer_goes_on_when_who_gave_it_is_lost(five: Five, fault: str) -> N
 
 
 @pytest.mark.long
+def test_an_answer_goes_on_when_its_asker_gets_another_address(five: Five) -> None:
+    before = five["d"].get("/mesh/status")["tasks"]
+    with (
+        five["d"].http() as client,
+        client.stream("POST", "/v1/chat/completions", json=body(160, stream=True)) as reply,
+    ):
+        lines = (line[6:] for line in reply.iter_lines() if line.startswith("data: "))
+        pieces = [json.loads(next(lines)) for _ in range(8)]
+        five["d"].move("10.9.7.4")
+        pieces += [json.loads(line) for line in lines if line != "[DONE]"]
+    assert not [piece["error"] for piece in pieces if "error" in piece]
+    finish = [c["finish_reason"] for p in pieces for c in p["choices"] if c["finish_reason"]]
+    assert finish in (["length"], ["stop"])
+    assert "no longer has the address 10.9.0.4" in five["d"].said
+    tasks = five["d"].get("/mesh/status")["tasks"]
+    for other_way in ("failed", "retried", "continued"):
+        assert tasks[other_way] == before[other_way], "it went on where it was"
+    five.agree()
+
+
+@pytest.mark.long
 def test_one_behind_a_translator_is_a_member_even_when_that_restarts(
     internet: Internet, tmp_path: Path, models_dir: Path
 ) -> None:
