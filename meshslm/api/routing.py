@@ -126,6 +126,13 @@ class DomainScore(msgspec.Struct, kw_only=True):
     score: float
 
 
+class ComplexitySign(msgspec.Struct, kw_only=True):
+    """Something about a request that makes it harder, and how much of the estimate that is."""
+
+    sign: str
+    weight: float
+
+
 class RouteReply(msgspec.Struct, kw_only=True):
     """Answer of `POST /mesh/route`: who would be asked, and why. Nothing was run."""
 
@@ -139,5 +146,7 @@ class RouteReply(msgspec.Struct, kw_only=True):
     strategy: str
     tier: str
     complexity: float | None
+    signs: list[ComplexitySign] = []
+    """What the complexity is the sum of, the weightiest first."""
     domains: list[DomainScore]
     candidates: list[CandidateInfo]

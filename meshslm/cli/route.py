@@ -70,10 +70,12 @@ def _fields(told: RouteReply) -> list[tuple[str, object]]:
     who = f"{told.node_name} as {told.profile} ({told.model})" if told.node else "nobody"
     domains = ", ".join(f"{d.domain} {d.score:.2f}" for d in told.domains[:5])
     complexity = "" if told.complexity is None else f", complexity {told.complexity:.2f}"
+    signs = ", ".join(f"{s.sign} {s.weight:.2f}" for s in told.signs)
     return [
         ("would ask", who),
         ("why", told.reason),
         ("strategy", f"{told.strategy}, tier {told.tier or 'edge'}{complexity}"),
+        *([("because of", signs)] if signs else []),
         *([("domains", domains)] if domains else []),
     ]
 

@@ -128,3 +128,5 @@ class Decision:
     """What the text was taken for, the likeliest first."""
     complexity: float | None = None
     tier: str = ""
+    signs: tuple[tuple[str, float], ...] = ()
+    """What the complexity is the sum of, the weightiest first."""

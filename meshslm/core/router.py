@@ -13,7 +13,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshslm.chance import Chance
 from meshslm.core.candidates import Candidate, Decision, Refusal, Verdict
@@ -173,9 +173,14 @@ class Router:
         """What `route` would do now, and why; who is drawn among equals may be another."""
         self.now = now
         known, classifier = self._known(request), self._classifier(request)
-        return lambda candidates: decide(
-            request, candidates, [], classifier, self._chance.fork("explained"), known
-        )
+        signs = complexity_of(request).reasons if self._reading else ()
+
+        def explain(candidates: list[Candidate]) -> Decision:
+            chance = self._chance.fork("explained")
+            found = decide(request, candidates, [], classifier, chance, known)
+            return replace(found, signs=signs)
+
+        return explain
 
     def _known(self, request: TaskRequest) -> Known:
         return Known(

@@ -17,6 +17,7 @@ from meshslm.api.routing import (
     PRIVATE_HEADER,
     STRATEGY_HEADER,
     CandidateInfo,
+    ComplexitySign,
     CostTerms,
     DomainScore,
     RouteReply,
@@ -108,6 +109,7 @@ def route_reply(decision: Decision) -> RouteReply:
         strategy=decision.strategy,
         tier=decision.tier,
         complexity=decision.complexity,
+        signs=[ComplexitySign(sign=s, weight=round(w, 4)) for s, w in decision.signs],
         domains=[DomainScore(domain=d, score=round(s, 4)) for d, s in decision.domains],
         candidates=[_candidate(a) for a in decision.assessments],
     )

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from meshslm.api.routing import CandidateInfo, CostTerms, DomainScore, RouteReply
+from meshslm.api.routing import (
+    CandidateInfo,
+    ComplexitySign,
+    CostTerms,
+    DomainScore,
+    RouteReply,
+)
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
@@ -46,6 +52,7 @@ REPLY = RouteReply(
     strategy="auto",
     tier="edge",
     complexity=0.25,
+    signs=[ComplexitySign(sign="asks for reasoning", weight=0.25)],
     domains=[DomainScore(domain="code", score=0.4)],
     candidates=[CHOSEN, DROPPED],
 )
@@ -85,6 +92,7 @@ def test_it_shows_verdict_candidates_and_terms(run: Run, asked: list[dict[str, A
     assert shown.code == 0, shown.err
     assert "attic as code (tiny)" in shown.out
     assert "tier edge, complexity 0.25" in shown.out
+    assert "asks for reasoning 0.25" in shown.out
     assert "345" in shown.out
     assert "tried already" in shown.out
     assert "\x1b" not in shown.out

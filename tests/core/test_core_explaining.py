@@ -10,7 +10,9 @@ from meshslm.chance import Chance
 from meshslm.core.candidates import Candidate, Decision, Verdict
 from meshslm.core.cascade import ladder
 from meshslm.core.classify import Score
-from meshslm.core.events import EngineReady, HostingChanged, RunFailed, TaskArrived
+from meshslm.core.config import CoreConfig
+from meshslm.core.events import EngineReady, HostingChanged, RunFailed, Started, TaskArrived
+from meshslm.core.node import NodeCore
 from meshslm.core.records import outlined
 from meshslm.core.route import Known, decide
 from meshslm.core.route_facts import Stay
@@ -63,17 +65,15 @@ def dropped(decision: Decision) -> dict[str, str]:
 
 
 # --- who is left out before the choice ----------------------------------------------------------
-def test_who_failed_is_shown_with_the_time_for_which_it_is_left_alone(twins: Mesh) -> None:
-    twins.give("a", TaskArrived(TaskId("t1"), replace(REQUEST, selector="coder")))
-    assert dropped(explained(twins)) == {}
-    twins.give("b", RunFailed(RunId(1), FaultCode.WORKER_LOST, "killed"))
-    twins.give("c", RunFailed(RunId(1), FaultCode.WORKER_LOST, "killed"))
-    twins.pass_time(200)
-    both = explained(twins)  # as nobody else can do it
-    assert dropped(both) == {}
-    twins.pass_time(5_000)
-    failed = {"b", "c"} - set(dropped(explained(twins)))
-    assert failed == {"b", "c"}
+def test_where_all_cool_all_are_in_the_choice(twins: Mesh) -> None:
+    for number in range(2):
+        twins.give("a", TaskArrived(TaskId(f"t{number}"), replace(REQUEST, selector="coder")))
+    for name in ("b", "c"):
+        for run in range(1, 4):
+            twins.give(name, RunFailed(RunId(run), FaultCode.WORKER_LOST, "killed"))
+    told = explained(twins)
+    assert isinstance(told.outcome, Verdict)
+    assert dropped(told) == {}
 
 
 def test_one_that_cools_is_left_out_where_another_can_do_it(twins: Mesh) -> None:
@@ -104,6 +104,15 @@ def test_what_an_upstream_would_refuse_is_shown_and_somebody_else_chosen(pair: M
     assert why in [a.dropped for a in told.assessments]
     assert chosen(told) != "upstream"
     assert not isinstance(explained(pair, "upstream", {"upstream/big": why}).outcome, Verdict)
+
+
+def test_it_says_why_a_request_counts_as_hard() -> None:
+    core = NodeCore(CoreConfig(NodeId("a"), "a", semantic=True), Chance.from_int(1))
+    core.handle(Started(1, ()), Instant(0))
+    hard = replace(REQUEST, messages=(ChatMessage("user", "Prove it, step by step, in depth."),))
+    told = core.explain(hard, Instant(0))
+    assert told.complexity == pytest.approx(sum(weight for _, weight in told.signs))
+    assert told.signs[0][0] == "asks for reasoning"
 
 
 # --- what does not leave the mesh ---------------------------------------------------------------

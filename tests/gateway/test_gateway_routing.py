@@ -76,12 +76,14 @@ async def test_a_route_is_explained_and_not_run(served: Served) -> None:
         (("code", 0.4), ("law", 0.1)),
         0.25,
         "edge",
+        (("asks for reasoning", 0.25),),
     )
     response = await served.http.post("/mesh/route", json=BODY)
     told = response.json()
     assert response.status_code == 200
     assert (told["node"], told["profile"], told["tier"]) == ("beta", "coder", "edge")
     assert told["domains"][0] == {"domain": "code", "score": 0.4}
+    assert told["signs"] == [{"sign": "asks for reasoning", "weight": 0.25}]
     assert [c["rank"] for c in told["candidates"]] == [1, 0]
     assert told["candidates"][0]["cost_ms"]["total"] == 321.5
     assert told["candidates"][1]["cost_ms"] is None
