@@ -37,7 +37,7 @@ def test_whatever_is_drawn_makes_sense_and_ends_in_peace(seed: int) -> None:
 def test_everything_is_drawn_some_time() -> None:
     plans = [drawn(seed) for seed in range(300)]
     kinds = {type(fault).__name__ for plan in plans for fault in plan.faults}
-    assert len(kinds) == 13
+    assert len(kinds) == 14
     assert len({hostile.does for plan in plans for hostile in plan.hostile}) == 5
     assert {len(plan.groups) for plan in plans} == {0, 2}
     assert {drawn(seed, nodes=7).nodes for seed in range(20)} == {7}
