@@ -20,14 +20,16 @@ from meshslm.chance import Chance
 from meshslm.core.events import BytesReceived, Event, Send, Started
 from meshslm.core.views import PeerView, StatusView
 from meshslm.errors import PeerFault
-from meshslm.ids import MICROSECONDS_PER_MS, Instant
-from meshslm.sim.node import Core
+from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId
+from meshslm.sim.node import Core, identity
 from meshslm.sim.tables import Count, NotNegative, Share, Table
 from meshslm.wire.admission import Signed
 from meshslm.wire.codec import decode, encode
+from meshslm.wire.detection import News, Ping, Pong
 from meshslm.wire.growth import Record
 from meshslm.wire.messages import (
     Capability,
+    Hello,
     Message,
     Presence,
     Specialist,
@@ -55,7 +57,7 @@ class Hostile(Table, frozen=True, kw_only=True):
 
     does: Deed
     """`garbage`: random and damaged bytes; `replay`: what others said before; `lie`: idle engines,
-    models that it has not, forged addresses; `swallow`: takes tasks and never answers;
+    models that it has not, forged addresses, deaths; `swallow`: takes tasks and never answers;
     `flood`: everything many times."""
     count: Count = 1
     nodes: tuple[int, ...] = ()
@@ -76,6 +78,8 @@ class HostileCore:
         self._chance = chance
         self._started = Instant(0)
         self._heard: deque[bytes] = deque(maxlen=REMEMBERED)
+        self._lives: dict[NodeId, int] = {}
+        """Boots of those that said hello."""
         self._claims: dict[str, Specialist] = {}
         """Specialists of others by their profiles."""
         self._twists: dict[str, Callable[[Send], list[Send]]] = {
@@ -91,7 +95,7 @@ class HostileCore:
         if isinstance(event, Started):
             self._started = now
         elif isinstance(event, BytesReceived):
-            self._listen(event.message)
+            self._listen(event.peer, event.message)
         effects = self._inner.handle(event, now)
         since_s = (now - self._started) / MICROSECONDS_PER_MS / 1000
         for deed in self._deeds:
@@ -121,10 +125,12 @@ class HostileCore:
                 twisted.append(effect)
         return twisted
 
-    def _listen(self, message: bytes) -> None:
+    def _listen(self, peer: NodeId, message: bytes) -> None:
         self._heard.append(message)
         said = _decoded(message)
-        if isinstance(said, Capability):
+        if isinstance(said, Hello):
+            self._lives[peer] = said.boot
+        elif isinstance(said, Capability):
             self._claims.update((known.profile, known) for known in said.specialists)
 
     # --- what it makes of a message -------------------------------------------------------------
@@ -161,9 +167,15 @@ class HostileCore:
             said = replace(said, specialists=tuple(self._claims.values())[:16] or said.specialists)
         elif isinstance(said, Whereabouts):
             said = Whereabouts(tuple(map(self._forged, said.records)))
+        elif isinstance(said, Ping | Pong) and self._lives:
+            said = replace(said, news=tuple(self._death() for _ in range(4)))
         else:
             return [send]
         return [replace(send, message=encode(said))]
+
+    def _death(self) -> News:
+        node = self._chance.pick(list(self._lives))
+        return News(node, "dead", self._lives[node], 0, identity(self._chance))
 
     def _forged(self, signed: Signed) -> Signed:
         """Somebody's record with an address of nobody, under the signature that it had."""

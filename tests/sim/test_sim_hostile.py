@@ -19,8 +19,9 @@ from meshslm.sim.scenario import Scenario, Workload, check_scenario
 from meshslm.sim.workload import factor
 from meshslm.wire.admission import Signed
 from meshslm.wire.codec import decode, encode
+from meshslm.wire.detection import Ping
 from meshslm.wire.growth import Record
-from meshslm.wire.messages import EngineLoad, Presence
+from meshslm.wire.messages import EngineLoad, Hello, Presence
 from meshslm.wire.whereabouts import Whereabouts
 from tests.sim.small_cores import Recorder
 
@@ -53,6 +54,21 @@ def test_each_deed_does_what_it_says() -> None:
     assert told.records[0].signature == b"s"
     assert told != true
     assert sent("swallow") == [PRESENCE]
+
+
+def test_who_lies_tells_of_deaths_of_those_it_met() -> None:
+    inner = Recorder(CoreConfig(node=NodeId("me"), name="n0"), Chance.from_int(1))
+    lies = (Hostile(does="lie", share=1.0, from_s=0.0),)
+    core = HostileCore(inner, lies, Chance.from_int(2))
+    core.handle(Started(1, ()), Instant(0))
+    inner.next = [Send(PEER, Lane.CONTROL, encode(Ping(1)))]
+    (unknown,) = core.handle(BytesReceived(PEER, b"x"), Instant(0))
+    assert decode(unknown.message) == Ping(1)
+    inner.next = [Send(PEER, Lane.CONTROL, encode(Ping(1)))]
+    (told,) = core.handle(BytesReceived(PEER, encode(Hello(1, 1, "m", 7))), Instant(0))
+    ping = decode(told.message)
+    assert isinstance(ping, Ping)
+    assert {(news.node, news.state, news.boot) for news in ping.news} == {(PEER, "dead", 7)}
 
 
 @pytest.mark.parametrize("does", get_args(Deed))
