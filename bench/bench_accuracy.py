@@ -18,7 +18,7 @@ from bench.labelled import Embedder, Labelled, cards, labelled
 from bench.table import Row
 from meshslm.core.classify import GENERAL, UNSURE_BELOW, classifier_for
 from meshslm.core.heads import MEANING, WORDS
-from meshslm.core.semantics import Judge, Vector, texts_of
+from meshslm.core.semantics import Head, Judge, Vector, texts_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "routing-accuracy.md"
 MARK = "<!-- Below this line: written by `python -m bench routing-accuracy`. -->"
@@ -29,6 +29,10 @@ DECISION_MS = 25.0
 BINS = 10
 RUNS = 100
 
+FEW = ((0,), (0, 3, 5))
+"""Specialists that small meshes have: the next one of all, and how many places behind it others."""
+
+Shares = tuple[float, float, float]
 Answer = tuple[str, float]
 """A domain, `general` for all that is the generalist's, and how sure that is."""
 
@@ -129,17 +133,19 @@ def measure() -> list[Row]:
     ways: list[tuple[str, Callable[[Labelled], Answer]]] = [("words, cosine", by_words())]
     ways.append(("words, head", by_head(Judge(known, WORDS), None)))
     times: list[float] = []
+    small = {"words, head": few(requests, None, None)}
     for model, head in MEANING.items():
         embedder = Embedder(model, head.prefix)
         vectors = embedder.vectors(texts)
         judge = Judge(known, WORDS, head, vectors)
         ways.append((f"{model}, centroids", by_centroids(vectors)))
         ways.append((f"{model}, head", by_head(judge, vectors)))
+        small[f"{model}, head"] = few(requests, head, vectors)
         if model == MODEL:
             times = decisions(judge, head.prefix, requests)
     outcomes = [Outcome(name, requests, list(map(way, requests))) for name, way in ways]
     chosen = next(o for o in outcomes if o.name == f"{MODEL}, head")
-    write(outcomes, chosen)
+    write(outcomes, chosen, small)
     return rows(outcomes, chosen, times)
 
 
@@ -192,10 +198,42 @@ def rows(outcomes: Sequence[Outcome], chosen: Outcome, times: Sequence[float]) -
     return found
 
 
-def write(outcomes: Sequence[Outcome], chosen: Outcome) -> None:
+def few(
+    requests: Sequence[Labelled], head: Head | None, vectors: Mapping[str, Vector] | None
+) -> list[Shares]:
+    """The same requests in small meshes: a generalist and 1 or 3 of the specialists, each in turn.
+
+    Means of the shares of all requests, of the specialists', and of the generalist's that are
+    right. Most requests are the generalist's there.
+    """
+    by_domain = {card.domain: card for card in cards()}
+    names = [name for name in by_domain if name != GENERAL]
+    found = []
+    for steps in FEW:
+        shares = []
+        for place in range(len(names)):
+            chosen = {GENERAL, *(names[(place + step) % len(names)] for step in steps)}
+            judge = Judge(tuple(by_domain[name] for name in chosen), WORDS, head, vectors)
+            told = by_head(judge, vectors)
+            right: dict[bool, list[bool]] = {True: [], False: []}
+            for request in requests:
+                special = request.domain in chosen - {GENERAL}
+                want = request.domain if special else GENERAL
+                right[special].append(told(request)[0] == want)
+            both = right[True] + right[False]
+            shares.append([float(np.mean(group)) for group in (both, right[True], right[False])])
+        everything, specialists, generalist = np.mean(shares, axis=0)
+        found.append((float(everything), float(specialists), float(generalist)))
+    return found
+
+
+def write(
+    outcomes: Sequence[Outcome], chosen: Outcome, small: Mapping[str, Sequence[Shares]]
+) -> None:
     """The measured half of the page."""
     head = PAGE.read_text(encoding="utf-8").partition(MARK)[0].rstrip()
-    parts = [head, MARK, *compared(outcomes), *confusion(chosen), *reliability(chosen)]
+    parts = [head, MARK, *compared(outcomes), *in_small_meshes(small)]
+    parts += [*confusion(chosen), *reliability(chosen)]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -216,6 +254,18 @@ def compared(outcomes: Sequence[Outcome]) -> list[str]:
     errors = [f"{o.calibration_error():.3f}" if o.name.endswith("head") else "" for o in outcomes]
     lines.append(table_line(["calibration error", *errors]))
     return ["## Accuracy", "\n".join(lines)]
+
+
+def in_small_meshes(small: Mapping[str, Sequence[Shares]]) -> list[str]:
+    """What `few` found, a row for each head and size."""
+    lines = [table_line(["", "domains", "all", "specialists' requests", "generalist's"])]
+    lines.append("|---" * 5 + "|")
+    for name, sizes in small.items():
+        for steps, shares in zip(FEW, sizes, strict=True):
+            figures = (f"{share:.3f}" for share in shares)
+            lines.append(table_line([name, str(len(steps) + 1), *figures]))
+    about = "The same requests beside the generalist and few specialists, each in turn; means."
+    return ["## Small meshes", about, "\n".join(lines)]
 
 
 def confusion(chosen: Outcome) -> list[str]:

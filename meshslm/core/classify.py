@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log, sqrt
@@ -44,10 +44,12 @@ class Score:
     score: float
 
 
-def features(text: str) -> Counter[str]:
+def features(text: str, passed_over: Container[str] = ()) -> Counter[str]:
     """Words (as `w:word`) and the character 4-grams of words, counted; case is folded."""
     counts: Counter[str] = Counter()
     for word in WORD.findall(text.casefold()):
+        if word in passed_over:
+            continue
         counts["w:" + word] += 1
         padded = f" {word} "
         for start in range(len(padded) - GRAM + 1):
@@ -68,11 +70,13 @@ class Classifier:
 
     unsure_below = UNSURE_BELOW
 
-    def __init__(self, cards: Iterable[DomainCard]) -> None:
+    def __init__(self, cards: Iterable[DomainCard], passed_over: Container[str] = ()) -> None:
+        """`passed_over`: words that do not count, neither in cards nor in what is classified."""
+        self._passed_over = passed_over
         documents: list[tuple[str, Counter[str]]] = []
         for card in sorted(set(cards), key=lambda c: (c.domain, c.sentence, c.examples)):
             texts = filter(None, (card.sentence, *card.examples))
-            documents.extend((card.domain, features(text)) for text in texts)
+            documents.extend((card.domain, features(text, passed_over)) for text in texts)
         found: Counter[str] = Counter()
         for _, counts in documents:
             found.update(counts.keys())
@@ -97,7 +101,7 @@ class Classifier:
 
     def classify(self, text: str) -> list[Score]:
         """Every domain with its score, best first."""
-        vector = self._vector(features(sample(text)))
+        vector = self._vector(features(sample(text), self._passed_over))
         totals = [0.0] * len(self._domains)
         for name, weight in vector.items():
             for place, central in self._postings.get(name, ()):
@@ -123,9 +127,11 @@ def _normalised(vector: Vector) -> Vector:
 
 
 @lru_cache(maxsize=8)
-def classifier_for(cards: tuple[DomainCard, ...]) -> Classifier:
+def classifier_for(
+    cards: tuple[DomainCard, ...], passed_over: frozenset[str] = frozenset()
+) -> Classifier:
     """The classifier for these distinct, sorted cards; remembered, since cards rarely change."""
-    return Classifier(cards)
+    return Classifier(cards, passed_over)
 
 
 def distinct(cards: Iterable[DomainCard]) -> tuple[DomainCard, ...]:

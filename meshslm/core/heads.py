@@ -11,9 +11,9 @@ from typing import Final
 from meshslm.core.semantics import Head
 
 WORDS: Final = Head(
-    weights=(21.711, 20.087),
-    general=-1.911,
-    nothing=(-0.31, 14.947),
+    weights=(24.88, 24.415),
+    general=-4.09,
+    nothing=(0.566, 2.932),
     unsure_below=0.3,
     model="",
     prefix="",
@@ -21,17 +21,17 @@ WORDS: Final = Head(
 
 MEANING: Final[Mapping[str, Head]] = {
     "multilingual-e5-small": Head(
-        weights=(17.954, 21.286, 22.766, 20.148),
-        general=0.864,
-        nothing=(4.265, -6.443),
+        weights=(15.167, 14.562, 17.059, 16.048),
+        general=0.005,
+        nothing=(3.965, -0.864),
         unsure_below=0.3,
         model="multilingual-e5-small",
         prefix="query: ",
     ),
     "all-minilm-l6-v2": Head(
-        weights=(18.097, 7.417, 10.176, 2.378),
-        general=-0.477,
-        nothing=(0.418, 1.392),
+        weights=(17.61, 5.208, 8.819, 5.336),
+        general=-0.781,
+        nothing=(0.72, 0.603),
         unsure_below=0.3,
         model="all-minilm-l6-v2",
         prefix="",

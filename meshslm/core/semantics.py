@@ -1,9 +1,10 @@
 """Which domain a text is about, judged by its meaning and its words together.
 
 A trained head weighs how near a text is to the cards of each domain: by the vectors of an embedding
-model (a ridge regression on the cards' texts, the mean of the nearest five, the centroid) and by
-words. It has one weight for each kind of nearness and none for any one domain, so that it holds for
-domains that were not known when it was trained. Without vectors a second head weighs words alone.
+model (a kernel ridge regression on the cards' texts, the mean of the nearest five, the centroid)
+and by words. It has one weight for each kind of nearness and none for any one domain, so that it
+holds for domains that were not known when it was trained. Without vectors a second head weighs
+words alone.
 
 Rules:
 - Probabilities add up to one over all domains and `nothing`; below a threshold the answer is that
@@ -26,14 +27,20 @@ import numpy.typing as npt
 
 from meshslm import limits
 from meshslm.core.classify import GENERAL, UNSURE_BELOW, Classifier, Score, classifier_for, sample
+from meshslm.core.common_words import COMMON
 from meshslm.wire.messages import DomainCard, TaskRequest
 
 Vector = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 
 NEAREST: Final = 5
-RIDGE: Final = 2.0
-"""Penalty of the regression: of 0.3, 1, 2 and 4 the best on the development split, by little."""
+RIDGE: Final = 0.1
+"""Penalty of the kernel regression (a Gaussian kernel of directions from the mean). Of fifths of
+the cards' examples 91 % were told right with 0.05 to 0.5, and 90 % by a linear one."""
+LANDMARKS: Final = 768
+"""Texts that the regression goes by, spread over all domains: 4,096 texts are weighed in 0.2 s."""
+EVEN: Final = 1e-9
+"""Keeps the regression solvable where two texts are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,8 @@ class Judge:
     ) -> None:
         """`vectors`: of the texts of cards, by text; a domain without any is judged by words."""
         self._words: Classifier = classifier_for(cards)
+        self._telling: Classifier = classifier_for(cards, COMMON)
+        """For words alone: without those that any domain's card may have by chance."""
         self.domains = self._words.domains
         self._head, self._meaning = words, meaning
         self._general = np.array([domain == GENERAL for domain in self.domains])
@@ -141,7 +150,8 @@ class Judge:
 
     def nearness(self, text: str, vector: Vector | None) -> Matrix:
         """A row for each kind of nearness, a column for each domain: what a head weighs."""
-        found = {score.domain: score.score for score in self._words.classify(text)}
+        words_of = self._telling if vector is None else self._words
+        found = {score.domain: score.score for score in words_of.classify(text)}
         words = np.array([found[domain] for domain in self.domains])
         if vector is None:
             return np.stack([words - words.mean(), words])
@@ -164,18 +174,27 @@ class _Space:
         self._rows = rows
         centroids = np.array([group.mean(axis=0) for group in full])
         self._centroids = centroids / np.linalg.norm(centroids, axis=1, keepdims=True)
-        self._mean = rows.mean(axis=0)
         # Each domain weighs the same, however many examples it has.
         weights = np.concatenate([np.full(size, len(rows) / len(full) / size) for size in sizes])
-        labels = np.repeat(np.eye(len(full)), sizes, axis=0)
-        self._base = np.average(labels, axis=0, weights=weights)
+        labels = np.repeat(np.eye(len(full)), sizes, axis=0) - 1.0 / len(full)
+        self._mean = rows.mean(axis=0)
+        directions = self._direction(rows)
+        places = np.linspace(0, len(rows) - 1, min(len(rows), LANDMARKS)).astype(int)
+        self._landmarks = directions[places]
+        kernel = np.exp(directions @ self._landmarks.T - 1.0)
+        normal = kernel.T @ (weights[:, None] * kernel) + RIDGE * kernel[places]
+        normal += EVEN * np.eye(len(places))
+        self._slopes = np.linalg.solve(normal, kernel.T @ (weights[:, None] * labels))
+
+    def _direction(self, rows: Matrix) -> Matrix:
+        """From the mean of all texts, of length one."""
         centred = rows - self._mean
-        weighted = (centred * weights[:, None]).T
-        normal = weighted @ centred + RIDGE * np.eye(rows.shape[1])
-        self._slopes = np.linalg.solve(normal, weighted @ (labels - self._base))
+        lengths = np.linalg.norm(centred, axis=-1, keepdims=True)
+        return np.asarray(centred / np.maximum(lengths, 1e-12))
 
     def nearness(self, vector: Vector) -> Matrix:
-        ridge = (vector - self._mean) @ self._slopes
+        near = np.exp(self._landmarks @ self._direction(np.asarray(vector, np.float64)) - 1.0)
+        ridge = near @ self._slopes
         cosines = self._rows @ vector
         nearest = np.array(
             [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tomllib
 from hashlib import blake2b
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm import limits
+from meshslm import data, limits
 from meshslm.core.classify import GENERAL
 from meshslm.core.heads import MEANING, WORDS
 from meshslm.core.reading import is_name
@@ -61,6 +62,20 @@ def test_what_is_near_to_nothing_is_not_recognised_as_a_specialist() -> None:
     for number in range(20):
         text = f"nothing of the kind {number}"
         assert judge.judge(text, vector(text, 9, 0.9)).domain in ("", GENERAL)
+
+
+@pytest.mark.parametrize(
+    "text", ["Write a short poem on rain", "How do I tie a bow tie?", "What is this about?"]
+)
+def test_words_that_every_card_may_have_do_not_choose_between_two_domains(text: str) -> None:
+    cards = tuple(
+        DomainCard(card["domain"], card["sentence"], tuple(card["examples"]))
+        for name in ("general", "code")
+        for card in tomllib.loads(data.profile_texts()[name])["domains"]
+    )
+    judge = Judge(cards, WORDS)
+    assert judge.judge(text).domain in ("", GENERAL)
+    assert judge.judge("Fix the loop in my Python function").domain == "code"
 
 
 def test_without_a_generalist_it_says_that_it_does_not_know() -> None:
