@@ -393,10 +393,10 @@ REDIRECTS: Final = 5
 # --- HTTP ---------------------------------------------------------------------------------------
 HTTP_PORT: Final = 7416
 """Where a node answers HTTP unless told otherwise: registered for nothing."""
-PATIENT_ATTEMPTS: Final = 4
+PATIENT_ATTEMPTS: Final = 6
 """Attempts of a task whose node may send it on because it would wait there: what is known of the
-others' queues is a presence old, what a node knows of its own is not. With two of them the slowest
-hundredth of answers takes a tenth longer, with seven nothing is gained (simulated at 100 nodes)."""
+others' queues is a presence old, what a node knows of its own is not. Two of `ATTEMPTS` are left
+for nodes that fail."""
 
 
 ALLOWED_HOSTS: Final = 32

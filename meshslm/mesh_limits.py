@@ -153,8 +153,13 @@ COORDINATORS: Final = 3
 SHARE: Final = 64
 """Nodes of one domain whose loads one set of coordinators keeps; more are shared out."""
 
-OFFERS: Final = 8
-"""Nodes named in answer to one question."""
+OFFERS: Final = 16
+"""Nodes named in answer to one question. With half of them, who has a choice among 25 in a mesh of
+100 waits a tenth longer for the slowest hundredth of answers (simulated)."""
+
+TELL_MS: Final = 250
+"""A host whose load has changed tells its coordinators so soon, and no more often: a kilobyte or
+two a second while it is busy, nothing while it is not."""
 
 QUESTION_MS: Final = 250
 """A coordinator that has not answered by then: the next is asked."""

@@ -3,6 +3,8 @@
 Rules:
 - Who cools is asked where nobody else will do.
 - A task that has begun moves only in a way that `core.continuation` knows.
+- Who sends a task on as it would wait there has not failed: it tells how long its queue is, and may
+  be asked once more if that turns out to be the shortest.
 """
 
 from __future__ import annotations
@@ -14,22 +16,27 @@ from meshslm.core.candidates import Assessment, Decision
 from meshslm.core.continuation import Successor, successor
 from meshslm.core.cooling import Cooling
 from meshslm.core.route import Candidate, Refusal, Verdict
-from meshslm.core.task import Task
-from meshslm.ids import Instant, NodeId
+from meshslm.core.task import Fault, Task
+from meshslm.ids import Instant, NodeId, TaskId
 from meshslm.wire.messages import TaskRequest
 
 Router = Callable[[TaskRequest, list[NodeId], list[Candidate]], Verdict | Refusal]
 """The best of some candidates for a request, on none of some nodes."""
+SentOn = Callable[[TaskId, Candidate, float, Instant], None]
+"""A node sends a task on, which would wait there for so many milliseconds."""
 
 
 class Choosing:
     """The origin's way to the router."""
 
-    __slots__ = ("_candidates", "_route", "cooling")
+    __slots__ = ("_candidates", "_route", "_sent_on", "cooling")
 
-    def __init__(self, candidates: Callable[[], list[Candidate]], route: Router) -> None:
+    def __init__(
+        self, candidates: Callable[[], list[Candidate]], route: Router, sent_on: SentOn
+    ) -> None:
         self._candidates = candidates
         self._route = route
+        self._sent_on = sent_on
         self.cooling = Cooling()
 
     def best(
@@ -50,6 +57,20 @@ class Choosing:
             self._candidates(),
             lambda fit: self._pick(task, tried, fit, now),
         )
+
+    def over(self, task: Task, fault: Fault, now: Instant) -> None:
+        """An attempt has brought no answer: who is not asked again, or what is known now."""
+        former = task.former
+        if task.node is None or former is None:
+            return
+        patience_ms = task.submit.patience_ms if task.submit is not None else 0
+        sent_on = 0 < patience_ms < fault.wait_ms and not former.local
+        if sent_on and former.node not in task.sent_on:
+            task.sent_on.append(former.node)
+            self._sent_on(task.task, former, fault.wait_ms, now)
+            return
+        task.tried.append(former.tried_as)
+        self.cooling.failed(task.node, former.specialist.model, fault.code, now)
 
     def another(self, task: Task, node: NodeId, now: Instant) -> bool:
         """Whether somebody else could take a task over from a node."""

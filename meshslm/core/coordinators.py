@@ -20,16 +20,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from meshslm import limits, mesh_limits
+from meshslm import mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.certificates import Act, may, stated
 from meshslm.core.directory import Directory, Peer, PeerState
 from meshslm.core.events import Lane
 from meshslm.core.members import Members
-from meshslm.core.offers import busy, card_in, fits
+from meshslm.core.offers import card_in, fits, soonest_first
 from meshslm.core.outbox import Outbox
 from meshslm.core.records import COORDINATOR, Fact, mark_of, topics_of
 from meshslm.core.rendezvous import Rendezvous, key_of, shares
+from meshslm.core.telling import Telling
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.admission import Certificate, Credential
@@ -57,6 +58,8 @@ class Need:
     name: str = ""
     adapter: str = ""
     operation: str = ""
+    tokens: int = 0
+    """That the answer may have, about."""
 
 
 @dataclass(slots=True)
@@ -102,8 +105,7 @@ class Coordinators:
         self._questions: dict[int, Question] = {}
         self._number = 0
         self._answers: dict[Need, Remembered] = {}
-        self._told: dict[NodeId, tuple[Instant, tuple[EngineLoad, ...]]] = {}
-        """What each coordinator heard of us last."""
+        self.telling = Telling(directory, out, own)
         self._cards_asked: dict[str, Instant] = {}
         self._unreached: dict[NodeId, Instant] = {}
         """Who could not be dialled a moment ago."""
@@ -148,22 +150,6 @@ class Coordinators:
         """Whether a coordinator that is not linked may be dialled."""
         return self._directory.get_alive(node) is None and node not in self._unreached
 
-    def tell(self, wanted: dict[NodeId, None], presence: Presence, now: Instant) -> None:
-        """Give each coordinator this node's load, where it changed or it is time."""
-        loads, encoded = presence.loads, b""
-        for node in wanted:
-            if self._directory.get_alive(node) is None:
-                self._told.pop(node, None)
-                continue
-            last, said = self._told.get(node, (None, ()))
-            due = mesh_limits.IDLE_PRESENCE_MS - limits.PRESENCE_MS / 2
-            if last is None or said != loads or ms_between(last, now) >= due:
-                self._told[node] = (now, loads)
-                encoded = encoded or encode(presence)
-                self._out.send_encoded(node, Lane.CONTROL, encoded)
-        for node in [n for n in self._told if n not in wanted]:
-            del self._told[node]
-
     # --- those who are asked --------------------------------------------------------------------
     def on_ask(self, peer: Peer, ask: Ask, now: Instant) -> None:
         """A node looks for somebody."""
@@ -178,8 +164,7 @@ class Coordinators:
                 told = Presence(peer.boot, max(0, peer.seq), peer.loads, peer.next_ms)
                 known.append((peer.node, peer.capability, told, peer.told))
         fitting = [entry for entry in known if any(fits(s, ask) for s in entry[1].specialists)]
-        drawn = self._chance.shuffled(fitting)
-        drawn.sort(key=lambda entry: busy(entry[2].loads, ms_between(entry[3], now)))
+        drawn = soonest_first(self._chance.shuffled(fitting), ask.tokens, now)
         offers = tuple(
             Offer(node, encode(told), max(0, int(ms_between(at, now))))
             for node, _, told, at in drawn[: mesh_limits.OFFERS]
@@ -235,7 +220,7 @@ class Coordinators:
         linked = [n for n in left if n == self._node or self._directory.get_alive(n) is not None]
         node = linked[0] if linked else left[0]
         question.asked.append(node)
-        ask = Ask(number, need.topic, need.name, need.adapter, need.operation, question.cards)
+        ask = Ask(number, *_words(need), question.cards, need.tokens)
         if node == self._node:
             offers, card = self._found(ask, now)
             self._heard(Answer(number, offers, card), now)
@@ -323,6 +308,9 @@ class Coordinators:
         fact = self._members.get(node)
         if fact is None or node == self._node:
             return fact is not None
+        known = self._directory.reported.get(node)
+        if known is not None and known.told > told:
+            return True  # it has said something newer to us
         peer = self.stand_in(fact)
         peer.loads, peer.told = loads, told
         self._directory.reported[node] = peer
@@ -376,7 +364,7 @@ class Coordinators:
         for number in list(self._questions):
             self._conclude(number, (), now)
         self._answers.clear()
-        self._told.clear()
+        self.telling.release()
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from meshslm import limits
@@ -118,6 +118,16 @@ class Directory:
         ]
         there = {peer.node for peer in known}
         return [*known, *(p for node, p in self.reported.items() if node not in there)]
+
+    def waits(self, node: NodeId, model: str, wait_ms: float, now: Instant) -> None:
+        """A node says how long a run would wait there: that is newer than its load."""
+        for peer in (self.peers.get(node), self.reported.get(node)):
+            if peer is not None:
+                peer.told = now
+                peer.loads = tuple(
+                    replace(load, free_slots=0, wait_ms=wait_ms) if load.model == model else load
+                    for load in peer.loads
+                )
 
     def get_alive(self, node: NodeId) -> Peer | None:
         """The peer, if it is alive."""

@@ -15,10 +15,17 @@ from meshslm import mesh_limits
 from meshslm.core.coordinators import Coordinators, Need
 from meshslm.core.members import Members
 from meshslm.core.route import AUTO, DOMAIN, GENERAL, GENERATE
+from meshslm.core.route_facts import ASSUMED_ANSWER_TOKENS
 from meshslm.ids import Instant, TaskId
 from meshslm.wire.messages import TaskRequest
 
 Arrive = Callable[[TaskId, TaskRequest, Instant], None]
+
+
+def likely_tokens(request: TaskRequest) -> int:
+    """Tokens that an answer may have, as a power of two: questions that are alike are put once."""
+    most = min(request.max_tokens or ASSUMED_ANSWER_TOKENS, ASSUMED_ANSWER_TOKENS)
+    return 1 << (most - 1).bit_length() if request.operation == GENERATE else 0
 
 
 @dataclass(slots=True)
@@ -92,7 +99,7 @@ class Finding:
         else:
             topics, name = self._members.topics_of_name(selector)[:1], selector
         return [
-            Need(topic, name, adapter, operation)
+            Need(topic, name, adapter, operation, likely_tokens(request))
             for topic in dict.fromkeys(topics)
             if self._members.providers(topic)
         ]

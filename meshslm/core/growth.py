@@ -22,7 +22,7 @@ from typing import Any
 
 from meshslm import limits, mesh_limits
 from meshslm.chance import Chance
-from meshslm.core import coordinators, spread
+from meshslm.core import coordinators, spread, telling
 from meshslm.core.admission import Admission
 from meshslm.core.conduct import Conduct
 from meshslm.core.config import CoreConfig
@@ -163,6 +163,7 @@ class Growth:
         return {
             spread.TIMER: lambda _, now: self.spread.flush(now),
             coordinators.TIMER: self.coordinators.timer,
+            telling.TIMER: lambda _, now: self.coordinators.telling.tell(now),
         }
 
     # --- time -----------------------------------------------------------------------------------
@@ -260,8 +261,7 @@ class Growth:
         for node in wanted:
             if self.coordinators.worth_a_dial(node):
                 self._reach_out(node, now)
-        told = replace(presence, next_ms=mesh_limits.IDLE_PRESENCE_MS)
-        self.coordinators.tell(wanted, told, now)
+        self.coordinators.telling.to(wanted, presence, now)
         self.coordinators.learn_cards(now)
         self.coordinators.sweep(now)
         near, waiting = self.overlay.neighbours, self._on_demand

@@ -131,6 +131,7 @@ class NodeCore:
             self._out,
             self._candidates,
             self._router.route,
+            self._router.sent_on,
             config.hedge,
             self._reading.read if self._reading is not None else None,
         )
@@ -146,6 +147,7 @@ class NodeCore:
             config.node, self._out, chance.fork("detection"), self._silent
         )
         self.growth = self._growth(chance.fork("growth"))
+        self._serving.changed = self.growth.coordinators.telling.changed
         self._state = SharedState(
             config, self._directory, self._out, chance.fork("state"), admission=self._admission
         )

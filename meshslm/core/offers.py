@@ -7,13 +7,16 @@ from dataclasses import replace
 from typing import Final
 
 from meshslm import mesh_limits
+from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.growth import Ask
-from meshslm.wire.messages import Capability, EngineLoad, Specialist
+from meshslm.wire.messages import Capability, EngineLoad, Presence, Specialist
 
+Known = tuple[NodeId, Capability, Presence, Instant]
+"""Who, what it is, how busy it said that it is, and when."""
 ANSWER_TOKENS: Final = 128
-"""Of an answer that nobody knows yet: some hundred words."""
+"""Of an answer where who asks does not know: some hundred words."""
 ASSUMED_DECODE_TPS: Final = 20.0
-"""Of an engine that measured nothing yet, to the pessimist: a fast one is soon found out."""
+"""Of an engine that measured nothing where no other did either."""
 OLD_MS: Final = 2.0 * mesh_limits.IDLE_PRESENCE_MS
 """A provider would have told its load again by then: it tells it to others, or is gone."""
 
@@ -35,17 +38,38 @@ def fits(specialist: Specialist, ask: Ask) -> bool:
     )
 
 
-def busy(loads: tuple[EngineLoad, ...], age_ms: float = 0.0) -> tuple[bool, bool, float]:
+def busy(
+    loads: tuple[EngineLoad, ...],
+    age_ms: float = 0.0,
+    usual_tps: float = ASSUMED_DECODE_TPS,
+    tokens: int = ANSWER_TOKENS,
+) -> tuple[bool, bool, float]:
     """The less, the better: a load of now, an engine that is ready, an answer that is done soon.
 
-    `age_ms`: since the loads were told.
+    `age_ms`: since the loads were told; `usual_tps`: of engines that measured nothing; `tokens`: of
+    the answer.
     """
     ready = [load for load in loads if load.ready]
-    return age_ms > OLD_MS, not ready, min(map(_answer_ms, ready), default=0.0)
+    soonest = min((_answer_ms(load, usual_tps, tokens) for load in ready), default=0.0)
+    return age_ms > OLD_MS, not ready, soonest
 
 
-def _answer_ms(load: EngineLoad) -> float:
-    writing = ANSWER_TOKENS / (load.decode_tps or ASSUMED_DECODE_TPS) * 1000.0
+def soonest_first(known: Iterable[Known], tokens: int, now: Instant) -> list[Known]:
+    """Who would be done first with so many tokens before others, as far as was told."""
+    found = list(known)
+    usual = usual_decode_tps(presence.loads for _, _, presence, _ in found)
+    tokens = tokens or ANSWER_TOKENS
+    return sorted(found, key=lambda one: busy(one[2].loads, ms_between(one[3], now), usual, tokens))
+
+
+def usual_decode_tps(everybody: Iterable[tuple[EngineLoad, ...]]) -> float:
+    """Of those who told theirs, the mean of their times."""
+    times = [1.0 / load.decode_tps for loads in everybody for load in loads if load.decode_tps]
+    return len(times) / sum(times) if times else ASSUMED_DECODE_TPS
+
+
+def _answer_ms(load: EngineLoad, usual_tps: float, tokens: int) -> float:
+    writing = tokens / (load.decode_tps or usual_tps) * 1000.0
     if load.free_slots:
         return writing
     return writing + (load.wait_ms or (load.queued + 1) * (load.run_ms or writing))

@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from meshslm import limits
 from meshslm.core.calls import Calls
-from meshslm.core.choosing import Choosing, Router
+from meshslm.core.choosing import Choosing, Router, SentOn
 from meshslm.core.continuation import Pace
 from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
 from meshslm.core.hedging import Hedging
@@ -65,6 +65,7 @@ class Origin:
         out: Outbox,
         candidates: Callable[[], list[Candidate]],
         route: Router,
+        sent_on: SentOn,
         hedge: float = 0.0,
         reads: Reads | None = None,
     ) -> None:
@@ -72,7 +73,7 @@ class Origin:
         self._reads = reads
         self._calls = Calls(node, serving, out)
         self._out = out
-        self.choosing = self._choosing = Choosing(candidates, route)
+        self.choosing = self._choosing = Choosing(candidates, route, sent_on)
         self.cooling = self._choosing.cooling
         self._tasks: dict[TaskId, Task] = {}
         self.counts = Counts()
@@ -309,9 +310,7 @@ class Origin:
 
     def _move_on(self, task: Task, fault: Fault, now: Instant) -> None:
         """The attempt is over without an end of the answer: another node, or the end."""
-        if task.node is not None and task.former is not None:
-            task.tried.append(task.former.tried_as)
-            self.cooling.failed(task.node, task.former.specialist.model, fault.code, now)
+        self._choosing.over(task, fault, now)
         task.node = None
         task.fault = fault
         task.held = {}

@@ -9,7 +9,8 @@ Rules:
 from __future__ import annotations
 
 from meshslm.core.runs import EngineState
-from meshslm.wire.messages import TaskSubmit
+from meshslm.errors import FaultCode
+from meshslm.wire.messages import TaskRefused, TaskSubmit
 
 RETRY_AFTER_LEAST_MS = 250
 INTERACTIVE = "interactive"
@@ -25,13 +26,15 @@ def full(engine: EngineState, submit: TaskSubmit, bound: int) -> bool:
     return len(engine.queue) >= bound and not engine.has_room(submit.request.choices)
 
 
-def turned_away(engine: EngineState, submit: TaskSubmit, bound: int) -> tuple[str, float] | None:
-    """Why a run is not taken, and when to come again in milliseconds; None where it is."""
+def turned_away(engine: EngineState, submit: TaskSubmit, bound: int) -> TaskRefused | None:
+    """Why a run is not taken, and when to come again; None where it is."""
+    task, attempt, code = submit.task, submit.attempt, FaultCode.OVERLOADED
     gives_way = submit.request.priority == INTERACTIVE and engine.queue.background
     if full(engine, submit, bound) and not gives_way:
         waiting = f"{engine.model} has no free slot, and {len(engine.queue)} tasks wait already"
-        return waiting, place_ms(engine)
+        return TaskRefused(task, attempt, code, waiting, int(place_ms(engine)))
     wait = engine.wait_ms(submit.request.choices)
     if 0 < submit.patience_ms < wait:
-        return f"it would wait {wait:.0f} ms here", wait
+        detail = f"it would wait {wait:.0f} ms here"
+        return TaskRefused(task, attempt, code, detail, int(wait), wait)
     return None

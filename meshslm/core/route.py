@@ -19,7 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from meshslm.chance import Chance
@@ -33,7 +33,7 @@ from meshslm.core.candidates import (
     Verdict,
 )
 from meshslm.core.classify import GENERAL, Score
-from meshslm.core.route_costs import terms_of
+from meshslm.core.route_costs import terms_of, usual_speeds
 from meshslm.core.route_facts import (
     CLOUD_FROM,
     EDGE_BELOW,
@@ -296,6 +296,8 @@ class _Choice:
         left = self._softly("load not known", [c for c in left if not stale(self._facts, c)], left)
         left = self._softly("context", [c for c in left if not context(self._facts, c)], left)
         left = self._softly("tier", able_enough(self._facts, left), left)
+        if not all(c.load is not None and c.load.decode_tps for c in left):
+            self._facts = replace(self._facts, usual=usual_speeds(matching))
         rank, facts = STRATEGIES[self._facts.strategy], self._facts
         scored = []
         for candidate in left:

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from meshslm import limits
@@ -16,9 +17,9 @@ from meshslm.core.candidates import Candidate, Terms
 from meshslm.core.route_facts import CHARACTERS_PER_TOKEN, Facts
 from meshslm.ids import NodeId
 
-ASSUMED_PREFILL_TPS: Final = 200.0
-ASSUMED_DECODE_TPS: Final = 50.0
-"""Speeds of an engine that measured nothing yet: half of a small model on two cores."""
+ASSUMED_TPS: Final = (200.0, 50.0)
+"""Speeds, of prompts and of answers, where no engine of a profile measured any: half of a small
+model on two cores."""
 ASSUMED_RTT_MS: Final = 50.0
 ASSUMED_LOAD_MS: Final = 5_000.0
 """A load from disk takes about as long."""
@@ -48,7 +49,31 @@ def network(_facts: Facts, candidate: Candidate) -> float:
 def decode_tps(facts: Facts, candidate: Candidate) -> float:
     """Tokens a second of one stream, told and measured."""
     told = candidate.load.decode_tps if candidate.load else 0.0
-    return facts.measured.decode_tps(candidate, told or ASSUMED_DECODE_TPS)
+    return facts.measured.decode_tps(candidate, told or _usual(facts, candidate)[1])
+
+
+def _usual(facts: Facts, candidate: Candidate) -> tuple[float, float]:
+    return facts.usual.get(candidate.specialist.profile, ASSUMED_TPS)
+
+
+def usual_speeds(candidates: Iterable[Candidate]) -> dict[str, tuple[float, float]]:
+    """What to expect of engines that measured nothing: what those of the same profile told.
+
+    Prompt and answer tokens a second, by profile. Times are what is averaged, not rates, so that a
+    stranger counts as one of the slower half: that costs a try later, the opposite a slow answer.
+    """
+    times: dict[str, tuple[int, float, float]] = {}
+    for candidate in candidates:
+        load = candidate.load
+        if load is not None and load.decode_tps > 0.0 and load.prefill_tps > 0.0:
+            count, reading, writing = times.get(candidate.specialist.profile, (0, 0.0, 0.0))
+            reading += 1.0 / load.prefill_tps
+            writing += 1.0 / load.decode_tps
+            times[candidate.specialist.profile] = (count + 1, reading, writing)
+    return {
+        profile: (count / reading, count / writing)
+        for profile, (count, reading, writing) in times.items()
+    }
 
 
 def decode(facts: Facts, candidate: Candidate) -> float:
@@ -87,7 +112,8 @@ def _warm_characters(facts: Facts, announced: bytes) -> int:
 
 def prefill(facts: Facts, candidate: Candidate) -> float:
     """Computing what of the prompt is not warm."""
-    tps = (candidate.load.prefill_tps if candidate.load else 0.0) or ASSUMED_PREFILL_TPS
+    tps = candidate.load.prefill_tps if candidate.load else 0.0
+    tps = tps or _usual(facts, candidate)[0]
     cold = facts.prompt_tokens - warm_tokens(facts, candidate)
     return max(0.0, cold) / tps * 1000.0
 

@@ -8,7 +8,8 @@ Rules:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -140,6 +141,8 @@ class Facts:
     tier: Tier
     strategy: str
     now: Instant
+    usual: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Tokens a second, of prompts and of answers, of engines of a profile that told their speed."""
 
 
 def facts_of(

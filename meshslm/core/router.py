@@ -223,6 +223,11 @@ class Router:
         """A client went away."""
         self._record.dropped(task)
 
+    def sent_on(self, task: TaskId, by: Candidate, wait_ms: float, now: Instant) -> None:
+        """A node told how long a task would wait there: no failure, and news of its queue."""
+        self._record.dropped(task)
+        self._directory.waits(by.node, by.specialist.model, wait_ms, now)
+
     def _on_chosen(self, route: RouteChosen) -> None:
         request, verdict = self._verdicts.get((route.node, route.profile), (None, None))
         kinds: tuple[str, ...] = ()

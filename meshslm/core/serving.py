@@ -72,6 +72,8 @@ class Serving:
         self._models = models
         self._deliver = deliver
         """Hands a reply to the local origin, without the wire between."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a run comes or ends."""
         self._engines: dict[str, EngineState] = {}
         self._profiles: dict[str, Specialist] = {}
         self._known: dict[Key, Run] = {}
@@ -160,6 +162,7 @@ class Serving:
         self._by_run[run.run] = run
         self._of_peer[origin] = self._of_peer.get(origin, 0) + 1
         engine.queue.add(run, submit.request.tenant, background=run.background)
+        self.changed()
         self._out.start_timer(DEADLINE, str(run.run), max(1, submit.remaining_ms))
         if origin != self._node:
             self._send(origin, self._accepted(run))
@@ -272,10 +275,7 @@ class Serving:
             return refuse(FaultCode.OVERLOADED, "too many tasks of late", limits.LINGER_MS)
         if origin != self._node and self._of_peer.get(origin, 0) >= limits.TASKS_PER_PEER:
             return refuse(FaultCode.OVERLOADED, "too many tasks of one peer", engine.run_ms)
-        away = turned_away(engine, submit, self._queue_bound)
-        if away is not None:
-            return refuse(FaultCode.OVERLOADED, *away)
-        return None
+        return turned_away(engine, submit, self._queue_bound)
 
     def _shed(self, engine: EngineState, now: Instant) -> None:
         """Give the place of the background run that came last to an interactive one."""
@@ -354,6 +354,7 @@ class Serving:
             engine.weight -= run.weight
             engine.yielding -= run.weight if run.background else 0
         run.state = RunState.OVER
+        self.changed()
         del self._by_run[run.run]
         self._out.stop_timer(DEADLINE, str(run.run))
         origin = run.key[0]

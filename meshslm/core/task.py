@@ -21,6 +21,8 @@ class Fault:
     detail: str
     retry_after_ms: int = 0
     param: str = ""
+    wait_ms: float = 0.0
+    """The node is well, and sent the task on as it would wait there for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Task:
     """Items that the stream is known to have."""
     held: dict[int, Item] = field(default_factory=dict)
     tried: list[NodeId] = field(default_factory=list)
+    sent_on: list[NodeId] = field(default_factory=list)
+    """By whom, as it would have waited there."""
     rounds: int = 0
     fault: Fault | None = None
     begun: bool = False
@@ -109,8 +113,12 @@ class Counts:
 
 def fault_of(told: TaskRefused | TaskFailed) -> Fault:
     """A fault from the wire; a code from a later version counts as a bug over there."""
-    param = told.param if isinstance(told, TaskFailed) else ""
+    param, wait_ms = "", 0.0
+    if isinstance(told, TaskFailed):
+        param = told.param
+    else:
+        wait_ms = told.wait_ms
     try:
-        return Fault(FaultCode(told.code), told.detail, told.retry_after_ms, param)
+        return Fault(FaultCode(told.code), told.detail, told.retry_after_ms, param, wait_ms)
     except ValueError:
         return Fault(FaultCode.INTERNAL, f"{told.code}: {told.detail}", told.retry_after_ms)

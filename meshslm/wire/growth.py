@@ -161,6 +161,8 @@ class Ask:
     operation: Annotated[str, Tag(5, most=16)] = ""
     cards: Annotated[bool, Tag(6)] = False
     """The texts of the domain are wanted too."""
+    tokens: Annotated[int, Tag(7, most=_COUNT)] = 0
+    """That the answer may have, about; 0: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)

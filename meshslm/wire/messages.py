@@ -467,6 +467,8 @@ class TaskRefused:
     code: Annotated[str, Tag(3, most=32)]
     detail: Annotated[str, Tag(4, most=DETAIL_BYTES)] = ""
     retry_after_ms: Annotated[int, Tag(5, most=COUNT)] = 0
+    wait_ms: Annotated[float, Tag(6, most=RATE)] = 0.0
+    """It would wait here for so long, which is longer than it may; 0: that is not why."""
 
 
 @dataclass(frozen=True, slots=True)
