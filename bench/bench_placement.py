@@ -14,15 +14,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from heapq import heapreplace
-from multiprocessing import get_context
 from statistics import mean, pstdev
 from typing import Final
 
 from bench.table import Row
-from bench.turns import say
+from bench.worlds import Work, side_by_side
 from meshslm import mesh_limits
 from meshslm.adapters.scripted_engine import prompt_tokens
 from meshslm.chance import Chance
@@ -54,8 +52,6 @@ RTT_MS: Final = 4.0
 """There and back, of most pairs."""
 RATE: Final = 32.0
 """Requests a second of the whole mesh: two thirds of what its servers and desktops can do."""
-PROCESSES: Final = 2
-"""Simulations side by side."""
 
 
 def scenario(tasks_per_second: float, links: str) -> Scenario:
@@ -240,18 +236,9 @@ def play(what: Play, rate: float = RATE) -> Outcome:
 
 
 def played(plays: Sequence[Play]) -> dict[Play, Outcome]:
-    """All of them, two at a time."""
-    found = {}
-    with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
-        under_way = {pool.submit(play, one): one for one in plays}
-        for done in as_completed(under_way):
-            one = under_way[done]
-            found[one] = outcome = done.result()
-            say(
-                f"{len(found)} of {len(plays)}: {one}: p50 {outcome.p50_s:.2f} s, "
-                f"p99 {outcome.p99_s:.2f} s"
-            )
-    return found
+    """All of them, two at a time; with a link between every two they take longest."""
+    works = [Work(str(one), play, (one,), 1.0 if one.links == ALL else 0.5) for one in plays]
+    return dict(zip(plays, side_by_side(works), strict=True))
 
 
 def measure() -> list[Row]:
