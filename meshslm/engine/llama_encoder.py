@@ -3,15 +3,16 @@
 Rules:
 - Every text of a call is a sequence of its own; a text is never split over calls.
 - Nothing is kept between calls.
-- Calls of few rows have a context of their own, without flash attention: below `TILE` rows ggml
-  takes a kernel for it that goes row by row, and a text of 57 tokens took 77 ms of a core with it
-  and 53 without (128 tokens: 85 and 115).
+- Calls of `PLAIN` to `TILE` rows have a context of their own, without flash attention: ggml takes a
+  kernel for it there that goes row by row, and a text of 57 tokens took 77 ms of a core with it and
+  53 without. For 16 it was 15 and 13, and for 128, which go by tiles, 85 and 115.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import llama_cpp as llama
 import numpy as np
@@ -22,6 +23,9 @@ from meshslm.engine.llama import DecodeFailed, Vocabulary, load_weights
 from meshslm.engine.llama_rows import Rows
 from meshslm.engine.prefix_cache import TILE
 from meshslm.errors import OurFault
+
+PLAIN: Final = 24
+"""Rows from which plain attention is worth another rounding."""
 
 
 class Encoder:
@@ -73,7 +77,7 @@ class Encoder:
         for slot, tokens in enumerate(texts):
             rows.add(slot, 0, tokens, wanted=True)
         rows.want_all()
-        context = self._few if sum(map(len, texts)) < TILE else self._many
+        context = self._few if PLAIN <= sum(map(len, texts)) < TILE else self._many
         memory = self._memories[context]
         if memory:
             llama.llama_memory_clear(memory, False)  # noqa: FBT003 - data may stay
