@@ -135,7 +135,8 @@ def test_whom_one_member_accuses_shows_in_the_sum_however_many_they_are() -> Non
 
 
 def test_a_copy_of_a_table_holds_the_same_and_goes_its_own_way() -> None:
-    members, came = table(), []
+    members = table()
+    came: list[Fact] = []
     give(members, [record(node) for node in ("a", "b", "c")])
     copy = Members(came.append, lambda _: None)
     copy.adopt(members)
