@@ -3,10 +3,10 @@
 Three nodes: clients ask the first, the other two host the same. At a random moment of a stream the
 one that serves it is killed (kill -9, its engine with it), stopped (SIGSTOP), or loses its link
 without anybody being told. The same is asked undisturbed too, once, and the texts are compared.
-Only the disturbed node is started anew, and at another port, so that the only way to it leads
-through the cable that can be cut. Engines compute with two threads, as they would on machines of
-their own: whoever goes on has the cores of the one that died. Both nodes have answered a request
-with the same schema or tools before, as nodes in use have, though not the same question.
+Only the disturbed node is started anew, and at another port, so that the ways between it and the
+first lead through cables that can be cut. Engines compute with two threads, as they would on
+machines of their own: whoever goes on has the cores of the one that died. Both nodes have answered
+a request with the same schema or tools before, as nodes in use have, though not the same question.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from bench.cuttable import LOOPBACK, Cable
 from bench.nodes import READY_S, answers, settings
 from bench.table import Row
 from bench.turns import say
+from meshslm.adapters.keyring import load_or_create
 from meshslm.cli.demo_nodes import NodePlan, RunningNode, RunningNodes, free_ports, plan_nodes
 
 ROUNDS: Final = 100
@@ -105,9 +106,15 @@ class Trio:
         self._plans = plan_nodes(replace(small, engine=engine), home, None, ROLES)
         self._nodes = nodes
         self._cables = {plan.name: Cable() for plan in self._plans[1:]}
-        ids = re.findall(r"/p2p/(\w+)", self._plans[0].config.read_text(encoding="utf-8"))
+        self._back = {plan.name: Cable() for plan in self._plans[1:]}
+        """By which they dial the first; cut together with those by which it dials them."""
+        first = self._plans[0].config.read_text(encoding="utf-8")
+        ids = re.findall(r"/p2p/(\w+)", first)
         others = dict(zip(self._cables, ids[-2:], strict=True))
         ways = [f"/ip4/{LOOPBACK}/tcp/{self._cables[n].port}/p2p/{i}" for n, i in others.items()]
+        self._first_id = load_or_create(self._plans[0].folder).node_id
+        for cable in self._back.values():
+            cable.to = int(re.findall(r"/tcp/(\d+)\"", first)[0])
         _put(self._plans[0], bootstrap=ways)
         for plan in self._plans[1:]:
             self._move(plan)
@@ -123,6 +130,7 @@ class Trio:
         """Do it to a node."""
         if kind == "cut link":
             self._cables[name].cut()
+            self._back[name].cut()
             return
         if kind == "kill -9":
             self._cables[name].refuse()  # as the dead node's own address does
@@ -134,6 +142,7 @@ class Trio:
         old = self._node(name)
         old.kill()
         self._cables[name].mend()
+        self._back[name].mend()
         self._move(old.plan)
         self._nodes.nodes[self._nodes.nodes.index(old)] = RunningNode(old.plan)
         self.wait()
@@ -161,7 +170,8 @@ class Trio:
     def _move(self, plan: NodePlan) -> None:
         (port,) = free_ports(1)
         self._cables[plan.name].to = port
-        _put(plan, bootstrap=[], listen=[f"/ip4/{LOOPBACK}/tcp/{port}"])
+        back = f"/ip4/{LOOPBACK}/tcp/{self._back[plan.name].port}/p2p/{self._first_id}"
+        _put(plan, bootstrap=[back], listen=[f"/ip4/{LOOPBACK}/tcp/{port}"])
         (plan.folder / "peers.json").unlink(missing_ok=True)
 
 

@@ -45,6 +45,8 @@ class SpecialistInfo(msgspec.Struct, kw_only=True):
     """LoRA adapters that a request may name."""
     size_mib: int = 0
     """Memory that its model takes, estimated; 0 where nobody knows."""
+    private: bool = False
+    """Prompts of its domains never go to an upstream."""
 
 
 class HardwareInfo(msgspec.Struct, kw_only=True):

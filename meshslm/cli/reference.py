@@ -87,8 +87,8 @@ JSON_KEYS: Final = {
     "record dump": "path bytes",
     "profiles check": "LIST: file name model domains examples",
     "profiles list": (
-        "LIST: name model adapter draft system_prompt max_tokens load price sampling domains "
-        "cascade"
+        "LIST: name model adapter draft system_prompt max_tokens load price private sampling "
+        "domains cascade"
     ),
     "profiles show": "as an item of `profiles list`",
     "sim compare": "a b seeds failed_a failed_b figures",

@@ -27,9 +27,13 @@ COMMANDS = {
         "meshslm.cli.status:status", "Show how a node is doing: identity, uptime, tasks, engines."
     ),
     "tasks": LazyCommand(
-        "meshslm.cli.history:tasks", "Show the newest tasks that entered at a node."
+        "meshslm.cli.history:tasks",
+        "Show the newest tasks that entered at a node, or anywhere in its mesh.",
     ),
-    "task": LazyCommand("meshslm.cli.history:task", "Show what became of one task, step by step."),
+    "task": LazyCommand(
+        "meshslm.cli.history:task",
+        "Show what became of one task, step by step, wherever in the mesh it entered.",
+    ),
     "usage": LazyCommand(
         "meshslm.cli.history:usage", "Show what the mesh was used for: requests, tokens and time."
     ),

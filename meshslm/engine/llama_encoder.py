@@ -100,8 +100,10 @@ def _make_context(
 ) -> object:
     parameters = llama.llama_context_default_params()
     # A text is read in one go, so a call has room for the longest. Where a cache is kept at all,
-    # the texts of a call share it.
-    parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = rows
+    # the texts of a call share it. llama.cpp tries a call with as many tokens of each text, and
+    # ends the process where these are more than there is room for.
+    room = -(-rows // texts) * texts
+    parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = room
     parameters.n_seq_max = texts
     parameters.kv_unified = True
     parameters.embeddings = True

@@ -7,6 +7,7 @@ import signal
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -204,7 +205,7 @@ async def test_a_stream_that_never_sends_a_frame(start_libp2p: StartLibp2p) -> N
 
 @pytest.mark.parametrize("begun", [b"\x00", b"\x04\x00\x10\x00", b"\x04\x00\x10\x00half of it"])
 async def test_half_a_frame_and_a_stall(start_libp2p: StartLibp2p, begun: bytes) -> None:
-    node = await start_libp2p(timings=HURRIED)
+    node = await start_libp2p(timings=replace(HURRIED, stream=10.0, first_frame=10.0))
     async with intruder(node) as peer:
         await peer.send(KEPT_STREAM + data(1, b"\x04\x00\x00\x05whole") + data(1, begun))
         assert await node.receive() == b"whole"
