@@ -340,7 +340,9 @@ class Dialling:
         if not target.configured and old:
             self._forget(target)
         else:
-            self._wait(target, now)
+            # A process that is dying may take a dial and drop it: the next one tells whether it is.
+            lost = target.lost is not None and ms_between(target.lost, now) < limits.DIAL_SOON_MS
+            self._wait(target, now, soon=lost)
         if thin is not None:
             thin.gave_up(target.peer or peer_of(address) or NodeId(target.key), now)
         if target.configured and target.attempts == TELL_AT:

@@ -101,6 +101,29 @@ def test_a_link_that_had_lasted_is_made_again_at_once_another_waits() -> None:
     assert box.dials() == [FOUR]
 
 
+def test_a_peer_that_may_be_dying_is_dialled_again_soon_and_then_less_often() -> None:
+    """Its listener may still take a dial and drop it, which does not show that it has died."""
+    box = Box()
+    box.know(FOUR)
+    box.fire()
+    box.dialling.linked(PEER, FOUR, box.now)
+    box.now = after(box.now, limits.DIAL_LASTING_MS)
+    box.dialling.lost(PEER, (), box.now, again=True, missed=True)
+    assert box.dials() == [FOUR]
+    waited = 0.0
+    while waited < limits.DIAL_SOON_MS:
+        box.dialling.failed(FOUR, after(box.now, 1), reason="connection reset")
+        box.dials()
+        assert box.timer_ms is not None
+        assert box.timer_ms <= limits.DIAL_SOON_MS
+        waited += box.timer_ms
+        assert box.fire() == [FOUR]
+    box.dialling.failed(FOUR, after(box.now, 1), reason="connection reset")
+    box.dials()
+    assert box.timer_ms is not None
+    assert box.timer_ms >= limits.DIAL_BACKOFF_MS / 2
+
+
 def test_a_peer_that_moved_is_looked_for_only_where_it_is_now() -> None:
     box = Box()
     box.know(FOUR, OTHER)
