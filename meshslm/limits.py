@@ -344,7 +344,7 @@ same third one at different times find each other. News so spread doubles its re
 CLASSIFY_BYTES: Final = 2 * KIB
 """Text looked at to find its domain, half from the head and half from the tail."""
 
-GIST_CHARACTERS: Final = 160
+GIST_CHARACTERS: Final = 152
 GIST_BEFORE_CHARACTERS: Final = 64
 """Of a request and of the turn before it, for an embedding model: some 60 tokens, so that a small
 model reads them in 20 ms on two cores."""
