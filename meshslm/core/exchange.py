@@ -105,8 +105,8 @@ class Exchange:
             return
         if self._own.fact is not None:
             self._out.send(peer.node, Lane.CONTROL, Whereabouts((self._own.fact.signed,)))
-        if not peer.incoming:
-            self._ask(peer)
+        if not peer.incoming and len(self._directory.alive()) <= limits.PEERS_PER_INTRODUCTION:
+            self._ask(peer)  # who knows more than that asks once a second
 
     def _own_signed(self, fact: Fact, before: Fact | None) -> None:
         """This node says something new of itself: all hear it, if it is about where it listens."""

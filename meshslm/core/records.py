@@ -68,6 +68,7 @@ class Charge:
     """32 bits."""
 
 
+@lru_cache(maxsize=16_384)
 def mark_of(node: NodeId) -> int:
     """The upper half of every mark of a member, in place."""
     return int.from_bytes(blake2b(node.encode(), digest_size=4).digest(), "big") << 32
