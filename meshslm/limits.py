@@ -118,8 +118,8 @@ DIAL_STAGGER_MS: Final = 250
 DIAL_LASTING_MS: Final = 2_000
 DIAL_SOON_MS: Final = 100
 """A link that was lost is dialled again at once, unless one to the same peer was lost so shortly
-before; a peer that is found elsewhere is dialled there within so little, and so is one that dropped a
-dial just after its link: it may be dying."""
+before; a peer that is found elsewhere is dialled there within so little, and so is one that dropped
+a dial just after its link: it may be dying."""
 
 LINK_GRACE_MS: Final = 3_000
 """Time that a peer whose link broke has to be linked again before its tasks are given up: three
