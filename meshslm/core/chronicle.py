@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -30,6 +30,7 @@ from meshslm import state_limits
 from meshslm.api.history import TaskStep
 from meshslm.core.events import FailTask, FinishTask, RouteChosen
 from meshslm.core.memory import BEHIND
+from meshslm.core.readable import Readable
 from meshslm.core.state_events import Change
 from meshslm.ids import NodeId, TaskId
 from meshslm.state.entry import Entry
@@ -208,30 +209,6 @@ class Chronicle:
 
 
 # --- reading ------------------------------------------------------------------------------------
-class Readable(Protocol):
-    """What is read here of `core.documents`."""
-
-    def read(self, document: str, key: str) -> Entry | None:
-        """The entry that holds."""
-        ...
-
-    def keys(self, document: str, prefix: str = "", after: str = "") -> Iterator[str]:
-        """Keys in order."""
-        ...
-
-    def each(self, document: str, key: str) -> Iterator[tuple[NodeId, Entry]]:
-        """Every author's own entry."""
-        ...
-
-    def author(self, document: str, key: str) -> NodeId | None:
-        """Who wrote the entry that holds."""
-        ...
-
-    def names(self, prefix: str = "") -> tuple[str, ...]:
-        """Documents of which something is here."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Used:
     """What one tenant used of one model on one day, through one node."""

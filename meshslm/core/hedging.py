@@ -20,13 +20,11 @@ from meshslm import limits
 from meshslm.core.calls import Calls
 from meshslm.core.candidates import Verdict
 from meshslm.core.choosing import Choosing
-from meshslm.core.continuation import Pace
-from meshslm.core.events import RouteChosen
 from meshslm.core.outbox import Outbox
 from meshslm.core.route import GENERATE
 from meshslm.core.runs import prompt_bytes
 from meshslm.core.serving import Reply
-from meshslm.core.task import Counts, Hedge, Task
+from meshslm.core.task import Counts, Hedge, Task, route_chosen
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.messages import TaskAccepted, TaskFailed, TaskRefused, TaskSubmit
 
@@ -138,25 +136,8 @@ class Hedging:
         hedge, task.hedge = task.hedge, None
         if hedge is None:
             return False
-        candidate, submit = hedge.candidate, hedge.submit
-        task.former, task.node, task.submit = candidate, candidate.node, submit
-        task.attempt = submit.attempt
-        task.accepted, task.next_seq, task.known_items, task.held = False, 0, 0, {}
-        task.heard = task.flowed = now
-        task.pace = Pace()
-        specialist = candidate.specialist
-        self._out.put(
-            RouteChosen(
-                task.task,
-                candidate.node,
-                candidate.node_name,
-                specialist.profile,
-                specialist.model,
-                specialist.digest,
-                hedge.reason,
-                task.attempt,
-            )
-        )
+        task.turn_to(hedge.candidate, hedge.submit, now)
+        self._out.put(route_chosen(hedge.candidate, hedge.submit, hedge.reason))
         return True
 
     def lost(self, tasks: Iterable[Task], node: NodeId) -> None:

@@ -22,9 +22,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 from meshslm import state_limits
+from meshslm.core.readable import Readable
 from meshslm.core.state_events import Change
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.ids import NodeId
@@ -39,30 +39,6 @@ BEHIND = "\u241f"
 _LAST = "~"
 """Behind every character that a number, a time or a node's id has."""
 COUNT_MOST = 2**63
-
-
-class Readable(Protocol):
-    """What is read here of `core.documents`."""
-
-    def read(self, document: str, key: str) -> Entry | None:
-        """The entry that holds."""
-        ...
-
-    def keys(self, document: str, prefix: str = "", after: str = "") -> Iterator[str]:
-        """Keys in order."""
-        ...
-
-    def each(self, document: str, key: str) -> Iterator[tuple[NodeId, Entry]]:
-        """Every author's own entry."""
-        ...
-
-    def author(self, document: str, key: str) -> NodeId | None:
-        """Who wrote the entry that holds."""
-        ...
-
-    def names(self, prefix: str = "") -> tuple[str, ...]:
-        """Documents of which something is here."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,12 @@ from collections.abc import Callable
 from meshslm import limits
 from meshslm.core.calls import Calls
 from meshslm.core.choosing import Choosing, Router, SentOn
-from meshslm.core.continuation import Pace
-from meshslm.core.events import EmitChunk, FailTask, FinishTask, RouteChosen
+from meshslm.core.events import EmitChunk, FailTask, FinishTask
 from meshslm.core.hedging import Hedging
 from meshslm.core.outbox import Outbox
 from meshslm.core.route import Candidate, Refusal, Verdict
 from meshslm.core.serving import Item, Reply, Serving
-from meshslm.core.task import Counts, Fault, Task, fault_of, submission
+from meshslm.core.task import Counts, Fault, Task, fault_of, route_chosen, submission
 from meshslm.errors import RETRYABLE, FaultCode, PeerFault
 from meshslm.ids import Instant, NodeId, TaskId, after, ms_between
 from meshslm.wire.messages import (
@@ -248,33 +247,15 @@ class Origin:
         self, task: Task, verdict: Verdict, request: TaskRequest, way: str, now: Instant
     ) -> None:
         candidate = verdict.candidate
-        specialist = candidate.specialist
         task.attempt = max(task.attempt, task.numbers) + 1
         if task.attempt > 1:
             self.counts.retried += 1
-        task.former, task.node = candidate, candidate.node
-        task.accepted = False
-        task.next_seq = task.known_items = 0
-        task.held = {}
-        task.heard = task.flowed = now
-        task.pace = Pace()
-        task.submit = submission(task, verdict, request, now, fresh=not way)
-        self._out.put(
-            RouteChosen(
-                task.task,
-                candidate.node,
-                candidate.node_name,
-                specialist.profile,
-                specialist.model,
-                specialist.digest,
-                verdict.reason,
-                task.attempt,
-                way,
-            )
-        )
-        self.cooling.chosen(candidate.node, specialist.model, now)
+        submit = submission(task, verdict, request, now, fresh=not way)
+        task.turn_to(candidate, submit, now)
+        self._out.put(route_chosen(candidate, submit, verdict.reason, way))
+        self.cooling.chosen(candidate.node, candidate.specialist.model, now)
         self._hedging.begun(task, now)
-        self._calls.submit(candidate.node, task.submit, now)
+        self._calls.submit(candidate.node, submit, now)
         if not candidate.local:
             self._start_watch(task)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from meshslm import mesh_limits
 from meshslm.core.certificates import NotAdmitted, served, stated
@@ -32,6 +32,8 @@ VerifyNode = Callable[[NodeId, bytes, bytes], bool]
 COORDINATOR = "coordinator"
 GENERATE = "generate"
 LOW: Final = 2**32 - 1
+
+_Told = TypeVar("_Told", Specialist, Service)
 
 
 class Forged(PeerFault):
@@ -181,20 +183,7 @@ def addresses_of(record: Record) -> tuple[str, ...]:
 def services_of(specialists: tuple[Specialist, ...]) -> tuple[Service, ...]:
     """The outline of specialists, as many as a record has room for."""
     return tuple(
-        Service(
-            s.profile,
-            s.model,
-            s.digest,
-            s.quantisation,
-            s.context,
-            s.slots,
-            tuple(card.domain for card in s.domains),
-            s.price,
-            s.batch_invariant,
-            s.operations,
-            s.adapters,
-            s.private,
-        )
+        _turned(s, Service, tuple(card.domain for card in s.domains))
         for s in specialists[: mesh_limits.SERVICES]
     )
 
@@ -202,22 +191,24 @@ def services_of(specialists: tuple[Specialist, ...]) -> tuple[Service, ...]:
 @lru_cache(maxsize=4_096)
 def specialists_of(services: tuple[Service, ...]) -> tuple[Specialist, ...]:
     """Specialists whose domains have names alone."""
-    return tuple(
-        Specialist(
-            s.profile,
-            s.model,
-            s.digest,
-            s.quantisation,
-            s.context,
-            s.slots,
-            tuple(map(DomainCard, s.domains)),
-            s.price,
-            s.batch_invariant,
-            s.operations,
-            s.adapters,
-            private=s.private,
-        )
-        for s in services
+    return tuple(_turned(s, Specialist, tuple(map(DomainCard, s.domains))) for s in services)
+
+
+def _turned(told: Specialist | Service, into: type[_Told], domains: tuple[Any, ...]) -> _Told:
+    """The same of the other kind, which has domains of its own; nothing else differs."""
+    return into(
+        told.profile,
+        told.model,
+        told.digest,
+        told.quantisation,
+        told.context,
+        told.slots,
+        domains,
+        told.price,
+        told.batch_invariant,
+        told.operations,
+        told.adapters,
+        private=told.private,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from meshslm import limits
 from meshslm.core.candidates import Candidate, Verdict
 from meshslm.core.continuation import Delivered, Pace
+from meshslm.core.events import RouteChosen
 from meshslm.core.serving import Item
 from meshslm.errors import FaultCode
 from meshslm.ids import Instant, NodeId, TaskId, ms_between
@@ -78,6 +79,16 @@ class Task:
         flows = self.next_seq and self.delivered.ways
         return limits.STREAM_PROBE_MS if flows else limits.STALL_PROBE_MS
 
+    def turn_to(self, candidate: Candidate, submit: TaskSubmit, now: Instant) -> None:
+        """Its answer comes from this candidate from now on: of its stream there is nothing yet."""
+        self.former, self.node = candidate, candidate.node
+        self.submit, self.attempt = submit, submit.attempt
+        self.accepted = False
+        self.next_seq = self.known_items = 0
+        self.held = {}
+        self.heard = self.flowed = now
+        self.pace = Pace()
+
 
 def submission(
     task: Task, verdict: Verdict, request: TaskRequest, now: Instant, *, fresh: bool
@@ -91,6 +102,24 @@ def submission(
         request,
         max(1, int(ms_between(now, task.deadline))),
         min(limits.DEADLINE_MS, int(verdict.patience_ms)) if patient else 0,
+    )
+
+
+def route_chosen(
+    candidate: Candidate, submit: TaskSubmit, reason: str, continued: str = ""
+) -> RouteChosen:
+    """What the client hears of who answers now."""
+    specialist = candidate.specialist
+    return RouteChosen(
+        submit.task,
+        candidate.node,
+        candidate.node_name,
+        specialist.profile,
+        specialist.model,
+        specialist.digest,
+        reason,
+        submit.attempt,
+        continued,
     )
 
 

@@ -35,15 +35,8 @@ from meshslm.api.memory import (
     PutRequest,
     Written,
 )
-from meshslm.core.memory import (
-    Found,
-    Memory,
-    Readable,
-    item_change,
-    item_name,
-    namespaces,
-    value_change,
-)
+from meshslm.core.memory import Found, Memory, item_change, item_name, namespaces, value_change
+from meshslm.core.readable import Readable
 from meshslm.core.state_events import Change, HistoryFound, StateChanged
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.gateway.body import read_body
@@ -101,10 +94,6 @@ class Kept(Readable, Protocol):
 
     def themselves(self, document: str) -> Iterator[tuple[NodeId, Entry]]:
         """Every author's own newest entry under its own id."""
-        ...
-
-    def author(self, document: str, key: str) -> NodeId | None:
-        """Who wrote the entry that holds."""
         ...
 
     def authors(self, document: str) -> dict[NodeId, int]:

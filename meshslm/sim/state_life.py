@@ -22,7 +22,7 @@ from meshslm.ids import MICROSECONDS_PER_MS
 from meshslm.sim.consensus_machine import Disk as LogDisk
 from meshslm.sim.node import SECOND, SimNode
 from meshslm.sim.scenario import Network
-from meshslm.sim.state_run import FLUSH_MS, StateRun, core_of
+from meshslm.sim.state_run import StateRun, core_of
 from meshslm.state.names import DocumentClass, named
 from meshslm.wire.consensus import Command
 
@@ -120,5 +120,4 @@ class LivingRun(StateRun):
             self._logs[node.index].write(effect)
             self.world.tell(node, LogPersisted(effect.number))
 
-        flush = int(FLUSH_MS * node.disk_times * MICROSECONDS_PER_MS)
-        self.world.call(self.world.now + flush, written, node.life)
+        self.world.flushed(node, written)

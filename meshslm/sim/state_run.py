@@ -63,12 +63,12 @@ class _StateWorld(World):
     def _persist(self, node: SimNode, effect: Persist) -> None:
         disk = self.disk(node)
         disk.write(effect)
+        self.flushed(node, lambda: self.tell(node, disk.sync(effect.number)))
 
-        def sync() -> None:
-            self.tell(node, disk.sync(effect.number))
-
+    def flushed(self, node: SimNode, do: Callable[[], None]) -> None:
+        """Do it when a flush that a node's process begins now is through."""
         wait = int(FLUSH_MS * node.disk_times * MICROSECONDS_PER_MS)
-        self.call(self.now + wait, sync, node.life)
+        self.call(self.now + wait, do, node.life)
 
 
 def _with_documents(config: CoreConfig, chance: Chance) -> Core:
