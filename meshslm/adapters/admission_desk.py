@@ -75,6 +75,7 @@ class AdmissionDesk:
                 unix_s=now,
                 rights=request.rights,
                 domains=request.domains,
+                namespaces=request.namespaces,
             )
             if not grant.rights:
                 raise NotAdmitted(Code.INVITATION_INVALID, "the token gives nothing")

@@ -2,8 +2,9 @@
 
 The authority block holds facts: `mesh`, `token` (its serial), `issuer`, `uses`, `life_s`, and one
 `right`, `domain` or `namespace` each, with a check on the time. Narrowing adds blocks that only
-hold checks, which needs no key: `time`, `peer`, `right_wanted` and `domain_wanted` are what checks
-may ask for. So whether a token gives a right is asked once for each right and domain.
+hold checks, which needs no key: `time`, `peer`, `right_wanted`, `domain_wanted` and
+`namespace_wanted` are what checks may ask for. So whether a token gives something is asked once for
+each right, domain and namespace.
 
 Rules:
 - Facts count from the authority block alone: a block that adds a `right` adds nothing.
@@ -103,6 +104,7 @@ def narrowed(
     peer: NodeId | None = None,
     rights: tuple[str, ...] = (),
     domains: tuple[str, ...] = (),
+    namespaces: tuple[str, ...] = (),
 ) -> JoinToken:
     """A token that gives less, made without any key. Raises `OurFault` where it is damaged."""
     checks: list[str] = []
@@ -113,12 +115,10 @@ def narrowed(
     if peer is not None:
         checks.append("check if peer({peer})")
         values["peer"] = peer
-    if rights:
-        checks.append("reject if right_wanted($right), !{rights}.contains($right)")
-        values["rights"] = set(rights)
-    if domains:
-        checks.append("reject if domain_wanted($domain), !{domains}.contains($domain)")
-        values["domains"] = set(domains)
+    for kind, left in (("right", rights), ("domain", domains), ("namespace", namespaces)):
+        if left:
+            checks.append(f"reject if {kind}_wanted($name), !{{{kind}s}}.contains($name)")
+            values[f"{kind}s"] = set(left)
     if not checks:
         return token
     try:
@@ -132,6 +132,7 @@ def narrowed(
         biscuit=bytes(text),
         rights=_left(token.rights, rights),
         domains=_left(token.domains, domains),
+        namespaces=_left(token.namespaces, namespaces),
     )
 
 
@@ -144,10 +145,12 @@ def opened(
     unix_s: float,
     rights: tuple[str, ...] = (),
     domains: tuple[str, ...] = (),
+    namespaces: tuple[str, ...] = (),
 ) -> Grant:
     """What a token that one of `keys` has signed gives to `peer` now.
 
-    `rights` and `domains` are what the peer wishes for; empty: all there are. Raises `NotAdmitted`.
+    `rights`, `domains` and `namespaces` are what the peer wishes for; empty: all there are. Raises
+    `NotAdmitted`.
     """
     if len(biscuit) > limits.TOKEN_BYTES:
         raise NotAdmitted(Code.INVITATION_INVALID, "the token is too long")
@@ -167,14 +170,18 @@ def opened(
     )
     wanted = rights or whole.rights
     fields = domains or whole.domains
+    spaces = namespaces or whole.namespaces
     if not set(wanted) <= set(whole.rights):
         raise NotAdmitted(Code.WIDENED, "the token does not give these rights")
     if ANY not in whole.domains and not set(fields) <= set(whole.domains):
         raise NotAdmitted(Code.WIDENED, "the token does not give these domains")
+    if ANY not in whole.namespaces and not set(spaces) <= set(whole.namespaces):
+        raise NotAdmitted(Code.WIDENED, "the token does not give these namespaces")
     return replace(
         whole,
         rights=tuple(right for right in wanted if held.gives("right_wanted", right)),
         domains=tuple(domain for domain in fields if held.gives("domain_wanted", domain)),
+        namespaces=tuple(space for space in spaces if held.gives("namespace_wanted", space)),
     )
 
 

@@ -159,6 +159,7 @@ def invite(
 @click.option("--expires", type=Duration(), help="It runs out so much from now, or earlier.")
 @click.option("--node", metavar="ID", help="Only this node may use it.")
 @click.option("--domains", help="It gives no other domains than these.")
+@click.option("--namespaces", help="It gives no other namespaces than these.")
 @click.option("--rights", help="It gives no other rights than these: submit, serve, ...")
 @output_option
 @json_option
@@ -167,6 +168,7 @@ def narrow(
     expires: int | None,
     node: str | None,
     domains: str | None,
+    namespaces: str | None,
     rights: str | None,
     output: Path | None,
     as_json: bool,
@@ -182,16 +184,23 @@ def narrow(
         token,
         expires_unix_s=None if expires is None else time.time() + expires,
         peer=NodeId(node) if node else None,
-        rights=_names(rights, "--rights") if rights else (),
-        domains=_names(domains, "--domains") if domains else (),
+        rights=_left(rights, "--rights"),
+        domains=_left(domains, "--domains"),
+        namespaces=_left(namespaces, "--namespaces"),
     )
     _hand_out(to_text(less), output, as_json, {})
+
+
+def _left(given: str | None, option: str) -> tuple[str, ...]:
+    """What narrowing leaves; empty: all, where the option was not given at all."""
+    return () if given is None else _names(given, option)
 
 
 def _names(given: str | None, option: str) -> tuple[str, ...]:
     from meshslm import limits
 
-    names = tuple(dict.fromkeys(n.strip() for n in (given or "*").split(",") if n.strip()))
+    text = "*" if given is None else given
+    names = tuple(dict.fromkeys(n.strip() for n in text.split(",") if n.strip()))
     if not 1 <= len(names) <= limits.CERTIFIED_NAMES:
         raise click.UsageError(f"{option} takes 1 to {limits.CERTIFIED_NAMES} names")
     long = [name for name in names if len(name.encode()) > limits.NAME_BYTES]

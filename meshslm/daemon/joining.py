@@ -41,7 +41,13 @@ class _Joiner:
     def __init__(self, link: Link, token: JoinToken, addresses: tuple[str, ...], name: str) -> None:
         self._link = link
         self._request = JoinRequest(
-            PROTOCOL_LOW, PROTOCOL_HIGH, token.biscuit, name, token.rights, token.domains
+            PROTOCOL_LOW,
+            PROTOCOL_HIGH,
+            token.biscuit,
+            name,
+            token.rights,
+            token.domains,
+            token.namespaces,
         )
         self._peers = {NodeId(a.rpartition("/p2p/")[2]) for a in addresses}
         self._left = len(addresses)

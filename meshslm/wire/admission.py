@@ -101,6 +101,7 @@ class JoinToken:
     rights: Annotated[tuple[str, ...], Tag(5, most=32, items=16)] = ()
     """What is left of it after narrowing; empty: all. Only a wish: the Biscuit decides."""
     domains: Annotated[tuple[str, ...], Tag(6, most=_Name, items=limits.CERTIFIED_NAMES)] = ()
+    namespaces: Annotated[tuple[str, ...], Tag(7, most=_Name, items=limits.CERTIFIED_NAMES)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class JoinRequest:
     rights: Annotated[tuple[str, ...], Tag(5, most=32, items=16)] = ()
     """What it wishes for; empty: all that the token gives."""
     domains: Annotated[tuple[str, ...], Tag(6, most=_Name, items=limits.CERTIFIED_NAMES)] = ()
+    namespaces: Annotated[tuple[str, ...], Tag(7, most=_Name, items=limits.CERTIFIED_NAMES)] = ()
 
 
 @dataclass(frozen=True, slots=True)

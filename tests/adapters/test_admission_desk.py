@@ -19,10 +19,10 @@ from meshslm.adapters.admission_desk import (
 from meshslm.adapters.keyring import NodeKey, load_or_create, public_key
 from meshslm.adapters.mesh_folder import MeshFolder
 from meshslm.adapters.signing import SigningKey, verify
-from meshslm.adapters.tokens import Grant, from_text
+from meshslm.adapters.tokens import Grant, from_text, narrowed
 from meshslm.core.certificates import ANY, Act, Code, NotAdmitted, certified
 from meshslm.errors import OurFault
-from meshslm.wire.admission import Certificate, Credential, JoinRequest
+from meshslm.wire.admission import Certificate, Credential, JoinRequest, JoinToken
 
 NOW = 1_800_000_000.0
 
@@ -102,6 +102,25 @@ def test_a_token_gives_a_certificate(office: Office, guest: NodeKey) -> None:
     assert certificate.rights == ("serve",)
     assert certificate.not_after == NOW + 3600
     assert not certificate.key
+
+
+def test_a_token_narrowed_to_a_namespace_gives_no_other(office: Office, guest: NodeKey) -> None:
+    grant = Grant(b"", ("write",), (), ("notes", "plans"), uses=0)
+    whole = from_text(office.desk.invite(grant, NOW + 3600, ()))
+    less = narrowed(whole, namespaces=("notes",))
+
+    def request(token: JoinToken, spaces: tuple[str, ...]) -> JoinRequest:
+        return JoinRequest(1, 1, token.biscuit, "guest", token.rights, namespaces=spaces)
+
+    assert office.join(guest, request(less, less.namespaces)).namespaces == ("notes",)
+    assert office.join(guest, request(less, ("plans",))).namespaces == ()
+    assert office.join(guest, request(whole, whole.namespaces)).namespaces == ("notes", "plans")
+    assert office.refusal(guest, request(whole, (ANY,))) is Code.WIDENED
+    assert office.refusal(guest, request(less, ("art",))) is Code.WIDENED
+    more = narrowed(less, namespaces=("notes", "art"))
+    assert more.namespaces == ("notes",), "what is gone is not wished for"
+    wider = narrowed(whole, namespaces=("notes", "art"))
+    assert office.refusal(guest, request(wider, wider.namespaces)) is Code.WIDENED
 
 
 def test_a_token_is_used_once(office: Office, guest: NodeKey) -> None:

@@ -44,15 +44,21 @@ names = st.lists(
 )
 
 
-def token(*given_rights: str, domains: tuple[str, ...] = (ANY,), uses: int = 1) -> JoinToken:
-    grant = Grant(new_serial(), given_rights or ("submit", "serve"), domains, (), uses, issuer=YOU)
+def token(
+    *given_rights: str,
+    domains: tuple[str, ...] = (ANY,),
+    spaces: tuple[str, ...] = (),
+    uses: int = 1,
+) -> JoinToken:
+    given_rights = given_rights or ("submit", "serve")
+    grant = Grant(new_serial(), given_rights, domains, spaces, uses, issuer=YOU)
     return from_text(make_token(grant, MESH, KEY, NOW + 3600, WHERE))
 
 
 def gives(
     held: JoinToken, *, peer: NodeId = ME, at: float = NOW, keys: tuple[bytes, ...] = (MESH,)
 ) -> Grant:
-    wishes = {"rights": held.rights, "domains": held.domains}
+    wishes = {"rights": held.rights, "domains": held.domains, "namespaces": held.namespaces}
     return opened(held.biscuit, keys, mesh=MESH, peer=peer, unix_s=at, **wishes)
 
 
@@ -81,16 +87,25 @@ def test_a_token_gives_what_was_put_into_it(
 
 
 @settings(deadline=None, max_examples=60)
-@given(rights, rights, names, names)
+@given(rights, rights, names, names, names, names)
 def test_narrowing_never_gives_more(
-    some: list[str], fewer: list[str], domains: list[str], narrower: list[str]
+    some: list[str],
+    fewer: list[str],
+    domains: list[str],
+    narrower: list[str],
+    spaces: list[str],
+    closer: list[str],
 ) -> None:
-    held = token(*some, domains=tuple(domains))
+    held = token(*some, domains=tuple(domains), spaces=tuple(spaces))
     less = narrowed(narrowed(held, rights=tuple(fewer)), domains=tuple(narrower))
-    wishless = replace(less, rights=(), domains=())
+    least = narrowed(less, namespaces=tuple(closer))
+    wishless = replace(least, rights=(), domains=(), namespaces=())
     found = gives(wishless)
     assert set(found.rights) == set(some) & set(fewer)
     assert set(found.domains) == set(domains) & set(narrower)
+    assert set(found.namespaces) == set(spaces) & set(closer)
+    before = gives(replace(less, rights=(), domains=()))
+    assert set(before.namespaces) == set(spaces), "each is narrowed by itself"
 
 
 def test_any_domain_is_narrowed_to_some() -> None:
@@ -98,6 +113,21 @@ def test_any_domain_is_narrowed_to_some() -> None:
     assert gives(less).domains == ("code", "law")
     assert gives(narrowed(less, domains=("law", "art"))).domains == ("law",)
     assert not gives(replace(less, domains=("art",))).domains, "the wish is not what counts"
+
+
+def test_any_namespace_is_narrowed_to_some() -> None:
+    less = narrowed(token(spaces=(ANY,)), namespaces=("notes", "plans"))
+    assert gives(less).namespaces == ("notes", "plans")
+    assert gives(narrowed(less, namespaces=("plans", "art"))).namespaces == ("plans",)
+    for wish in (("art",), (ANY,), ()):
+        assert not gives(replace(less, namespaces=wish)).namespaces, "the wish is not what counts"
+
+
+def test_a_widened_namespace_is_refused() -> None:
+    some = token(spaces=("notes",))
+    assert code_of(replace(some, namespaces=("plans",))) is Code.WIDENED
+    assert code_of(replace(some, namespaces=("notes", ANY))) is Code.WIDENED
+    assert code_of(narrowed(some, namespaces=("notes", "plans"))) is Code.WIDENED
 
 
 def test_a_token_runs_out() -> None:
@@ -128,9 +158,11 @@ def widened(held: JoinToken, code: str) -> JoinToken:
 
 
 def test_a_block_that_adds_rights_adds_nothing() -> None:
-    held = token("submit", domains=("code",))
-    more = widened(held, 'right("admit"); domain("*"); uses(0); time(2020-01-01T00:00:00Z);')
+    held = token("submit", domains=("code",), spaces=("notes",))
+    facts = 'right("admit"); domain("*"); namespace("*"); uses(0); time(2020-01-01T00:00:00Z);'
+    more = widened(held, facts)
     assert gives(more) == gives(held)
+    assert code_of(replace(more, namespaces=("plans",))) is Code.WIDENED
     assert code_of(replace(more, rights=("admit",))) is Code.WIDENED
     assert code_of(replace(more, domains=("law",))) is Code.WIDENED
     assert code_of(more, at=NOW + 3600) is Code.INVITATION_EXPIRED

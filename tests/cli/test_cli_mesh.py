@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshslm.adapters.keyring import NodeKey
+from meshslm.adapters.tokens import from_text
 from tests.cli.conftest import Run, documented_keys
 
 NODE = NodeKey.generate().node_id
@@ -95,10 +96,20 @@ def test_a_token_is_narrowed_from_a_file_stdin_or_the_environment(
     by_stdin = home("mesh", "narrow", "--token-file", "-", "--domains", "code", stdin=token)
     monkeypatch.setenv("MESHSLM_JOIN_TOKEN", token)
     by_environment = home("mesh", "narrow", "--rights", "submit")
-    for outcome in (by_file, by_stdin, by_environment):
+    spaces = home("mesh", "narrow", "--namespaces", "notes, plans")
+    assert from_text(spaces.out.strip()).namespaces == ("notes", "plans")
+    for outcome in (by_file, by_stdin, by_environment, spaces):
         assert outcome.code == 0, outcome.err
         assert outcome.out.startswith("meshslm-token-1.")
         assert len(outcome.out) > len(token)
+
+
+@pytest.mark.parametrize("option", ["--namespaces", "--domains", "--rights"])
+@pytest.mark.parametrize("names", ["", " , ", "x" * 129, ",".join(f"d{n}" for n in range(33))])
+def test_a_token_is_not_narrowed_to_nothing_by_mistake(home: Run, option: str, names: str) -> None:
+    outcome = home("mesh", "narrow", "--token-file", "-", option, names, stdin=secret(home))
+    assert outcome.code == 2
+    assert option in outcome.err
 
 
 def test_a_systemd_credential_is_taken(
