@@ -111,7 +111,7 @@ class NodeCore:
         )
         self.growth = self._growth(chance.fork("growth"))
         self._serving.changed = self.growth.coordinators.telling.changed
-        self._state = SharedState(
+        self.state = SharedState(
             config, self._directory, self._out, chance.fork("state"), admission=self._admission
         )
         self._reach = Reach(config, self._directory, self._out)
@@ -122,7 +122,7 @@ class NodeCore:
         self.consensus = coordination_of(
             config, self._directory, self._admission, self._out, chance.fork("consensus")
         )
-        self._state.forgetting.attach(self.consensus.asking)
+        self.state.forgetting.attach(self.consensus.asking)
         self._links = self._make_links()
         self._handlers = self._event_handlers()
         self._timers = self._timer_handlers()
@@ -153,7 +153,7 @@ class NodeCore:
             self._membership,
             self.consensus,
             self._out,
-            self._state.met,
+            self.state.met,
             self._message_handlers(),
         )
 
@@ -185,7 +185,7 @@ class NodeCore:
         return {
             **self._admission.event_handlers(),
             **self.consensus.event_handlers(),
-            **self._state.event_handlers(),
+            **self.state.event_handlers(),
             StatementSealed: self.growth.on_sealed,
             **self._reach.event_handlers(),
             **self._hosting.event_handlers(),
@@ -203,7 +203,7 @@ class NodeCore:
     def _timer_handlers(self) -> dict[str, Callable[[str, Instant], None]]:
         """By kind of timer; each takes the timer's subject."""
         return {
-            **self._state.timer_handlers(),
+            **self.state.timer_handlers(),
             **self.consensus.timer_handlers(),
             **self._reach.timer_handlers(),
             **self.growth.timer_handlers(),
@@ -233,7 +233,7 @@ class NodeCore:
             Goodbye: lambda p, m, now: member.on_goodbye(p.node, m, now),
             **self._admission.message_handlers(),
             **self.consensus.message_handlers(),
-            **self._state.message_handlers(),
+            **self.state.message_handlers(),
             Draining: lambda p, m, now: self._drain.told(p.node, m, now),
             **self.growth.message_handlers(),
             **self._reach.message_handlers(),
@@ -253,7 +253,7 @@ class NodeCore:
     def _on_started(self, event: Started, now: Instant) -> None:
         self._started = now
         self._admission.start()
-        self._state.boot = event.boot
+        self.state.boot = event.boot
         self.growth.start(event.boot)
         self._membership.start(event.boot, event.addresses, now)
 
@@ -302,7 +302,7 @@ class NodeCore:
         self._membership.greet_all(now)
 
     def _peer_gone(self, peer: NodeId, reason: str, now: Instant) -> None:
-        self._state.parted(peer)
+        self.state.parted(peer)
         self._serving.peer_gone(peer, now)
         self._origin.peer_gone(peer, reason, now)
 
@@ -329,7 +329,7 @@ class NodeCore:
     @property
     def documents(self) -> Documents:
         """Shared documents, to be read; local programs change them by `StateWrite`."""
-        return self._state.documents
+        return self.state.documents
 
     def may_relay(self, node: NodeId) -> bool:
         """Whether a peer may reserve a place here, or connect through this node."""
@@ -379,7 +379,7 @@ class NodeCore:
             memory_budget_mib=self._models.budget_mib,
             bootstrap=self._dialling.configured(now),
             banned=self._conduct.banned(now),
-            state=self._state.view(),
+            state=self.state.view(),
             drain=self._drain.view(now),
             reach=self._reach.view(now),
         )
@@ -398,7 +398,7 @@ class NodeCore:
         self._conduct.check()
         self._dialling.check()
         self._admission.check()
-        self._state.check()
+        self.state.check()
         self._membership.check()
         self._reach.check()
         self._detection.check()

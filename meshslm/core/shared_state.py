@@ -43,7 +43,7 @@ from meshslm.core.state_sync import StateSync
 from meshslm.core.state_views import StateView
 from meshslm.errors import FaultCode, RequestFault
 from meshslm.ids import Instant, NodeId
-from meshslm.wire.state import AuthorShown, AuthorWanted, Holding
+from meshslm.wire.state import AuthorShown, AuthorWanted, DocumentDigest, Holding
 
 
 class SharedState:
@@ -128,6 +128,11 @@ class SharedState:
     def parted(self, node: NodeId) -> None:
         """A peer is gone."""
         self._sync.parted(node)
+
+    def digests(self, node: NodeId) -> tuple[DocumentDigest, ...]:
+        """What a peer is told when it compares: of each document that both want."""
+        partner = self._sync.partners.get(node)
+        return () if partner is None else tuple(d.digest() for d in self._sync.shared(partner))
 
     def view(self) -> StateView | None:
         """What may be seen of it; None where this node has no documents."""

@@ -105,7 +105,7 @@ class StateSync:
         self._answering: dict[int, Answering] = {}
         self._request = 0
         self._interests: tuple[str, ...] = ()
-        self.checks = StateChecks(self.partners, out, self._shared)
+        self.checks = StateChecks(self.partners, out, self.shared)
 
     def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
         """For messages of members."""
@@ -171,7 +171,7 @@ class StateSync:
         partner = self.partners.get(node)
         return partner if partner is not None and self._documents.ready else None
 
-    def _shared(self, partner: Partner) -> list[Document]:
+    def shared(self, partner: Partner) -> list[Document]:
         """Documents here that both want."""
         return [
             document
@@ -204,7 +204,7 @@ class StateSync:
         """Compare with a peer."""
         partner = self._partner(node)
         if partner is not None:
-            digests = [document.digest() for document in self._shared(partner)]
+            digests = [document.digest() for document in self.shared(partner)]
             self._send(node, StateSummary(total(digests)))
 
     def on_summary(self, peer: Peer, message: StateSummary, _now: Instant) -> None:
@@ -213,7 +213,7 @@ class StateSync:
         if partner is None:
             return
         self.counts.compared += 1
-        shared = self._shared(partner)
+        shared = self.shared(partner)
         digests = [document.digest() for document in shared]
         if total(digests) == message.total:
             self.counts.agreed += 1
@@ -233,7 +233,7 @@ class StateSync:
         """The peer compares everything."""
         partner = self._partner(peer.node)
         if partner is not None:
-            digests = [document.digest() for document in self._shared(partner)]
+            digests = [document.digest() for document in self.shared(partner)]
             self._send_digests(peer.node, digests, message.nonce)
 
     def on_digests(self, peer: Peer, message: StateDigests, now: Instant) -> None:
@@ -250,7 +250,7 @@ class StateSync:
             return
         theirs, partner.digests = partner.digests, {}
         self.checks.note(peer.node, message.nonce, theirs)
-        for document in self._shared(partner):
+        for document in self.shared(partner):
             ours, told = document.digest(), theirs.get(document.name)
             if told is None or told.vector != ours.vector:
                 self.ask(peer.node, document.name, now, also_tell=True)

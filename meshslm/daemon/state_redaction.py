@@ -1,8 +1,8 @@
 """Events of shared documents without keys and values, for recordings that may be handed on.
 
 Names of documents stay, as names of models do; signatures stay too, and fit no longer: a replay
-takes them as they are. Sums over entries fit no longer either, so where two nodes compare their
-documents a replay without texts may do more than was done.
+takes them as they are. Sums over entries fit no longer either: a replay puts its own in their place
+where a peer held the same.
 
 Rules:
 - What cannot be blanked piece by piece is replaced by zeros of the same length.

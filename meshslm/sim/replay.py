@@ -5,19 +5,21 @@ Rules:
   where the recording kept texts.
 - It ends where the recording parts from the replay, or where events are missing: a core that
   lacks one is another core.
+- Without texts the entries of shared documents are fillers, and sums over them are others. Where a
+  peer held the same as the node did, it holds the same as the fresh core.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from meshslm import __version__
 from meshslm.adapters.signing import verify
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
-from meshslm.core.events import Effect, Event
+from meshslm.core.events import BytesReceived, Effect, Event
 from meshslm.core.node import NodeCore
 from meshslm.daemon.recording import (
     GONE,
@@ -29,8 +31,12 @@ from meshslm.daemon.recording import (
     kinds,
     read_recording,
 )
+from meshslm.errors import PeerFault
 from meshslm.ids import MICROSECONDS_PER_MS, Instant
 from meshslm.sim.node import Core
+from meshslm.state.document import total
+from meshslm.wire.codec import decode, encode
+from meshslm.wire.state import StateDigests, StateSummary
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "verify": verify,
@@ -38,6 +44,9 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "signed_by": lambda _node, _data, _signature: True,
 }
 """What a configuration may hold that is code, by name."""
+
+_SUMS = (bytes((StateSummary.KIND,)), bytes((StateDigests.KIND,)))
+"""How messages with sums over documents begin, after the mark of a pair."""
 
 OnStep = Callable[[int, Step, Event, list[Effect]], None]
 """Told after each event: its number from 1, what was recorded, and what the fresh core did."""
@@ -87,6 +96,30 @@ class Replay:
         return {"ok": self.ok, **asdict(self)}
 
 
+def as_compared(event: Event, did: str, core: Core) -> Event:
+    """The event with a peer's sums over its documents as they were, compared with those here.
+
+    A sum at which nothing was done was this node's own. A peer that had heard of the same writes
+    held the same: that it did not is so rare that it is worth a parting.
+    """
+    if type(event) is not BytesReceived or event.message[1:2] not in _SUMS:
+        return event
+    if not isinstance(core, NodeCore):
+        return event
+    try:
+        said = decode(event.message)
+    except PeerFault:
+        return event
+    own = core.state.digests(event.peer)
+    if isinstance(said, StateSummary) and not did:
+        return replace(event, message=encode(StateSummary(total(own))))
+    if isinstance(said, StateDigests):
+        held = {(digest.document, digest.vector): digest for digest in own}
+        same = tuple(held.get((d.document, d.vector), d) for d in said.digests)
+        return replace(event, message=encode(replace(said, digests=same)))
+    return event
+
+
 def fresh_core(config: CoreConfig, chance: Chance) -> Core:
     """Production's core."""
     return NodeCore(config, chance)
@@ -133,6 +166,8 @@ class _Replay:
     def _step(self, step: Step) -> Parting | None:
         self._first = step.now if self._first is None else self._first
         event = event_of(step)
+        if not self._start.texts:
+            event = as_compared(event, step.did, self._core)
         effects: list[Effect] = []
         try:
             effects = self._core.handle(event, Instant(step.now))

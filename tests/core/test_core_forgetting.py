@@ -161,7 +161,7 @@ def test_what_was_given_up_is_not_asked_for(mesh: DecidingMesh) -> None:
 def test_a_vector_says_what_it_goes_by(mesh: DecidingMesh) -> None:
     mesh.give_up(C)
     mesh.seen[A, B].clear()
-    mesh.boxes[A].core._state._sync.ask(B, DOC, mesh.now)
+    mesh.boxes[A].core.state._sync.ask(B, DOC, mesh.now)
     mesh.give("a", DecisionWanted(99, None, "generation"))
     told = [m for m in mesh.seen[A, B] if isinstance(m, StateVector)]
     assert [(c.author, c.generation) for c in told[0].forgotten] == [(C, 1 << 16)]

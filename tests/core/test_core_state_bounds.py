@@ -116,7 +116,7 @@ def test_who_would_be_pushed_too_much_is_told_and_asks_at_its_own_pace() -> None
     burst(mesh, "a", 40, state_limits.STATE_VALUE_BYTES)
     mesh.pass_time(300)
     core = mesh.boxes[NodeId("a")].core
-    assert core._state._sync.pushes.pushed_bytes <= most + limits.MIB
+    assert core.state._sync.pushes.pushed_bytes <= most + limits.MIB
     assert any(isinstance(m, StateHave) for _, m, _ in sent(mesh, "a"))
     mesh.pass_time(20_000)
     assert mesh.agree("a", "b")
