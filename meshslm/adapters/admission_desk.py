@@ -6,7 +6,9 @@ key, has the right `admit`; it then signs with its own key.
 Rules:
 - A token whose uses are counted is redeemed where it was made, because only one ledger can count.
 - The use is durable before the certificate leaves. The same node may ask again with the same token,
-  since the answer may have been lost, and gets no more than the first time.
+  since the answer may have been lost, and gets the same certificate again, for as long from now on:
+  so it has one serial to be revoked by.
+- Asking again and again writes nothing: the ledger's lines differ by more than moments.
 - Nobody gets more than the token gives, than the signer has, or for longer than the signer has it.
 """
 
@@ -34,6 +36,9 @@ from meshslm.wire.versions import PROTOCOL_HIGH, PROTOCOL_LOW
 
 ENROL_S = 60
 """Life of a token that is used in the next moment."""
+
+LEDGER_PARTS = 100
+"""Lines about one certificate in its life: more would let a member fill the disk by asking."""
 
 EVERYTHING = Grant(b"", tuple(Act), (ANY,), (ANY,))
 
@@ -79,8 +84,8 @@ class AdmissionDesk:
             )
             if not grant.rights:
                 raise NotAdmitted(Code.INVITATION_INVALID, "the token gives nothing")
-            self._check_use(grant, peer, signer.board)
-            return self._issue(signer, peer, grant, request.name, now)
+            before = self._used(grant, peer, signer.board)
+            return self._issue(signer, peer, grant, request.name, now, before=before)
 
     def renew(self, peer: NodeId, credential: Credential) -> Credential:
         """The same certificate, for another life. Raises `NotAdmitted`, or `OurFault`.
@@ -113,17 +118,20 @@ class AdmissionDesk:
         grant = replace(grant, token=new_serial(), issuer=self._node.node_id)
         return make_token(grant, signer.mesh, signer.key, expires_unix_s, addresses)
 
-    def _check_use(self, grant: Grant, peer: NodeId, board: NoticeBoard) -> None:
+    def _used(self, grant: Grant, peer: NodeId, board: NoticeBoard) -> Entry | None:
+        """What the peer was given for this token before. Raises `NotAdmitted`."""
         if board.revoked("token", grant.token.hex()) or board.revoked("node", peer):
             raise NotAdmitted(Code.REVOKED, "the token, or this node, was revoked")
         if grant.uses and grant.issuer != self._node.node_id:
             raise NotAdmitted(Code.NOT_ADMITTING, "this token is redeemed where it was made")
         given = [e for e in self._folder.ledger() if e.token == grant.token.hex()]
-        if any(board.revoked("certificate", e.serial) for e in given if e.node == peer):
+        own = [entry for entry in given if entry.node == peer]
+        if any(board.revoked("certificate", entry.serial) for entry in own):
             raise NotAdmitted(Code.REVOKED, "what this token gave was revoked")
         users = {entry.node for entry in given}
         if grant.uses and peer not in users and len(users) >= grant.uses:
             raise NotAdmitted(Code.INVITATION_USED, "the token has been used up")
+        return own[-1] if own else None
 
     def _issue(
         self,
@@ -133,14 +141,28 @@ class AdmissionDesk:
         name: str,
         now: float,
         renewed: Certificate | None = None,
+        before: Entry | None = None,
     ) -> Credential:
         certificate = _certificate(signer.mesh, signer.mesh_name, peer, grant, now)
         if renewed is not None:
             certificate = replace(certificate, serial=renewed.serial, key=renewed.key)
+        elif before is not None:
+            certificate = replace(certificate, serial=bytes.fromhex(before.serial))
         credential = signer.sign(certificate)
         entry = _entry(certificate, name=name, unix_s=now)
-        self._folder.record(msgspec.structs.replace(entry, renewal=renewed is not None))
+        entry = msgspec.structs.replace(entry, renewal=renewed is not None)
+        if not self._told(entry, grant.life_s):
+            self._folder.record(entry)
         return credential
+
+    def _told(self, entry: Entry, life_s: int) -> bool:
+        """Whether the ledger says as much already, give or take a hundredth of the life."""
+        known = [e for e in self._folder.ledger() if e.serial == entry.serial]
+        if not known:
+            return False
+        last, moment = known[-1], max(1, life_s // LEDGER_PARTS)
+        same = (last.rights, last.domains) == (entry.rights, entry.domains)
+        return same and last.not_after <= entry.not_after < last.not_after + moment
 
 
 def enrol(desk: AdmissionDesk, guest: Path, name: str) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import stat
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -17,7 +21,7 @@ from meshslm.adapters.admission_desk import (
     rotate,
 )
 from meshslm.adapters.keyring import NodeKey, load_or_create, public_key
-from meshslm.adapters.mesh_folder import MeshFolder
+from meshslm.adapters.mesh_folder import Entry, MeshFolder
 from meshslm.adapters.signing import SigningKey, verify
 from meshslm.adapters.tokens import Grant, from_text, narrowed
 from meshslm.core.certificates import ANY, Act, Code, NotAdmitted, certified
@@ -127,8 +131,67 @@ def test_a_token_is_used_once(office: Office, guest: NodeKey) -> None:
     request = office.invite()
     first = office.join(guest, request)
     assert office.refusal(NodeKey.generate(), request) is Code.INVITATION_USED
+    office.now += 600
     again = office.join(guest, request)
     assert again.rights == first.rights, "its answer may have been lost"
+    assert again.serial == first.serial, "whoever revokes one revokes all"
+    revoke(office.folder, "certificate", first.serial.hex(), NOW)
+    assert office.refusal(guest, request) is Code.REVOKED
+
+
+def test_many_that_show_one_token_at_once_get_no_more_than_it_gives(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = office.folder.ledger
+
+    def read_and_let_others_go_on() -> list[Entry]:
+        entries = read()
+        time.sleep(0.005)
+        return entries
+
+    monkeypatch.setattr(office.folder, "ledger", read_and_let_others_go_on)
+    request = office.invite(uses=3)
+    guests = [NodeKey.generate() for _ in range(24)]
+    together = Barrier(len(guests))
+
+    def ask(guest: NodeKey) -> Code | None:
+        together.wait(10)
+        try:
+            office.desk.redeem(guest.node_id, request)
+        except NotAdmitted as refusal:
+            return refusal.code
+        return None
+
+    with ThreadPoolExecutor(len(guests)) as threads:
+        answers = Counter(threads.map(ask, guests))
+    assert answers == {None: 3, Code.INVITATION_USED: 21}
+    assert len(read()) == 1 + 3
+
+
+def test_two_that_may_admit_do_not_both_redeem_one_token(
+    office: Office, guest: NodeKey, tmp_path: Path
+) -> None:
+    other = deputy(office, tmp_path / "deputy", "submit", "serve")
+    for maker, stranger in ((office, other), (other, office)):
+        request = maker.invite(uses=1)
+        first, second = NodeKey.generate(), NodeKey.generate()
+        assert stranger.refusal(first, request) in (Code.NOT_ADMITTING, Code.INVITATION_INVALID)
+        maker.join(second, request)
+        assert maker.refusal(first, request) is Code.INVITATION_USED
+
+
+def test_asking_again_and_again_does_not_fill_the_disk(office: Office, guest: NodeKey) -> None:
+    request = office.invite()
+    credential = office.desk.redeem(guest.node_id, request)
+    for _ in range(30):
+        office.now += 1
+        office.desk.redeem(guest.node_id, request)
+        newest = office.desk.renew(guest.node_id, credential)
+    assert office.judge(guest, newest).not_after == NOW + 30 + 3600, "it is given all the same"
+    assert len(office.folder.ledger()) == 1 + 1
+    office.now += 60
+    office.desk.renew(guest.node_id, credential)
+    assert office.folder.ledger()[-1].not_after == NOW + 90 + 3600
 
 
 def test_uses_are_counted_over_restarts_and_lines_cut_short(
