@@ -17,7 +17,6 @@ from meshslm.cli.mesh_tokens import invite, narrow, token_from, token_options
 from meshslm.cli.screen import json_option, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
-    from meshslm.adapters.keyring import NodeKey
     from meshslm.adapters.mesh_folder import Entry, Member, MeshFolder
     from meshslm.settings import Settings
 
@@ -49,13 +48,13 @@ def create(name: str, as_json: bool, **where: Any) -> None:
     """
     from meshslm.adapters.admission_desk import create_mesh
     from meshslm.adapters.consensus_log import ConsensusLog
-    from meshslm.adapters.keyring import DirectoryLock
+    from meshslm.adapters.keyring import DirectoryLock, load_or_create
 
     if not 1 <= len(name.encode()) <= 64:
         raise click.UsageError("a mesh's name has 1 to 64 bytes")
     settings = load_effective(**where).settings
     with DirectoryLock(Path(settings.node.data_dir)):
-        folder, key = _open(settings)
+        folder, key = _folder(settings), load_or_create(Path(settings.node.data_dir))
         certificate = create_mesh(folder, key, name, time.time())
         ConsensusLog(Path(settings.node.data_dir)).found(secrets.randbits(52) + 1)
     if as_json:
@@ -94,7 +93,7 @@ def join(token_file: Path | None, at: tuple[str, ...], as_json: bool, **where: A
 
     member = join_mesh(settings, token, at)
     if as_json:
-        print_json(_told(_open(settings)[0]))
+        print_json(_told(_folder(settings)))
         return
     certificate = member.certificate
     click.echo(f"member of {certificate.mesh_name} until {moment_text(certificate.not_after)}")
@@ -110,7 +109,7 @@ def status(as_json: bool, **where: Any) -> None:
 
     Exit code 1 where it is in no private mesh, or its certificate has run out.
     """
-    folder, _ = _open(load_effective(**where).settings)
+    folder = _folder(load_effective(**where).settings)
     told = _told(folder)
     if as_json:
         print_json(told)
@@ -143,7 +142,7 @@ def members(as_json: bool, **where: Any) -> None:
 
     Another node that may let others in has a list of its own; 'meshslm peers' shows who is there.
     """
-    folder, _ = _open(load_effective(**where).settings)
+    folder = _folder(load_effective(**where).settings)
     member = folder.member()
     if member is None:
         fail("this node is in no private mesh")
@@ -181,8 +180,11 @@ def revoke(what: str, as_json: bool, **where: Any) -> None:
     """
     from meshslm.adapters.admission_desk import revoke as write_revocation
 
-    folder, _ = _open(load_effective(**where).settings)
+    folder = _folder(load_effective(**where).settings)
     about = _kind_of(folder, what)
+    member = folder.member()
+    if member is not None and member.certificate.node == what:
+        raise click.UsageError("that is this node itself; 'meshslm mesh leave' leaves the mesh")
     write_revocation(folder, about, what, time.time())
     if as_json:
         print_json({"revoked": what, "about": about})
@@ -196,7 +198,7 @@ def revoke(what: str, as_json: bool, **where: Any) -> None:
     type=Duration(0),
     default="30d",
     show_default=True,
-    help="How long what the old key signed is still good; longer than a certificate lives.",
+    help="How long what the old key signed is still good: who is away for longer needs a token.",
 )
 @config_option
 @data_dir_option
@@ -204,13 +206,13 @@ def revoke(what: str, as_json: bool, **where: Any) -> None:
 def rotate(grace: int, as_json: bool, **where: Any) -> None:
     """Give the mesh a new key, signed by the present one.
 
-    Members learn of it over the mesh and stay members; their certificates are signed anew when they
-    are renewed, and tokens of the old key end at once. It does not help against somebody who has
+    Members learn of it over the mesh and stay members: their certificates are signed anew before
+    the old key ends. Tokens of the old key end at once. It does not help against somebody who has
     the old key: then make a new mesh.
     """
     from meshslm.adapters.admission_desk import rotate as hand_over
 
-    folder, _ = _open(load_effective(**where).settings)
+    folder = _folder(load_effective(**where).settings)
     key = hand_over(folder, time.time(), grace)
     if as_json:
         print_json({"key": key.public.hex(), "grace_s": grace})
@@ -230,7 +232,7 @@ def leave(yes: bool, as_json: bool, **where: Any) -> None:
     from meshslm.adapters.keyring import DirectoryLock
 
     settings = load_effective(**where).settings
-    folder, _ = _open(settings)
+    folder = _folder(settings)
     with DirectoryLock(Path(settings.node.data_dir)):
         if folder.root() is not None and not yes:
             fail(f"the mesh's key is here ({folder.path}); copy it first, then add --yes")
@@ -246,12 +248,10 @@ mesh.add_command(invite)
 mesh.add_command(narrow)
 
 
-def _open(settings: Settings) -> tuple[MeshFolder, NodeKey]:
-    from meshslm.adapters.keyring import load_or_create
+def _folder(settings: Settings) -> MeshFolder:
     from meshslm.adapters.mesh_folder import MeshFolder
 
-    data = Path(settings.node.data_dir)
-    return MeshFolder(data), load_or_create(data)
+    return MeshFolder(Path(settings.node.data_dir))
 
 
 def _told(folder: MeshFolder) -> dict[str, Any]:

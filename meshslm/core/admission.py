@@ -2,14 +2,12 @@
 
 Events: a hello, a join request, a renewal and notices arrive; a certificate was issued; the wall
 clock was read; the sweep.
-Effects: `IssueCredential`, `KeepCredential`, `Send`, `Disconnect`, `Tell`, a timer.
+Effects: `IssueCredential`, `Send`, `Disconnect`, `Tell`, a timer, and those of `own_certificate`.
 
 Rules:
 - Every node checks every certificate for itself, at every hello and again when a notice comes.
 - Who dialled us hears nothing but a refusal until its certificate was found good, and only so
   much of it is listened to.
-- A certificate is asked for anew after two thirds of its life, at a time that is drawn, so that
-  nodes that joined together do not renew together; whoever may admit is asked in turn.
 - Without credentials the mesh is open: everybody is a member and may do everything.
 """
 
@@ -26,7 +24,6 @@ from meshslm.core.admission_events import (
     CredentialIssued,
     CredentialReplaced,
     IssueCredential,
-    KeepCredential,
     NoticeFound,
 )
 from meshslm.core.certificates import (
@@ -37,7 +34,6 @@ from meshslm.core.certificates import (
     certified,
     may,
     served,
-    stated,
 )
 from meshslm.core.config import CoreConfig
 from meshslm.core.directory import Directory, Peer
@@ -45,6 +41,7 @@ from meshslm.core.events import Disconnect, Lane
 from meshslm.core.notice_gossip import NoticeGossip
 from meshslm.core.notices import NoticeBoard
 from meshslm.core.outbox import Outbox
+from meshslm.core.own_certificate import OwnCertificate
 from meshslm.errors import FaultCode, PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.admission import (
@@ -99,24 +96,21 @@ class Admission:
         self._mesh = credentials
         self._directory = directory
         self._out = out
-        self._chance = chance
         self._drop = drop
-        self._greet = greet
         self._members: dict[NodeId, Member] = {}
         self._revoked: set[NodeId] = set()
         self._strangers: dict[NodeId, Quarantine] = {}
         self._unix_s = 0.0
         self._read_at = Instant(0)
-        self._renew_at = 0.0
-        self._asked = 0
-        self.credential = credentials.credential if credentials is not None else None
-        self._own: Certificate | None = None
+        self._own: OwnCertificate | None = None
+        self._keys: tuple[bytes, ...] = ()
+        """The mesh's keys by which those who are here were found good."""
         self.board: NoticeBoard | None = None
         """What the mesh's key has told; None in an open mesh."""
         self._notices: NoticeGossip | None = None
         if credentials is not None:
-            self._own = stated(credentials.credential.certificate, Certificate)
             self.board = NoticeBoard(credentials.mesh, credentials.verify)
+            self._own = OwnCertificate(config.node, credentials, self.board, out, chance, greet)
             self._notices = NoticeGossip(self.board, directory, out, chance, self._apply)
 
     @property
@@ -147,7 +141,7 @@ class Admission:
     def start(self) -> None:
         """Begin to look for what runs out."""
         if self._own is not None:
-            self._plan_renewal(self._own)
+            self._own.plan(self._unix_s)
             self._out.start_timer(SWEEP, "", limits.ADMISSION_SWEEP_MS)
 
     def on_clock(self, event: ClockRead, now: Instant) -> None:
@@ -158,14 +152,31 @@ class Admission:
         """Drop those whose certificates ran out, renew our own, compare notices with somebody."""
         self._out.start_timer(SWEEP, "", limits.ADMISSION_SWEEP_MS)
         wall = self._wall(now)
+        self._look_at_keys(wall, now)
         for node, member in list(self._members.items()):
             if wall >= member.certificate.not_after:
                 self._expel(node, Code.EXPIRED, "the certificate has run out", now)
         alive = self._directory.alive()
-        if wall >= self._renew_at:
-            self._ask_renewal(alive)
+        if self._own is not None and self._own.is_due(wall):
+            self._own.renew([peer for peer in alive if self.may(peer.node, Act.ADMIT)])
         if self._notices is not None:
             self._notices.compare(alive)
+
+    def _look_at_keys(self, wall: float, now: Instant) -> None:
+        """Where a key of the mesh has come or gone: who is here by one that is no longer good?"""
+        if self._mesh is None or self.board is None:
+            return
+        before, self._keys = self._keys, self.board.keys(wall)
+        if set(before) <= set(self._keys):
+            return
+        for node, member in list(self._members.items()):
+            try:
+                certified(
+                    member.credential, node, self._mesh.mesh, self._keys, self._mesh.verify, wall
+                )
+            except NotAdmitted:
+                why = "the mesh's key that signed the certificate is no longer good"
+                self._expel(node, Code.EXPIRED, why, now)
 
     def _wall(self, now: Instant) -> float:
         return self._unix_s + ms_between(self._read_at, now) / 1000
@@ -175,7 +186,10 @@ class Admission:
         """Whether a member may do it; in an open mesh everybody may do everything."""
         if self._mesh is None:
             return True
-        certificate = self._own if node == self._node else self._certificate(node)
+        if node == self._node:
+            certificate = self._own.certificate if self._own is not None else None
+        else:
+            certificate = self._certificate(node)
         return certificate is not None and may(certificate, act, subject)
 
     def credential_of(self, node: NodeId) -> Credential | None:
@@ -289,7 +303,7 @@ class Admission:
         )
         answer = Admittance(event.credential, event.code, event.detail[:200])
         if event.peer == self._node:
-            self._renewed(answer, now)
+            self.on_admittance(answer, now)
         else:
             self._answer(event.peer, answer)
 
@@ -307,59 +321,20 @@ class Admission:
         self._out.put(IssueCredential(peer.node, None, member.credential))
 
     # --- our own certificate --------------------------------------------------------------------
+    @property
+    def credential(self) -> Credential | None:
+        """What this node shows; None in an open mesh."""
+        return self._own.credential if self._own is not None else None
+
     def on_admittance(self, answer: Admittance, now: Instant) -> None:
         """Whoever was asked to renew our certificate answers."""
-        if self._mesh is not None:
-            self._renewed(answer, now)
-
-    def _renewed(self, answer: Admittance, now: Instant) -> None:
-        if answer.credential is None:
-            self._out.tell("mesh.not-renewed", f"{answer.code}: {answer.detail}")
-            return
-        own = self._own
-        fresh = self._checked(answer.credential, now)
-        if own is None or fresh.serial != own.serial or fresh.not_after <= own.not_after:
-            return
-        self._take(answer.credential, fresh, now)
-        self._out.put(KeepCredential(answer.credential))
-        self._out.tell("mesh.renewed")
+        if self._own is not None:
+            self._own.answered(answer, self._wall(now), now)
 
     def on_replaced(self, event: CredentialReplaced, now: Instant) -> None:
         """The operator signed a new certificate for this node."""
-        if self._mesh is None or event.credential == self.credential:
-            return
-        try:
-            self._take(event.credential, self._checked(event.credential, now), now)
-        except NotAdmitted as refusal:
-            self._out.tell("mesh.not-renewed", str(refusal))
-
-    def _checked(self, credential: Credential, now: Instant) -> Certificate:
-        mesh, board = self._mesh, self.board
-        assert mesh is not None, "only members have certificates"
-        assert board is not None, "only members have certificates"
-        wall = self._wall(now)
-        return certified(credential, self._node, mesh.mesh, board.keys(wall), mesh.verify, wall)
-
-    def _take(self, credential: Credential, certificate: Certificate, now: Instant) -> None:
-        self.credential, self._own = credential, certificate
-        self._plan_renewal(certificate)
-        self._greet(now)
-
-    def _plan_renewal(self, certificate: Certificate) -> None:
-        begin = certificate.not_before + limits.CLOCK_SKEW_S
-        life = max(0, certificate.not_after - begin)
-        self._renew_at = begin + life * self._chance.between(0.6, 0.7)
-
-    def _ask_renewal(self, alive: list[Peer]) -> None:
-        """Ask the next of those who may admit; ourselves, where we are one."""
-        if self._mesh is not None and self._mesh.admits:
-            self._out.put(IssueCredential(self._node, None, self.credential))
-            return
-        admitting = [peer for peer in alive if self.may(peer.node, Act.ADMIT)]
-        if admitting:
-            self._asked += 1
-            asked = admitting[self._asked % len(admitting)]
-            self._out.send(asked.node, Lane.CONTROL, Renewal())
+        if self._own is not None:
+            self._own.replaced(event.credential, self._wall(now), now)
 
     # --- what is revoked ------------------------------------------------------------------------
     def on_notice_found(self, event: NoticeFound, now: Instant) -> None:
@@ -380,9 +355,11 @@ class Admission:
                 board.check(member.certificate, member.credential.issuer)
             except NotAdmitted as refusal:
                 self._expel(node, refusal.code, str(refusal), now)
-        if self._own is not None and self.credential is not None and notice.about != ROOT:
+        if self._own is not None and notice.about == ROOT:
+            self._own.plan(self._wall(now))
+        elif self._own is not None:
             try:
-                board.check(self._own, self.credential.issuer)
+                board.check(self._own.certificate, self._own.credential.issuer)
             except NotAdmitted:
                 self._out.tell("mesh.expelled", "this node's certificate was revoked")
 

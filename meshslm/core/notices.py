@@ -13,7 +13,7 @@ from hashlib import blake2b
 from meshslm import limits
 from meshslm.core.certificates import ROOT, Code, NotAdmitted, Verify, key_in, opened, stated
 from meshslm.ids import NodeId
-from meshslm.wire.admission import Certificate, Credential, Notice, Signed
+from meshslm.wire.admission import SIGNED_PREFIX, Certificate, Credential, Notice, Signed
 
 KINDS = ("certificate", "node", "token", ROOT)
 
@@ -46,6 +46,12 @@ class NoticeBoard:
         """Keys that sign for the mesh now, the newest first."""
         good = [key for key, until in self._keys.items() if until == 0 or unix_s < until]
         return tuple(reversed(good))
+
+    def good_until(self, signed: Signed) -> int:
+        """When the key of the mesh that signed it is no longer good; 0: never, or not its key."""
+        data = SIGNED_PREFIX + signed.payload
+        ends = {key: until for key, until in self._keys.items() if until}
+        return next((u for k, u in ends.items() if self._verify(k, data, signed.signature)), 0)
 
     def add(self, signed: Signed) -> Notice | None:
         """Take up a notice; None where it was known. Raises `NotAdmitted`."""

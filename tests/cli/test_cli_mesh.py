@@ -155,9 +155,18 @@ def test_only_nodes_and_serials_are_revoked(home: Run, what: str) -> None:
     assert home("mesh", "revoke", what).code == 2
 
 
-def test_who_has_not_the_key_revokes_nobody(run: Run) -> None:
-    for words in (("revoke", NODE), ("rotate",), ("members",)):
+def test_who_has_not_the_key_revokes_nobody(run: Run, tmp_path: Path) -> None:
+    for words in (("revoke", NODE), ("rotate",), ("members",), ("status",)):
         assert run("mesh", *words).code == 1
+    assert not list(tmp_path.rglob("node.key")), "a look makes no identity where there is none"
+
+
+def test_a_node_does_not_put_itself_out(home: Run) -> None:
+    own = home("mesh", "status", "--json").json
+    outcome = home("mesh", "revoke", own["node"])
+    assert outcome.code == 2
+    assert "this node itself" in outcome.err
+    assert home("mesh", "members", "--json").json[0]["state"] == "valid"
 
 
 def test_the_key_is_changed_and_the_mesh_stays_the_same(home: Run) -> None:

@@ -71,6 +71,10 @@ def notice(about: str, subject: str, *, until: int = 0, key: bytes = ROOT) -> Si
 class PrivateMesh(Mesh):
     """Members with certificates; those who may admit renew for others."""
 
+    key = ROOT
+    """By which it is renewed."""
+    succession: tuple[Signed, ...] = ()
+
     def enter(
         self,
         name: str,
@@ -123,5 +127,6 @@ class PrivateMesh(Mesh):
         super()._perform(node, box, effect)
         if isinstance(effect, IssueCredential):
             wall = int(self.clock().unix_s)
-            fresh = credential(effect.peer, not_before=wall - 300, not_after=wall + LIFE)
+            renewed = certificate(effect.peer, not_before=wall - 300, not_after=wall + LIFE)
+            fresh = Credential(signed_with(self.key, renewed), None, self.succession)
             self.queue.append((node, CredentialIssued(effect.peer, fresh)))

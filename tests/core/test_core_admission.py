@@ -415,6 +415,32 @@ def test_the_mesh_goes_over_to_a_new_key(mesh: PrivateMesh) -> None:
     assert mesh.peer_state("b", "c") != "alive"
 
 
+def test_certificates_are_renewed_while_the_old_key_is_good(mesh: PrivateMesh) -> None:
+    mesh.enter("a", admits=True)
+    for name in "bc":
+        mesh.enter(name, bootstrap=("a",))
+    handover = notice("root", NEXT.hex(), until=NOW + 600)
+    mesh.key, mesh.succession = NEXT, (handover,)
+    mesh.give("a", NoticeFound(handover))
+    mesh.pass_time(20_000)
+    assert not any(mesh.renewed(name) for name in "bc"), "not all of a mesh at once"
+    keep_time(mesh, 480)
+    assert [len(mesh.renewed(name)) for name in "abc"] == [1, 1, 1]
+    keep_time(mesh, 210)
+    assert {mesh.peer_state("a", name) for name in "bc"} == {"alive"}
+
+
+def test_who_was_not_renewed_by_then_goes_with_the_old_key(mesh: PrivateMesh) -> None:
+    two(mesh)
+    mesh.give("a", NoticeFound(notice("root", NEXT.hex(), until=NOW + 60)))
+    keep_time(mesh, 30)
+    assert mesh.peer_state("a", "b") == "alive"
+    keep_time(mesh, 60)
+    assert mesh.peer_state("a", "b") == "unreachable"
+    told = [*mesh.seen["a", "b"], *mesh.seen["b", "a"]]
+    assert "expired" in [m.code for m in told if isinstance(m, Goodbye)], "one drops the other"
+
+
 def test_who_missed_the_change_of_key_still_reads_new_certificates(mesh: PrivateMesh) -> None:
     handover = notice("root", NEXT.hex(), until=NOW + 600)
     mesh.enter("a")
