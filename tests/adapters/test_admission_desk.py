@@ -182,7 +182,7 @@ def test_two_that_may_admit_do_not_both_redeem_one_token(
 
 def test_asking_again_and_again_does_not_fill_the_disk(office: Office, guest: NodeKey) -> None:
     request = office.invite()
-    credential = office.desk.redeem(guest.node_id, request)
+    credential = newest = office.desk.redeem(guest.node_id, request)
     for _ in range(30):
         office.now += 1
         office.desk.redeem(guest.node_id, request)
