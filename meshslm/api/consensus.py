@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from meshslm import mesh_limits
+from meshslm.api.acts import Act
 
 Words = Annotated[str, Meta(max_length=128)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -16,15 +17,7 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 class CommandRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /mesh/consensus/decisions`; which fields count depends on `act`."""
 
-    act: Literal[
-        "rollout.begin",
-        "rollout.end",
-        "quota.set",
-        "quota.grant",
-        "quota.release",
-        "revoke",
-        "generation",
-    ]
+    act: Act
     subject: Annotated[str, Meta(min_length=1, max_length=128)]
     """A model, a quota's name, what is revoked, or a document."""
     holder: Words = ""

@@ -6,22 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from meshslm.api.acts import ACTS
 from meshslm.cli.failures import fail
 from meshslm.cli.reach import open_client, short_node, url_option
 from meshslm.cli.screen import harmless, json_option, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
     from meshslm.client import DecisionInfo
-
-ACTS = (
-    "rollout.begin",
-    "rollout.end",
-    "quota.set",
-    "quota.grant",
-    "quota.release",
-    "revoke",
-    "generation",
-)
 
 
 @click.command()

@@ -9,6 +9,7 @@ import click
 from meshslm.cli.failures import DONE, FAILED
 from meshslm.cli.screen import console, json_option, print_json
 from meshslm.cli.sim_many import compare, swarm
+from meshslm.cli.sim_plan import plan_options, planned
 from meshslm.cli.sim_plot import plot
 from meshslm.cli.sim_replay import replay
 from meshslm.cli.steps import Steps
@@ -28,16 +29,7 @@ for command in (swarm, compare, plot, replay):
 
 
 @sim.command()
-@click.option(
-    "--scenario",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="TOML file that says what happens; without it a calm mesh with a few faults.",
-)
-@click.option("--nodes", type=click.IntRange(1), help="Number of nodes, instead of the scenario's.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Decides the whole run.")
-@click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), help="Virtual time, in seconds."
-)
+@plan_options
 @json_option
 def run(
     scenario: Path | None, nodes: int | None, seed: int, seconds: float | None, as_json: bool
@@ -47,16 +39,10 @@ def run(
     Ends with 1 where a check fails: a task lost or ended twice, a token lost, doubled or out of
     order, or views that did not converge. Ends with 2 where the scenario makes no sense.
     """
-    from meshslm.errors import OurFault
     from meshslm.sim.run import Progress
     from meshslm.sim.run import run as simulate
-    from meshslm.sim.scenario import default_scenario, load_scenario, resized
 
-    try:
-        plan = default_scenario(seconds) if scenario is None else load_scenario(scenario)
-        plan = resized(plan, nodes=nodes, seconds=seconds)
-    except OurFault as fault:
-        raise click.UsageError(str(fault)) from fault
+    plan = planned(scenario, nodes, seconds)
     with Steps(quiet=as_json) as steps, steps.step("simulating") as step:
 
         def on_progress(progress: Progress) -> None:
