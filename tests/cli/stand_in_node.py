@@ -6,11 +6,9 @@ Its bodies are made by the same shapes that the gateway and the client use.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
@@ -42,6 +40,7 @@ from meshslm.api.openai_responses import (
 )
 from meshslm.api.registry import HostedInfo, MemberInfo, RegistryReply
 from meshslm.errors import RequestFault
+from tests.cli.local_server import Answering, served_by
 
 NODE = "12D3KooWStandInNodeStandInNodeStandInNodeStandInNode"
 ROUTE = RouteInfo(
@@ -202,7 +201,7 @@ def stand_in_node() -> Iterator[StandIn]:
     """Serve a stand-in on a free port of loopback."""
     told = StandIn()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self) -> None:
             if self.path in FIXED:
                 self.whole(200, msgspec.json.encode(FIXED[self.path]))
@@ -216,7 +215,7 @@ def stand_in_node() -> Iterator[StandIn]:
                 self.whole(404, b"{}")
 
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked = json.loads(self.body())
             told.asked.append(asked)
             if told.fault is not None and not told.pieces:
                 body = msgspec.json.encode(envelope(told.fault))
@@ -230,22 +229,5 @@ def stand_in_node() -> Iterator[StandIn]:
                 for event in told.events():
                     self.wfile.write(b"data: " + event + b"\n\n")
 
-        def whole(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        told.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield told
-        finally:
-            server.shutdown()
-            thread.join()
+    with served_by(Handler) as told.url:
+        yield told

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +11,7 @@ import pytest
 
 from meshslm.client import DrainInfo
 from tests.cli.conftest import documented_keys
+from tests.cli.local_server import Answering, served_by
 from tests.cli.stand_in_node import STATUS
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def leaving_node(*left: DrainInfo) -> Iterator[tuple[str, list[bytes]]]:
     looks = iter(left)
     posted: list[bytes] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self) -> None:
             drain = next(looks, None) if posted else None
             if posted and drain is None:
@@ -34,28 +33,14 @@ def leaving_node(*left: DrainInfo) -> Iterator[tuple[str, list[bytes]]]:
             self.tell(200, msgspec.structs.replace(STATUS, drain=drain))
 
         def do_POST(self) -> None:
-            posted.append(self.rfile.read(int(self.headers["content-length"])))
+            posted.append(self.body())
             self.tell(202, next(looks))
 
         def tell(self, status: int, shape: object) -> None:
-            body = msgspec.json.encode(shape)
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.whole(status, msgspec.json.encode(shape))
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", posted
-        finally:
-            server.shutdown()
-            thread.join()
+    with served_by(Handler) as url:
+        yield url, posted
 
 
 def left(ms: float, tasks: int, runs: int) -> DrainInfo:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +16,7 @@ from meshslm.api.routing import (
     DomainScore,
     RouteReply,
 )
+from tests.cli.local_server import Answering, served_by
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
@@ -63,28 +62,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """What a node was posted, which answers with `REPLY`."""
     posted: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_POST(self) -> None:
             assert self.path == "/mesh/route"
-            posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            body = msgspec.json.encode(REPLY)
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            posted.append(json.loads(self.body()))
+            self.whole(200, msgspec.json.encode(REPLY))
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        monkeypatch.setenv("MESHSLM_URL", f"http://127.0.0.1:{server.server_port}")
-        try:
-            yield posted
-        finally:
-            server.shutdown()
-            thread.join()
+    with served_by(Handler) as url:
+        monkeypatch.setenv("MESHSLM_URL", url)
+        yield posted
 
 
 def test_it_shows_verdict_candidates_and_terms(run: Run, asked: list[dict[str, Any]]) -> None:

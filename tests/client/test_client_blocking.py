@@ -17,6 +17,7 @@ from meshslm.wire.messages import TaskRequest
 from tests.gateway.scripted_service import (
     NODE,
     Step,
+    breaking,
     failed,
     finished,
     nobody_waits,
@@ -176,15 +177,7 @@ async def test_a_bad_option_is_named(served: Served) -> None:
 
 
 async def test_a_stream_that_breaks_raises_after_its_text(served: Served) -> None:
-    def broken(_request: TaskRequest) -> Iterable[Step]:
-        yield route()
-        yield says("Hel")
-        passing = trio.Event()
-        passing.set()
-        yield passing
-        yield failed(FaultCode.WORKER_LOST, "the worker died")
-
-    served.service.script = broken
+    served.service.script = breaking(FaultCode.WORKER_LOST, "the worker died", says("Hel"))
 
     def use(client: Client) -> None:
         with client.stream("Hi") as stream:

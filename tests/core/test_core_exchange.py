@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -70,14 +71,19 @@ def said(mesh: Mesh, kind: type[Message]) -> list[Message]:
     return [m for messages in mesh.seen.values() for m in messages if isinstance(m, kind)]
 
 
-def test_two_nodes_learn_of_a_third_in_its_own_words() -> None:
-    mesh = Mesh()
+def meet_through_b(mesh: Mesh, add: Callable[..., object]) -> None:
+    """`a` and `c` know `b` alone, and find each other."""
     mesh.signs = True
-    mesh.add("b")
-    mesh.add("a", bootstrap=("b",))
-    mesh.add("c", bootstrap=("b",))
+    add("b")
+    add("a", bootstrap=("b",))
+    add("c", bootstrap=("b",))
     mesh.pass_time(100)
     assert mesh.peer_state("a", "c") == mesh.peer_state("c", "a") == "alive"
+
+
+def test_two_nodes_learn_of_a_third_in_its_own_words() -> None:
+    mesh = Mesh()
+    meet_through_b(mesh, mesh.add)
     assert said(mesh, Peers) == []
     assert any(isinstance(m, Whereabouts) for m in mesh.seen["b", "c"])
 
@@ -165,12 +171,7 @@ def test_its_own_record_of_a_forgotten_life_lets_a_node_count_on_from_there() ->
 
 def test_in_a_private_mesh_only_members_are_dialled() -> None:
     mesh = PrivateMesh()
-    mesh.signs = True
-    mesh.enter("b")
-    mesh.enter("a", bootstrap=("b",))
-    mesh.enter("c", bootstrap=("b",))
-    mesh.pass_time(100)
-    assert mesh.peer_state("a", "c") == mesh.peer_state("c", "a") == "alive"
+    meet_through_b(mesh, mesh.enter)
     for name, shown in (("y", None), ("z", credential("y")), ("w", credential("w"))):
         tell(mesh, signed(replace(record(name), credential=shown), by=name))
     assert [a for a in dials(mesh, "a") if "there" in a] == ["/memory/there/p2p/w"]

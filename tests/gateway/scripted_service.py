@@ -125,6 +125,20 @@ def greeting(request: TaskRequest) -> Iterable[Step]:
     yield finished(completion=3 * request.choices)
 
 
+def breaking(code: FaultCode, detail: str, *first: TaskItem) -> Script:
+    """Some of an answer comes, and while a client reads it the answer breaks off."""
+
+    def script(_request: TaskRequest) -> Iterable[Step]:
+        yield route()
+        yield from first
+        passing = trio.Event()
+        passing.set()
+        yield passing
+        yield failed(code, detail)
+
+    return script
+
+
 def nobody_waits() -> trio.Event:
     """A step that never ends."""
     return trio.Event()

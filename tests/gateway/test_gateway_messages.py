@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import anthropic
@@ -11,10 +11,9 @@ import pytest
 import trio
 
 from meshslm.errors import FaultCode
-from meshslm.wire.messages import TaskRequest
 from tests.gateway.scripted_service import (
     TASK,
-    Step,
+    breaking,
     calls,
     chunk,
     failed,
@@ -224,15 +223,7 @@ async def test_faults_are_the_right_exceptions(
 
 
 async def test_a_stream_that_breaks_raises(served: Served) -> None:
-    def broken(_request: TaskRequest) -> Iterable[Step]:
-        yield route()
-        yield chunk(text="Hel")
-        passing = trio.Event()
-        passing.set()
-        yield passing
-        yield failed(FaultCode.PEER_LOST, "beta is gone")
-
-    served.service.script = broken
+    served.service.script = breaking(FaultCode.PEER_LOST, "beta is gone", chunk(text="Hel"))
 
     def use(client: anthropic.Anthropic) -> None:
         def read() -> None:

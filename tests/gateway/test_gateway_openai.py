@@ -14,6 +14,7 @@ from meshslm.errors import FaultCode
 from meshslm.wire.messages import TaskRequest
 from tests.gateway.scripted_service import (
     Step,
+    breaking,
     failed,
     finished,
     nobody_waits,
@@ -191,15 +192,7 @@ async def test_a_bad_field_is_named(served: Served) -> None:
 
 
 async def test_a_stream_that_breaks_raises(served: Served) -> None:
-    def broken(_request: TaskRequest) -> Iterable[Step]:
-        yield route()
-        yield says("Hel")
-        passing = trio.Event()
-        passing.set()
-        yield passing
-        yield failed(FaultCode.PEER_LOST, "beta is gone")
-
-    served.service.script = broken
+    served.service.script = breaking(FaultCode.PEER_LOST, "beta is gone", says("Hel"))
 
     def use(client: openai.OpenAI) -> str:
         texts: list[str] = []

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import openai
 import pytest
-import trio
 
 from meshslm import limits
 from meshslm.api.conversation import Turn
@@ -18,10 +16,9 @@ from meshslm.gateway.kept import KeptResponses
 from meshslm.wire.messages import TaskRequest
 from tests.gateway.scripted_service import (
     TASK,
-    Step,
+    breaking,
     calls,
     chunk,
-    failed,
     finished,
     route,
     says,
@@ -228,15 +225,7 @@ async def test_an_answer_that_was_cut_off_says_so(served: Served, *, stream: boo
 
 
 async def test_a_stream_that_breaks_ends_as_failed(served: Served) -> None:
-    def broken(_request: TaskRequest) -> Iterable[Step]:
-        yield route()
-        yield chunk(text="Hel")
-        passing = trio.Event()
-        passing.set()
-        yield passing
-        yield failed(FaultCode.PEER_LOST, "beta is gone")
-
-    served.service.script = broken
+    served.service.script = breaking(FaultCode.PEER_LOST, "beta is gone", chunk(text="Hel"))
 
     def use(client: openai.OpenAI) -> None:
         *_, last = client.responses.create(model="auto", input="Hi", stream=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, ClassVar
 
 import pytest
 
-from meshslm.core.events import BytesReceived, Event, HostingChanged, Send, Tell
-from meshslm.core.growth import Growth
+from meshslm.core.events import BytesReceived, Event, HostingChanged, Tell
 from meshslm.core.growth_events import SealStatement
 from meshslm.core.node import NodeCore
 from meshslm.ids import Instant, NodeId
@@ -19,9 +17,10 @@ from meshslm.sim.run import Simulation, run
 from meshslm.sim.scenario import Checks, Network, Scenario, Workload
 from meshslm.sim.sealing import sealed
 from meshslm.sim.stopwatch import until, until_dropped
-from meshslm.wire.codec import decode, encode
+from meshslm.wire.codec import encode
 from meshslm.wire.growth import Accusation, Facts
 from meshslm.wire.messages import Hardware
+from tests.sim.large_mesh import Chatty, growth
 
 NODES, FULL = 20, 8
 SEED = 7
@@ -50,12 +49,6 @@ def grown(nodes: int = NODES, full: int = FULL, make_core: Any = NodeCore) -> Si
     simulation.world.run_until(SETTLED_S * SECOND)
     assert simulation.views.converged
     return simulation
-
-
-def growth(node: SimNode) -> Growth:
-    core = node.core
-    assert isinstance(core, NodeCore)
-    return core.growth
 
 
 def sound(report: Report) -> None:
@@ -284,19 +277,6 @@ def test_one_member_that_declares_everybody_dead_kills_nobody() -> None:
             assert len(growth(other).members) == NODES, f"after {second} s"
     assert Telling.refuted == len(lies)
     assert not any(growth(n).members.is_accused(o.id) for n in world.nodes for o in world.nodes)
-
-
-class Chatty(NodeCore):
-    """Counts the kinds of what it sends."""
-
-    kinds: ClassVar[Counter[str]] = Counter()
-
-    def handle(self, event: Event, now: Instant) -> list[Any]:
-        effects = super().handle(event, now)
-        Chatty.kinds.update(
-            type(decode(effect.message)).__name__ for effect in effects if isinstance(effect, Send)
-        )
-        return effects
 
 
 def test_news_goes_along_a_tree() -> None:

@@ -10,7 +10,7 @@ from meshslm.sim.run import Simulation
 from meshslm.sim.scenario import Checks, Scenario, Workload
 from meshslm.sim.stopwatch import until
 from meshslm.sim.topology import Group, Topology
-from tests.sim.test_sim_growth import growth
+from tests.sim.large_mesh import growth
 
 NODES, FULL = 20, 8
 

@@ -25,7 +25,6 @@ from meshslm.core.events import (
     Started,
     TaskArrived,
 )
-from meshslm.core.growth import Growth
 from meshslm.core.growth_events import SealStatement
 from meshslm.core.node import NodeCore
 from meshslm.ids import Instant, TaskId
@@ -38,6 +37,7 @@ from meshslm.wire.codec import encode
 from meshslm.wire.growth import Facts
 from meshslm.wire.messages import ChatMessage, TaskRequest
 from tests.core.private_mesh import NOW, ROOT, credential, notice, verify
+from tests.sim.large_mesh import growth
 
 NODES, FULL, SEED = 16, 6, 7
 SETTLED_S = 25
@@ -82,11 +82,6 @@ def grown(shows: dict[str, dict[str, object]]) -> Simulation:
     simulation.begin()
     simulation.world.run_until(SETTLED_S * SECOND)
     return simulation
-
-
-def growth(node: SimNode) -> Growth:
-    assert isinstance(node.core, NodeCore)
-    return node.core.growth
 
 
 def unlinked(simulation: Simulation, subject: SimNode) -> SimNode:

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any, ClassVar
-
 import pytest
 
-from meshslm.core.events import Event, HostingChanged, Send
-from meshslm.core.growth import Growth
-from meshslm.core.node import NodeCore
+from meshslm.core.events import HostingChanged
 from meshslm.errors import OurFault
-from meshslm.ids import Instant
 from meshslm.sim.node import SECOND, SimNode
 from meshslm.sim.scenario import Scenario, Workload
 from meshslm.sim.standing import standing
 from meshslm.sim.stopwatch import until, until_dropped
-from meshslm.wire.codec import decode
 from meshslm.wire.messages import Hardware
+from tests.sim.large_mesh import Chatty, growth
 
 NODES, FULL = 30, 8
 IDLE = Workload(tasks_per_second=0.0)
-
-
-class Chatty(NodeCore):
-    """Counts the kinds of what it sends."""
-
-    kinds: ClassVar[Counter[str]] = Counter()
-
-    def handle(self, event: Event, now: Instant) -> list[Any]:
-        effects = super().handle(event, now)
-        Chatty.kinds.update(
-            type(decode(effect.message)).__name__ for effect in effects if isinstance(effect, Send)
-        )
-        return effects
-
-
-def growth(node: SimNode) -> Growth:
-    core = node.core
-    assert isinstance(core, NodeCore)
-    return core.growth
 
 
 def test_everybody_is_known_without_a_word_and_the_mesh_goes_on_as_any_other() -> None:
