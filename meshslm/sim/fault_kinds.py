@@ -142,6 +142,10 @@ class EngineCrash(Aimed, frozen=True, kw_only=True, tag_field="kind", tag="engin
     for_s: Positive = 1.0
 
 
+class NatRestart(Aimed, frozen=True, kw_only=True, tag_field="kind", tag="nat_restart"):
+    """The NAT boxes of some nodes forget the connections through them."""
+
+
 Fault = (
     Kill
     | Hang
@@ -157,6 +161,7 @@ Fault = (
     | ClockFault
     | SlowDisk
     | EngineCrash
+    | NatRestart
 )
 
 
@@ -166,6 +171,6 @@ def end_s(fault: Fault) -> float:
         return fault.to_s + fault.down_s
     if isinstance(fault, Kill | Leave):
         return fault.at_s + (fault.back_after_s or 0.0)
-    if isinstance(fault, ClockFault):
+    if isinstance(fault, ClockFault | NatRestart):
         return fault.at_s
     return fault.at_s + fault.for_s

@@ -26,6 +26,7 @@ from meshslm.sim.fault_kinds import (
     Kill,
     Lasting,
     Leave,
+    NatRestart,
     OneWay,
     Partition,
     Rough,
@@ -241,6 +242,21 @@ class Faults:
         def strike() -> None:
             for node in self._victims(fault.nodes, fault.count):
                 self._crash_engines(node, fault.for_s)
+
+        self._at(fault.at_s, strike)
+
+    @_plan.register
+    def _(self, fault: NatRestart) -> None:
+        network = self._world.network
+
+        def strike() -> None:
+            behind = [node for node in self._world.nodes if network.behind(node)]
+            drawn = self._chance.shuffled(behind)[: fault.count]
+            chosen = [self._world.nodes[index] for index in fault.nodes] or drawn
+            for box in chosen:
+                for node in network.behind(box):
+                    network.forget(node)
+                self._changed(f"restart of the box of {box.name}")
 
         self._at(fault.at_s, strike)
 

@@ -22,6 +22,7 @@ from meshslm.core.views import PeerView, StatusView
 from meshslm.errors import PeerFault
 from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId
 from meshslm.sim.node import Core, identity
+from meshslm.sim.relays import Relaying
 from meshslm.sim.tables import Count, NotNegative, Share, Table
 from meshslm.wire.admission import Signed
 from meshslm.wire.codec import decode, encode
@@ -114,6 +115,10 @@ class HostileCore:
     def status(self, now: Instant) -> StatusView:
         """See `Core`."""
         return self._inner.status(now)
+
+    def may_relay(self, node: NodeId) -> bool:
+        """See `Relaying`."""
+        return isinstance(self._inner, Relaying) and self._inner.may_relay(node)
 
     def _twisted(self, effects: list[Any], deed: Hostile) -> list[Any]:
         twist = self._twists[deed.does]

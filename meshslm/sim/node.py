@@ -8,13 +8,16 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import BytesReceived, Event, Lane, TimerKey
 from meshslm.core.views import PeerView, StatusView
 from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId
+
+if TYPE_CHECKING:
+    from meshslm.sim.relays import Circuit
 
 SECOND = 1000 * MICROSECONDS_PER_MS
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -57,12 +60,14 @@ class End:
 
     __slots__ = (
         "address",
+        "circuit",
         "floor",
         "latency_us",
         "open",
         "other",
         "owner",
         "resetting",
+        "unanswered",
     )
 
     def __init__(self, owner: SimNode, address: str, latency_us: int) -> None:
@@ -75,6 +80,10 @@ class End:
         self.floor = [0] * len(Lane)
         """Arrival of the last message here, by lane: no later one overtakes it by itself."""
         self.other: End = self
+        self.circuit: Circuit | None = None
+        """Through a relay, by this."""
+        self.unanswered = False
+        """What comes for it is lost on the way, and nobody says so."""
 
 
 class Clock:
@@ -145,6 +154,7 @@ class SimNode:
         "life",
         "line",
         "name",
+        "place",
         "sent_bytes",
         "sent_messages",
         "timers",
@@ -155,12 +165,20 @@ class SimNode:
     )
 
     def __init__(
-        self, index: int, node: NodeId, chance: Chance, line: Line, origin: int = 0
+        self,
+        index: int,
+        node: NodeId,
+        chance: Chance,
+        line: Line,
+        origin: int = 0,
+        place: str = "",
     ) -> None:
         self.index = index
         self.id = node
         self.name = f"n{index}"
-        self.address = f"/memory/{self.name}/p2p/{node}"
+        self.place = place or f"/memory/{self.name}"
+        """Where it listens."""
+        self.address = f"{self.place}/p2p/{node}"
         self.chance = chance
         self.clock = Clock(origin)
         self.line = line
@@ -195,7 +213,7 @@ class SimNode:
     def renamed(self, node: NodeId) -> None:
         """A new disk: another identity at the same place, which was never booted."""
         self.id = node
-        self.address = f"/memory/{self.name}/p2p/{node}"
+        self.address = f"{self.place}/p2p/{node}"
         self.boot = 0
         self.last_received = BytesReceived(node, b"")
 

@@ -45,6 +45,11 @@ class Group(Table, frozen=True):
     nat: Literal["none", "shared", "own"] = "none"
     """Members can dial out and not be dialled: all behind one box, by which they reach each other,
     or each behind its own."""
+    symmetric: bool = False
+    """The boxes give each connection another port outside, so that nobody gets in even where both
+    sides dial at the same time."""
+    relay: bool = False
+    """Members relay for others. Where any group's do, every node finds out how it is reached."""
     latency_ms: NotNegative = 0.0
     """Of the access line, added to each message, either way."""
     loss: Share = 0.0
@@ -59,9 +64,13 @@ class Topology:
     """Which group each node is of, and what follows for two of them."""
 
     def __init__(self, groups: tuple[Group, ...], nodes: int) -> None:
+        self.nodes = nodes
         self._places = _dealt(groups, nodes)
         self.flat = not any(group.nat != "none" for group in groups)
         """Everybody can dial everybody."""
+        self.relays = any(group.relay for group in groups)
+        """Some nodes relay for others."""
+        self._numbers = {id(group): number for number, group in enumerate(groups, 1)}
 
     def group(self, node: int) -> Group | None:
         """The group of a node, if the scenario has any."""
@@ -77,6 +86,28 @@ class Topology:
     def meet(self, one: int, other: int) -> bool:
         """Whether the two can be linked, whoever dials."""
         return self.flat or self.dials(one, other) or self.dials(other, one)
+
+    def box(self, node: int) -> int | None:
+        """The number of a node's NAT box, below zero where others are behind it too; None: none."""
+        group = self.group(node)
+        if group is None or group.nat == "none":
+            return None
+        return node if group.nat == "own" else -self._numbers[id(group)]
+
+    def together(self, one: int, other: int) -> bool:
+        """Whether both are behind the same box."""
+        box = self.box(one)
+        return box is not None and box == self.box(other)
+
+    def symmetric(self, node: int) -> bool:
+        """Whether a node's box gives each connection another port outside."""
+        group = self.group(node)
+        return group is not None and group.nat != "none" and group.symmetric
+
+    def relaying(self, node: int) -> bool:
+        """Whether a node relays for others."""
+        group = self.group(node)
+        return group is not None and group.relay
 
     def distance_ms(self, one: int, other: int) -> float | None:
         """Median latency between two regions; None where they have none."""

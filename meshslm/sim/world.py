@@ -136,6 +136,8 @@ class World:
         self._names = chance.fork("identities")
         topology = Topology(settings.groups, settings.nodes)
         self.network = Network(self, settings.network, chance.fork("network"), topology)
+        reach = self.network.reach
+        self._relays = reach.relays if reach is not None else None
         origins = chance.fork("clocks")
         self.nodes = tuple(
             SimNode(
@@ -144,6 +146,7 @@ class World:
                 chance.fork(f"node/{index}"),
                 self.network.line(index),
                 int(origins.unit() * settings.clock_spread_us),
+                self.network.place(index),
             )
             for index in range(settings.nodes)
         )
@@ -167,6 +170,7 @@ class World:
             FailTask: self._to_client,
             Tell: lambda _node, _effect: None,
             SealStatement: lambda node, effect: self.tell(node, sealed(node.id, effect)),
+            **self.network.performers(),
         }
 
     # --- who is there ---------------------------------------------------------------------------
@@ -289,6 +293,7 @@ class World:
             bootstrap=others,
             full_mesh=self._full_mesh,
             verify_node=signed_by,
+            relay=self.network.relay_setting(node),
         )
         node.core = self._make_core(config, node.chance.fork(f"boot/{node.boot}"))
         self.tell(node, Started(node.boot, (node.address,)))
@@ -308,6 +313,8 @@ class World:
         if not silent:
             for end in ends:
                 self.network.tell_closed(end, "connection closed")
+        if self._relays is not None:
+            self._relays.died(node)
         self._around.died(node)
 
     def lose_disk(self, node: SimNode) -> None:
@@ -327,6 +334,8 @@ class World:
         for guard, event in held:
             if guard.open and not self.stopped:
                 self._happen(guard, node, event)
+        if self._relays is not None:
+            self._relays.resumed(node)
 
     # --- links ----------------------------------------------------------------------------------
     def _attach(self, end: End, node: SimNode, event: PeerConnected) -> None:
@@ -344,6 +353,8 @@ class World:
         end.open = False
         if node.ends.get(event.peer) is end:
             del node.ends[event.peer]
+        if self._relays is not None:
+            self._relays.detached(end)
 
     # --- effects --------------------------------------------------------------------------------
     def _send(self, node: SimNode, effect: Send) -> None:

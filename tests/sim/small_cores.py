@@ -29,6 +29,7 @@ from meshslm.core.views import PeerView, StatusView
 from meshslm.ids import Instant, NodeId
 from meshslm.sim.node import MakeCore, SimNode
 from meshslm.sim.scenario import Network
+from meshslm.sim.topology import Group
 from meshslm.sim.world import ClientEffect, World, WorldSettings
 
 
@@ -41,6 +42,7 @@ class Recorder:
         self.seen: list[tuple[int, Event]] = []
         self.next: list[Any] = []
         """Effects that the next event brings about."""
+        self.relays = True
 
     def handle(self, event: Event, now: Instant) -> list[Any]:
         self.seen.append((now, event))
@@ -55,6 +57,9 @@ class Recorder:
 
     def status(self, now: Instant) -> StatusView:
         raise NotImplementedError
+
+    def may_relay(self, node: NodeId) -> bool:
+        return self.relays
 
     def of(self, kind: type) -> list[Any]:
         """Events of one kind, in order."""
@@ -138,9 +143,12 @@ def make_world(
     seed: int = 1,
     core: MakeCore = Recorder,
     onlooker: Onlooker | None = None,
+    groups: tuple[Group, ...] = (),
 ) -> World:
     """A world whose nodes are booted."""
-    settings = WorldSettings(nodes, bootstrap_nodes=1, network=network, check_every=1)
+    settings = WorldSettings(
+        nodes, bootstrap_nodes=1, network=network, check_every=1, groups=groups
+    )
     world = World(settings, core, Chance.from_int(seed), onlooker or Onlooker())
     for node in world.nodes:
         world.boot(node)
