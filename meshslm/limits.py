@@ -430,6 +430,10 @@ HTTP_LINGER_BYTES: Final = 32 * MIB
 """How long, and how much of, a refused body is still read after the refusal was sent: closing at
 once would reset the connection, and the client would never see why."""
 
+UPSTREAM_ROUNDS: Final = 2
+"""Waits before an upstream that failed is asked again where nobody else will do: 0.4 and 0.8 s. Who
+is paid for answers may be paid for those that broke off, too."""
+
 UPSTREAM_LINE_BYTES: Final = 256 * KIB
 """One event of an upstream's stream: a token or some, and what is told beside it."""
 

@@ -102,11 +102,23 @@ class UpstreamBudget:
             part.write_bytes(msgspec.json.encode(self._spent))
             part.replace(self._file)
 
-    def retry_after_ms(self) -> int:
-        """Until another request may be sent, where the minute is what bounds it."""
-        if not self._sent:
+    def retry_after_ms(self, cost: float) -> int:
+        """Until a request of that cost at most may be sent; 0 where it may now, or never may.
+
+        Money that is set aside may come back sooner than the day ends.
+        """
+        if not self.refusal(cost):
             return 0
-        return max(0, int((self._sent[0] + MINUTE_S - self._clock()) * 1000))
+        now, most, money = (
+            self._clock(),
+            self._bounds.requests_per_minute,
+            self._bounds.spend_per_day,
+        )
+        if money and cost > money:
+            return 0
+        if money and self._spent.spent + self._aside + cost > money:
+            return int((DAY_S - now % DAY_S) * 1000)
+        return int((self._sent[len(self._sent) - most] + MINUTE_S - now) * 1000)
 
     def _turn_day(self) -> None:
         today = self._today()

@@ -54,7 +54,11 @@ class UpstreamSpec:
     slots: int = 8
 
 
-TokenCount = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+TokenCount = Annotated[int, msgspec.Meta(ge=0, le=2**24)]
+"""No context is longer; who says more does not know, or lies."""
+RETRY_MS: Final = 1_000
+"""When to come back to one that is overloaded and does not say when."""
+RETRY_MOST_S: Final = 3_600
 
 
 class _Delta(msgspec.Struct):
@@ -81,9 +85,12 @@ class _Event(msgspec.Struct):
 class _UpstreamFailed(Exception):
     """It gave no answer."""
 
-    def __init__(self, detail: str, code: FaultCode = FaultCode.WORKER_LOST) -> None:
+    def __init__(
+        self, detail: str, code: FaultCode = FaultCode.WORKER_LOST, retry_after_ms: int = 0
+    ) -> None:
         super().__init__(detail)
         self.code = code
+        self.retry_after_ms = retry_after_ms
 
 
 class UpstreamEngine:
@@ -155,7 +162,9 @@ class UpstreamEngine:
         prompt, aside = _prompt_tokens(request), self._most(request)
         why = self._budget.refusal(aside)
         if why:
-            await self._tell(run, RunFailed(run, FaultCode.OVERLOADED, why))
+            wait_ms = self._budget.retry_after_ms(aside)
+            failed = RunFailed(run, FaultCode.OVERLOADED, why, retry_after_ms=wait_ms)
+            await self._tell(run, failed)
             return
         answer = _Answer(run, prompt)
         self._budget.set_aside(aside)
@@ -189,7 +198,8 @@ class UpstreamEngine:
             broken = f"the upstream cannot be reached ({type(error).__name__})"
             return RunFailed(answer.run, FaultCode.WORKER_LOST, broken)
         except _UpstreamFailed as failed:
-            return RunFailed(answer.run, failed.code, str(failed))
+            wait_ms = failed.retry_after_ms
+            return RunFailed(answer.run, failed.code, str(failed), retry_after_ms=wait_ms)
         if not answer.finish:
             return RunFailed(answer.run, FaultCode.WORKER_LOST, "the upstream broke off")
         return RunEnded(answer.run, answer.usage(), answer.timings(begun))
@@ -248,6 +258,8 @@ class _Answer:
         try:
             event = _EVENTS.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if self.finish:
+                return []  # the answer is whole: only its counts cannot be believed
             raise _UpstreamFailed("the upstream sent what is no answer") from None
         self._counted = event.usage or self._counted
         found: list[Event] = []
@@ -316,7 +328,8 @@ def _check(response: httpx.Response) -> None:
     """Raises `_UpstreamFailed` where it is no stream of an answer."""
     status = response.status_code
     if status == 429:
-        raise _UpstreamFailed("the upstream is overloaded (429)", FaultCode.OVERLOADED)
+        wait_ms = _retry_after_ms(response.headers.get("retry-after", ""))
+        raise _UpstreamFailed("the upstream is overloaded (429)", FaultCode.OVERLOADED, wait_ms)
     if status in (401, 403):
         log.error("the upstream refuses its key (%d); see [upstream]", status)
         raise _UpstreamFailed(f"the upstream refuses its key ({status})", FaultCode.NOT_READY)
@@ -328,6 +341,13 @@ def _check(response: httpx.Response) -> None:
     kind = response.headers.get("content-type", "")
     if not kind.startswith("text/event-stream"):
         raise _UpstreamFailed("the upstream sent no stream of events")
+
+
+def _retry_after_ms(said: str) -> int:
+    """When to come back; a date counts as not said, as the upstream's clock is not known here."""
+    if not (said.isascii() and said.isdecimal() and len(said) < 10):
+        return RETRY_MS
+    return 1000 * min(int(said), RETRY_MOST_S)
 
 
 class _Lines:

@@ -11,14 +11,20 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from meshslm.cli.screen import duration_text, harmless
 
 if TYPE_CHECKING:
+    from meshslm.api.openai_responses import CascadeInfo
     from meshslm.client import Answer, TextStream
+
+_HOW: Final = {
+    "tokens": "when its node went, as that one would have",
+    "text": "when its node went, in its own words",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +69,22 @@ def answered_by(answer: Answer) -> str:
     return "\n".join(
         [
             f"{who} answered{hat} ({answer.model}){moved}",
+            *([f"went on there {_HOW[answer.continued]}"] if answer.continued in _HOW else []),
+            *([f"steps: {_steps(answer.cascade)}"] if answer.cascade else []),
             *([f"why: {answer.route}"] if answer.route else []),
             ", ".join(figures),
         ]
     )
+
+
+def _steps(cascade: CascadeInfo) -> str:
+    """Who was asked one after the other, and why each was not enough."""
+    told = []
+    for step in cascade.steps:
+        sure = "" if step.confidence is None else f" {step.confidence:.2f} sure"
+        told.append(f"{step.profile}{sure}" + (f" ({step.why_not})" if step.why_not else ""))
+    saved = f"; {cascade.saved_tokens} tokens saved" if cascade.saved_tokens else ""
+    return ", then ".join(told) + saved
 
 
 def tell_answered(answer: Answer) -> None:

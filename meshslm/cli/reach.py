@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from meshslm.api.routing import STRATEGIES
+
 if TYPE_CHECKING:
     from meshslm.client import Client
     from meshslm.settings import Settings
@@ -37,6 +39,12 @@ model_option = click.option(
     show_default=True,
     metavar="NAME",
     help="auto, domain:NAME, or a model's or profile's name, each with @NODE where one is meant.",
+)
+
+strategy_option = click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    help="By what whoever answers is chosen, instead of the node's own.",
 )
 
 

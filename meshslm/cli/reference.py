@@ -43,7 +43,8 @@ document also when a check fails, and end with 1.
 JSON_KEYS: Final = {
     "ask": (
         "text reasoning tool_calls finish_reason model node node_name profile route attempts "
-        "ttft_ms queue_ms prefill_ms decode_ms tokens_per_s usage memory"
+        "ttft_ms queue_ms prefill_ms decode_ms tokens_per_s usage memory "
+        "continued cascade"
     ),
     "config": "SETTING: value source",
     "demo": "prompt asked answer mesh_up_s first_text_s nodes",

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from meshslm.api.routing import STRATEGIES
-from meshslm.cli.reach import model_option, open_client, url_option
+from meshslm.cli.reach import model_option, open_client, strategy_option, url_option
 from meshslm.cli.screen import json_option, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ TERMS = ("network", "queue", "prefill", "decode", "load", "price", "power", "rel
 @click.argument("text", nargs=-1, required=True)
 @model_option
 @url_option
-@click.option("--strategy", type=click.Choice(STRATEGIES), help="Instead of the node's own.")
+@strategy_option
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer, in tokens.")
 @click.option("--private", is_flag=True, help="The prompt is not to leave the mesh.")
 @json_option

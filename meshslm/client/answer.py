@@ -15,6 +15,7 @@ import msgspec
 
 from meshslm.api.faults import ErrorEnvelope, fault_of
 from meshslm.api.openai_responses import (
+    CascadeInfo,
     ChatChunk,
     ChatCompletion,
     CompletionUsage,
@@ -77,6 +78,11 @@ class Answer:
     tool_calls: tuple[ToolCall, ...] = ()
     memory: tuple[Citation, ...] = ()
     """What of shared memory was put into the prompt."""
+    continued: str = ""
+    """Where its node went in mid-answer: it went on elsewhere in `tokens`, as that one would have,
+    or in another model's `text`."""
+    cascade: CascadeInfo | None = None
+    """Who was asked one after the other, where it was answered in steps."""
 
     @property
     def message(self) -> Message:
@@ -283,6 +289,8 @@ def _answer(
         reasoning=spoken.reasoning,
         tool_calls=tuple(spoken.calls.values()),
         memory=tuple(route.memory),
+        continued=route.continued,
+        cascade=route.cascade,
     )
 
 

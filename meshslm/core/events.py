@@ -21,14 +21,7 @@ from meshslm.core.residency import UNBOUNDED, ModelOrdered, OrderAnswered, Resid
 from meshslm.core.state_events import StateEffect, StateEvent
 from meshslm.errors import FaultCode
 from meshslm.ids import NodeId, RunId, TaskId
-from meshslm.wire.messages import (
-    Chunk,
-    Hardware,
-    Specialist,
-    TaskRequest,
-    Timings,
-    Usage,
-)
+from meshslm.wire.messages import Chunk, Hardware, Specialist, TaskRequest, Timings, Usage
 
 
 class Lane(IntEnum):
@@ -226,6 +219,7 @@ class RunFailed:
     detail: str
     param: str = ""
     """Field of the request that is at fault, if one is."""
+    retry_after_ms: int = 0
 
 
 Event = (

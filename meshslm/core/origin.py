@@ -279,10 +279,10 @@ class Origin:
         if fault is None or not refusal.exhausted:
             fault = fault or Fault(refusal.code, refusal.detail, 1000, "model")
             self._end_failed(task, fault, now)
-        elif fault.code in WAITING_IS_VAIN or task.attempt >= limits.ATTEMPTS:
+        elif (
+            fault.code in WAITING_IS_VAIN or task.attempt >= limits.ATTEMPTS or task.in_vain(fault)
+        ):
             self._end_failed(task, fault, now)
-        elif task.begun and fault.code is FaultCode.NOT_READY:
-            self._end_failed(task, fault, now)  # it was sent away: its node is not to have it again
         else:
             task.tried = []
             wait = limits.RETRY_WAIT_MS * 2**task.rounds

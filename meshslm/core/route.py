@@ -11,6 +11,7 @@ Rules:
   embedding model no answers; nor for an adapter that it does not have.
 - Of those that cost about the same one is drawn: numbers are stale by a moment, and if all who see
   the same ones went to the same node, it would be full before anybody knew (power of two choices).
+  A conversation's own node is taken without drawing.
 - Every verdict carries its reason in words a person can read, in ASCII, for a response header.
 - A refusal says what there is to choose from.
 - What is explained is what is done: both come of `decide`.
@@ -334,6 +335,8 @@ class _Choice:
         if len(scored) == 1:
             return scored[0]
         least = min(scored, key=lambda entry: entry[0])[0]
+        if (home := self._home(scored, least)) is not None:
+            return home
         even = [entry for entry in scored if entry[0][:-1] == least[:-1]]
         most = least[-1]
         if self._facts.strategy == AUTO:
@@ -343,6 +346,20 @@ class _Choice:
         if len(even) == 1:
             return even[0]
         return min(self._chance.some(even, 2), key=lambda entry: entry[0])
+
+    def _home(
+        self, scored: list[tuple[Key, Candidate, Terms]], least: Key
+    ) -> tuple[Key, Candidate, Terms] | None:
+        """Where the conversation is, if that costs about as much as the best."""
+        stay = self._known.stay
+        if stay is None or self._facts.strategy != AUTO:
+            return None
+        for entry in scored:
+            specialist = entry[1].specialist
+            if (entry[1].node, specialist.profile) == (stay.node, stay.profile):
+                near = max(least[-1] * EVEN, least[-1] + EVEN_MS)
+                return entry if entry[0][-1] <= near else None
+        return None
 
     # --- telling --------------------------------------------------------------------------------
     def decision(self) -> Decision:

@@ -87,7 +87,7 @@ def cloud(facts: Facts, candidate: Candidate) -> str:
     if not candidate.upstream:
         return ""
     if not plain(facts.request):
-        return "an upstream is asked for one plain answer in a chat"
+        return "an upstream is asked for one plain answer in a chat, without special sampling"
     if facts.tier is Tier.CLOUD:
         return ""
     name = facts.request.selector.partition("@")[0]
@@ -100,6 +100,11 @@ def plain(request: TaskRequest) -> bool:
     """Whether an upstream is sure to understand all that a request asks for."""
     special = request.tools or request.constraint or request.echo or request.adapter
     if special or request.logprobs is not None or request.choices > 1 or not request.messages:
+        return False
+    how = request.sampling
+    if how.logit_bias or any(
+        said is not None for said in (how.top_k, how.min_p, how.repeat_penalty)
+    ):
         return False
     return all(not turn.calls and not turn.call_id for turn in request.messages)
 

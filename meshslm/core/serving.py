@@ -228,7 +228,7 @@ class Serving:
         """A run broke off."""
         run = self._by_run.get(event.run)
         if run is not None:
-            self._fail(run, event.code, event.detail, now, event.param)
+            self._fail(run, event.code, event.detail, now, event.param, event.retry_after_ms)
 
     def deadline(self, run_id: RunId, now: Instant) -> None:
         """A run's time is up."""
@@ -325,11 +325,13 @@ class Serving:
         run.log.append(encoded)
         self._out.send_encoded(origin, Lane.INTERACTIVE, encoded)
 
-    def _fail(self, run: Run, code: FaultCode, detail: str, now: Instant, param: str = "") -> None:
+    def _fail(
+        self, run: Run, code: FaultCode, detail: str, now: Instant, param: str = "", wait: int = 0
+    ) -> None:
         """End a run with a fault; the engine has let go of it already, or never had it."""
         _, task, attempt = run.key
         detail, param = clipped(detail, DETAIL_BYTES), clipped(param, limits.NAME_BYTES)
-        self._end(run, TaskFailed(task, attempt, run.seq, code, detail, 0, param), now)
+        self._end(run, TaskFailed(task, attempt, run.seq, code, detail, wait, param), now)
 
     def _end(self, run: Run, told: TaskFailed, now: Instant) -> None:
         self._over_with(run, now)

@@ -73,6 +73,16 @@ class Task:
     def __post_init__(self) -> None:
         self.delivered = Delivered(self.request)
 
+    def in_vain(self, fault: Fault) -> bool:
+        """Whether asking the same once more would not help.
+
+        A stream that was sent away is not to come back to its node. An upstream that refuses does
+        so again, and one that breaks off may be paid for each time.
+        """
+        if self.former is not None and self.former.upstream:
+            return fault.code is FaultCode.NOT_READY or self.rounds >= limits.UPSTREAM_ROUNDS
+        return self.begun and fault.code is FaultCode.NOT_READY
+
     @property
     def probe_ms(self) -> int:
         """How long its stream may be silent until it is asked for more."""

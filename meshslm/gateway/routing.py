@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from meshslm.api.decode import bad_request
 from meshslm.api.routing import (
     CASCADE_HEADER,
     CONVERSATION_HEADER,
@@ -41,8 +42,7 @@ def routed(job: Job, scope: Scope) -> Job:
 
     Raises `RequestFault` where they make no sense, or say something else than its body.
     """
-    wanted = tuple(name.encode() for name in _HEADERS)
-    said = {k.decode(): v.decode("latin-1") for k, v in scope["headers"] if k in wanted}
+    said = _said(scope)
     if not said:
         return job
     body = job.requests[0].routing
@@ -68,6 +68,18 @@ def routed(job: Job, scope: Scope) -> Job:
     if routing == ROUTED_ANYHOW:
         return job
     return replace(job, requests=tuple(replace(r, routing=routing) for r in job.requests))
+
+
+def _said(scope: Scope) -> dict[str, str]:
+    """What the headers say; raises `RequestFault` where one is there twice and differs."""
+    wanted = tuple(name.encode() for name in _HEADERS)
+    said: dict[str, str] = {}
+    for raw, value in scope["headers"]:
+        if raw in wanted:
+            name, text = raw.decode(), value.decode("latin-1")
+            if said.setdefault(name, text) != text:
+                raise bad_request(f"The header {name} is there twice, and differs.", name)
+    return said
 
 
 class RoutePage:

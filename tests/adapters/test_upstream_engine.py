@@ -232,6 +232,60 @@ async def test_a_bad_upstream_is_a_failure_that_the_mesh_makes_good(
     assert KEY not in caplog.text
 
 
+def overloaded(said: bytes) -> Serve:
+    async def serve(stream: trio.SocketStream, _request: bytes) -> None:
+        head = b"HTTP/1.1 429 No\r\ncontent-length: 0\r\n"
+        await stream.send_all(head + said + b"\r\n")
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("said", "ms"),
+    [
+        (b"retry-after: 7\r\n", 7_000),
+        (b"", 1_000),
+        (b"retry-after: 999999999\r\n", 3_600_000),
+        (b"retry-after: 99999999999999999999\r\n", 1_000),
+        (b"retry-after: -5\r\n", 1_000),
+        (b"retry-after: \xb2\r\n", 1_000),
+        (b"retry-after: Fri, 31 Dec 1999 23:59:59 GMT\r\n", 1_000),
+    ],
+)
+async def test_who_is_overloaded_says_when_to_come_back(
+    said: bytes, ms: int, tmp_path: Path
+) -> None:
+    async with endpoint(overloaded(said), tmp_path) as (engine, seen, _):
+        engine.start_run(RUN, REQUEST)
+        failed = await seen.until(RunEnded, RunFailed)
+    assert isinstance(failed, RunFailed)
+    assert (failed.code, failed.retry_after_ms) == (FaultCode.OVERLOADED, ms)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -5, "completion_tokens": 2},
+        {"prompt_tokens": 5, "completion_tokens": 10**12},
+        {"prompt_tokens": "many"},
+        [],
+    ],
+)
+async def test_counts_that_cannot_be_are_not_believed(usage: Any, tmp_path: Path) -> None:
+    async def serve(stream: trio.SocketStream, _request: bytes) -> None:
+        counts = json.dumps({"choices": [], "usage": usage}).encode()
+        await stream.send_all(HEAD + event("Good ") + event("day", "stop"))
+        await stream.send_all(b"data: " + counts + b"\n\ndata: [DONE]\n\n")
+
+    async with endpoint(serve, tmp_path, spend_per_day=1.0) as (engine, seen, _):
+        engine.start_run(RUN, REQUEST)
+        ended = await seen.until(RunEnded, RunFailed)
+        assert not engine.refuses(REQUEST), "it does not use up the day"
+    assert isinstance(ended, RunEnded)
+    assert seen.text == "Good day"
+    assert (ended.usage.prompt_tokens, ended.usage.completion_tokens) == (1, 2)
+
+
 async def test_an_answer_without_end_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +338,7 @@ async def test_past_its_bounds_nothing_is_sent(tmp_path: Path) -> None:
         failed = await seen.until(RunFailed)
     assert isinstance(failed, RunFailed)
     assert failed.code is FaultCode.OVERLOADED
+    assert 50_000 < failed.retry_after_ms <= 60_000
     assert len(requests) == 1
 
 
@@ -342,9 +397,22 @@ def test_requests_a_minute_come_back(tmp_path: Path) -> None:
         assert not budget.refusal(0.0)
         budget.set_aside(0.0)
     assert budget.refusal(0.0)
-    assert budget.retry_after_ms() == 60_000
+    assert budget.retry_after_ms(0.0) == 60_000
     now[0] += 60.0
     assert not budget.refusal(0.0)
+    assert budget.retry_after_ms(0.0) == 0
+
+
+def test_money_comes_back_with_the_next_day(tmp_path: Path) -> None:
+    now = [86_400.0 * 20_000 + 80_000]
+    budget = UpstreamBudget(Bounds(spend_per_day=1.0), tmp_path / "spent.json", lambda: now[0])
+    budget.set_aside(0.9)
+    assert budget.retry_after_ms(0.2) == 6_400_000
+    assert budget.retry_after_ms(0.1) == 0
+    assert budget.retry_after_ms(1.5) == 0, "no day is long enough for it"
+    now[0] += 6_400
+    budget.settle(0.9, 0.9)
+    assert budget.retry_after_ms(0.1) == 0
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b'{"day": "x"}', b"[]"])

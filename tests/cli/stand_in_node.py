@@ -67,6 +67,7 @@ class StandIn:
     fault: RequestFault | None = None
     breaks_off: bool = False
     ready: bool = True
+    route: RouteInfo = ROUTE
     url: str = ""
     status: StatusReply = field(default_factory=lambda: STATUS)
     models: ModelList | None = field(default_factory=lambda: MODELS)
@@ -78,7 +79,7 @@ class StandIn:
             index=0, message=ChatAnswer(role="assistant", content=text), finish_reason="stop"
         )
         body = ChatCompletion(
-            id="c", created=1, model="m", choices=[choice], usage=USAGE, meshslm=ROUTE
+            id="c", created=1, model="m", choices=[choice], usage=USAGE, meshslm=self.route
         )
         return msgspec.json.encode(body)
 
@@ -89,7 +90,9 @@ class StandIn:
         if self.fault is not None:
             yield msgspec.json.encode(envelope(self.fault))
         elif not self.breaks_off:
-            last = ChatChunk(id="c", created=1, model="m", choices=[], usage=USAGE, meshslm=ROUTE)
+            last = ChatChunk(
+                id="c", created=1, model="m", choices=[], usage=USAGE, meshslm=self.route
+            )
             yield msgspec.json.encode(last)
             yield b"[DONE]"
 

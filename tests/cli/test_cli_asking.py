@@ -10,6 +10,7 @@ import pytest
 from msgspec import structs
 
 from meshslm.api.admin import BanInfo, DialInfo, StateInfo
+from meshslm.api.openai_responses import CascadeInfo, CascadeStep
 from meshslm.cli import answers
 from meshslm.errors import FaultCode, RequestFault
 from tests.cli.conftest import documented_keys
@@ -57,6 +58,36 @@ def test_options_reach_the_node(run: Run, node: StandIn) -> None:
     assert asked["messages"][0] == {"role": "system", "content": "Be brief."}
 
 
+def test_how_it_is_routed_reaches_the_node(run: Run, node: StandIn) -> None:
+    words = ("--strategy", "least-connections", "--private", "--cascade")
+    assert run("ask", *words, "Hi").code == 0
+    routing = {"strategy": "least-connections", "private": True, "cascade": True}
+    assert node.asked[0]["routing"] == routing
+    assert run("ask", "--strategy", "fastest", "Hi").code == 2
+
+
+@pytest.mark.parametrize("no_stream", [(), ("--no-stream",)])
+def test_steps_and_moves_are_told(run: Run, node: StandIn, no_stream: tuple[str, ...]) -> None:
+    small = CascadeStep(
+        profile="small", model="m1", confidence=0.31, why_not="unsure, below 0.50", tokens=9
+    )
+    steps = [small, CascadeStep(profile="large\x1b[31m", model="m2")]
+    cascade = CascadeInfo(steps=steps, escalations=1, saved_tokens=0)
+    node.route = structs.replace(node.route, cascade=cascade, continued="text")
+    shown = run("ask", *no_stream, "Hi")
+    assert "-- steps: small 0.31 sure (unsure, below 0.50), then large" in shown.err
+    assert "\x1b[31m" not in shown.err
+    assert "-- went on there when its node went, in its own words" in shown.err
+
+
+def test_what_steps_saved_is_told(run: Run, node: StandIn) -> None:
+    step = CascadeStep(profile="small", model="m1", confidence=0.9, tokens=20)
+    cascade = CascadeInfo(steps=[step], escalations=0, saved_tokens=20)
+    node.route = structs.replace(node.route, cascade=cascade)
+    assert "-- steps: small 0.90 sure; 20 tokens saved" in run("ask", "Hi").err
+    assert run("ask", "--json", "Hi").json["cascade"]["saved_tokens"] == 20
+
+
 def test_without_streaming(run: Run, node: StandIn) -> None:
     shown = run("ask", "--no-stream", "Hi")
     assert shown.out == "Snow on the lamp.\n"
@@ -74,6 +105,8 @@ def test_json(run: Run, node: StandIn) -> None:
         "reasoning": "",
         "tool_calls": [],
         "memory": [],
+        "continued": "",
+        "cascade": None,
         "model": "smollm2-135m-instruct",
         "node": NODE,
         "node_name": "node-b",

@@ -66,6 +66,22 @@ async def test_contradictions_and_nonsense_are_refused(
     assert not served.service.visits
 
 
+@pytest.mark.parametrize("name", ["strategy", "conversation", "private", "cascade"])
+@pytest.mark.parametrize("path", [CHAT, "/mesh/route"])
+async def test_a_header_that_is_there_twice_and_differs_is_refused(
+    served: Served, name: str, path: str
+) -> None:
+    header = f"x-meshslm-{name}"
+    values = {"strategy": ("cost", "prefix"), "conversation": ("a", "b")}.get(name, ("yes", "no"))
+    twice = [(header, value) for value in values]
+    response = await served.http.post(path, json=BODY, headers=twice)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == header
+    assert not served.service.visits
+    same = [(header, values[0])] * 2
+    assert (await served.http.post(CHAT, json=BODY, headers=same)).status_code == 200
+
+
 async def test_a_route_is_explained_and_not_run(served: Served) -> None:
     best, other = candidate("beta"), candidate("gamma")
     terms = Terms(network=1.5, queue=20.0, decode=300.0)
