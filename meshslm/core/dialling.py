@@ -16,7 +16,8 @@ Rules:
 - An address from the configuration is tried for ever; any other is given up after
   `PEER_FORGET_MS` without success. One from the configuration that does not answer is told of,
   and how each of them stands can be seen.
-- What others tell of is hearsay: it adds addresses, but nobody may fill the table with it.
+- What others tell of is hearsay: it adds addresses, but nobody may fill the table with it, or have
+  a node knock where no single machine can be.
 - Success is a hello that both sides take, not a link.
 """
 
@@ -33,7 +34,7 @@ from meshslm.core.dial_targets import Outcome, Target, Thin
 from meshslm.core.events import Dial
 from meshslm.core.outbox import Outbox
 from meshslm.core.views import DialView
-from meshslm.core.ways import through_relay
+from meshslm.core.ways import leads_somewhere, through_relay
 from meshslm.ids import Instant, NodeId, after, ms_between
 
 TIMER = "dial"
@@ -89,6 +90,8 @@ class Dialling:
         peer = peer_of(address)
         if peer == self._node or (self._thin is not None and not configured):
             return
+        if not (configured or leads_somewhere(address)):
+            return
         key = peer or address
         target = self._targets.get(key)
         if target is None:
@@ -116,7 +119,7 @@ class Dialling:
         self, peer: NodeId, addresses: tuple[str, ...], now: Instant, teller: NodeId = LOCAL
     ) -> None:
         """The peer itself says that it listens at `addresses`, and nowhere else."""
-        target = self._targets.get(peer)
+        target, addresses = self._targets.get(peer), tuple(filter(leads_somewhere, addresses))
         if target is not None and addresses:
             worked = target.addresses[0] if target.linked else ""
             kept = [a for a in target.addresses if a in (worked, *addresses, *target.configured)]
@@ -183,6 +186,7 @@ class Dialling:
                 self._wait(target, now)
             else:
                 self._forget(target)
+        addresses = tuple(filter(leads_somewhere, addresses))
         if again and peer not in self._targets and addresses:
             if self._thin is None:
                 target = Target(str(peer), list(addresses), [], since=now)

@@ -316,10 +316,10 @@ class Growth:
             return True
         lost = self.members.lost.get(node)
         fact = self.members.get(node) or (lost.fact if lost is not None else None)
-        if fact is None or not fact.record.addresses:
-            return False
-        self._dialling.reach(node, addresses_of(fact.record), now)
-        return True
+        addresses = addresses_of(fact.record) if fact is not None else ()
+        if addresses:
+            self._dialling.reach(node, addresses, now)
+        return bool(addresses)
 
     def _unreachable(self, node: NodeId, now: Instant) -> None:
         """A member could not be dialled."""

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 from meshslm import mesh_limits
 from meshslm.core.certificates import NotAdmitted, served, stated
 from meshslm.core.views import PeerView
+from meshslm.core.ways import leads_somewhere
 from meshslm.errors import PeerFault
 from meshslm.ids import NodeId
 from meshslm.wire.admission import SIGNED_PREFIX, Certificate, Signed
@@ -176,8 +177,8 @@ def names_of(services: tuple[Service, ...]) -> tuple[str, ...]:
 
 
 def addresses_of(record: Record) -> tuple[str, ...]:
-    """Multiaddresses at which the member listens."""
-    return tuple(f"{address}/p2p/{record.node}" for address in record.addresses)
+    """Multiaddresses at which the member listens, as far as they can be dialled."""
+    return tuple(f"{a}/p2p/{record.node}" for a in record.addresses if leads_somewhere(a))
 
 
 def services_of(specialists: tuple[Specialist, ...]) -> tuple[Service, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from meshslm.core.directory import Peer
 
 CIRCUIT: Final = "/p2p-circuit"
+EVERYBODY: Final = IPv4Address("255.255.255.255")
 
 
 def host_of(address: str) -> str:
@@ -23,6 +26,27 @@ def port_of(address: str) -> str:
 def on_loopback(host: str) -> bool:
     """Whether only this machine is meant."""
     return host.startswith(("/ip4/127.", "/ip6/::1"))
+
+
+@lru_cache(maxsize=4096)
+def leads_somewhere(address: str) -> bool:
+    """Whether an address that others tell of can be one machine's: it is not dialled otherwise.
+
+    Groups, everybody, nobody, and networks of one cable, where clouds have their own services.
+    """
+    _, kind, host, *rest = (*address.split("/", 5), "", "", "", "")[:5]
+    if kind not in ("ip4", "ip6"):
+        return True
+    try:
+        at = ip_address(host)
+    except ValueError:
+        return True  # whoever dials reads it more strictly than this
+    mapped = at.ipv4_mapped if isinstance(at, IPv6Address) else None
+    return rest != ["tcp", "0"] and not any(
+        one.is_multicast or one.is_unspecified or one.is_link_local or one == EVERYBODY
+        for one in (at, mapped)
+        if one is not None
+    )
 
 
 def through_relay(address: str) -> bool:

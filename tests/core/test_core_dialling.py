@@ -11,6 +11,7 @@ from meshslm.chance import Chance
 from meshslm.core.dialling import TIMER, Dialling, in_turn
 from meshslm.core.events import AddressesChanged, Dial, DialFailed, PeerDisconnected, StartTimer
 from meshslm.core.outbox import Outbox
+from meshslm.core.ways import leads_somewhere
 from meshslm.ids import Instant, NodeId, after
 from tests.core.mesh import Mesh, address_of
 
@@ -172,6 +173,54 @@ def test_the_order_of_a_round_keeps_the_best_first_and_leaves_nothing_out(kinds:
 
 
 # --- hearsay ------------------------------------------------------------------------------------
+NOWHERE = (
+    *("/ip4/224.0.0.251/tcp/5353", "/ip4/255.255.255.255/tcp/9", "/ip4/0.0.0.0/tcp/4001"),
+    *("/ip4/169.254.169.254/tcp/80", "/ip6/ff02::1/tcp/1", "/ip6/::/tcp/1", "/ip6/fe80::1/tcp/1"),
+    *("/ip6/::ffff:169.254.169.254/tcp/80", "/ip4/192.0.2.1/tcp/0"),
+)
+
+
+@pytest.mark.parametrize("address", NOWHERE)
+def test_nobody_can_have_a_node_knock_where_no_member_can_be(address: str) -> None:
+    box, told = Box(), f"{address}/p2p/p"
+    box.dialling.want(told, box.now, teller=NodeId("liar"))
+    box.dialling.moved(PEER, (told,), box.now)
+    assert not box.dials()
+    box.know(FOUR)
+    box.dialling.moved(PEER, (told, FOUR), box.now)
+    box.dialling.lost(PEER, (told,), box.now, again=True)
+    assert set(box.fire() + box.fire()) == {FOUR}
+    other = NodeId("q")
+    box.dialling.lost(other, (f"{address}/p2p/q",), box.now, again=True)
+    box.dialling.timer(other, after(box.now, limits.DIAL_BACKOFF_MOST_MS))
+    assert not box.dials()
+
+
+@pytest.mark.parametrize("address", [*NOWHERE, "/ip4/192.168.1.7/tcp/7415"])
+def test_what_the_operator_names_is_dialled_whatever_it_is(address: str) -> None:
+    box = Box()
+    box.dialling.want(address, box.now, configured=True)
+    assert box.dials() == [address]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("/ip4/192.168.1.7/tcp/7415", "/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/7415"),
+        *("/ip6/::1/tcp/1", "/ip6/2001:db8::1/tcp/1", "/dns4/host.example/tcp/1", "/memory/x"),
+        *(
+            "/p2p/r/p2p-circuit",
+            "/ip4/198.51.100.7/tcp/1/p2p/r/p2p-circuit",
+            "/ip4/x/tcp/1",
+            "",
+            "/",
+        ),
+    ],
+)
+def test_where_a_member_may_be_it_is_looked_for(address: str) -> None:
+    assert leads_somewhere(address)
+
+
 def test_one_that_tells_of_nobody_who_is_there_leaves_room_for_the_truth() -> None:
     box, liar, honest = Box(), NodeId("liar"), NodeId("honest")
     for number in range(2 * limits.PEERS):
