@@ -98,6 +98,11 @@ class Directory:
         """Peers that said hello and are heard."""
         return [peer for peer in self.peers.values() if peer.state is PeerState.ALIVE]
 
+    def forget_stranger(self, peer: Peer) -> None:
+        """Forget who dialled us, never was let in and is gone: identities are free."""
+        if peer.incoming and not peer.boot:
+            self.peers.pop(peer.node, None)
+
     def forget_unlinked(self, kept: Container[NodeId]) -> None:
         """Keep of those without a link only who is waited for."""
         peers = self.peers

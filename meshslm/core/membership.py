@@ -189,10 +189,10 @@ class Membership:
         peer.connected = False
         lost = not (fault or self.leaving)
         self._end_session(peer, PeerState.UNREACHABLE, reason, now, lost=lost)
-        gone = peer.state is PeerState.LEFT or self._admission.is_revoked(node)
-        again = not self.leaving and not gone
-        missed = again and node in self.absence
-        self._dialling.lost(node, peer.addresses, now, again=again, missed=missed)
+        gone = self.leaving or peer.state is PeerState.LEFT or self._admission.is_revoked(node)
+        missed = not gone and node in self.absence
+        self._dialling.lost(node, peer.addresses, now, again=not gone, missed=missed)
+        self._directory.forget_stranger(peer)
 
     def hello_timer(self, node: NodeId, now: Instant) -> None:
         """A hello was not answered yet."""

@@ -11,8 +11,10 @@ from meshslm.core.admission_events import CredentialReplaced, IssueCredential, N
 from meshslm.core.events import (
     BytesReceived,
     Dial,
+    Disconnect,
     FailTask,
     PeerConnected,
+    PeerDisconnected,
     RouteChosen,
     Send,
     StartRun,
@@ -93,7 +95,8 @@ def test_a_hello_that_never_comes_ends_the_link(mesh: PrivateMesh) -> None:
     mesh.links.add(frozenset(("a", "s")))
     mesh.give("a", PeerConnected(STRANGER, ""))
     mesh.pass_time(limits.HELLO_MS + limits.HELLO_RESEND_MS)
-    assert mesh.peer_state("a", "s") == "unreachable"
+    assert [e.peer for e in mesh.effects("a", Disconnect)] == [STRANGER]
+    assert mesh.peer_state("a", "s") == "unknown", "and it is forgotten"
 
 
 def forged() -> Credential:
@@ -156,7 +159,8 @@ def test_whoever_is_no_member_gets_one_refusal_and_nothing_else(
     (answer,) = [decode(e.message) for e in done if isinstance(e, Send) and e.peer == "s"]
     assert isinstance(answer, Goodbye)
     assert answer.code == code
-    assert mesh.peer_state("a", "s") == "unreachable"
+    assert [e.peer for e in mesh.effects("a", Disconnect)] == [STRANGER]
+    assert mesh.peer_state("a", "s") == "unknown", "and it is forgotten"
     assert "b" not in answer.reason.split(), "a stranger does not hear of members"
 
 
@@ -186,6 +190,20 @@ def test_what_a_stranger_may_say_is_bounded(mesh: PrivateMesh) -> None:
     assert frozenset(("a", "s")) in mesh.links
     mesh.give("a", BytesReceived(STRANGER, encode(Peers())))
     assert frozenset(("a", "s")) not in mesh.links
+
+
+def test_strangers_leave_nothing_behind(mesh: PrivateMesh) -> None:
+    two(mesh)
+    core = mesh.boxes[NodeId("a")].core
+    for number in range(300):
+        stranger = NodeId(f"s{number}")
+        mesh.give("a", PeerConnected(stranger, ""))
+        said = (hello(), JoinRequest(1, 1, b"x", "s"), Goodbye("bye", leaving=True))[number % 3]
+        mesh.give("a", BytesReceived(stranger, encode(said)))
+        mesh.give("a", BytesReceived(stranger, b"rubbish"))
+        mesh.give("a", PeerDisconnected(stranger, "gone"))
+    assert [peer.node for peer in core.peers(mesh.now)] == ["a", "b"]
+    assert not core._admission._strangers
 
 
 def test_a_large_first_message_is_not_even_read(mesh: PrivateMesh) -> None:
