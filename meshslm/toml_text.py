@@ -95,6 +95,8 @@ def sentence(what: str, kind: Any, value: object, error: msgspec.ValidationError
     plain = _plain(node)
     if isinstance(plain, inspect.LiteralType):
         wording = "one of " + ", ".join(str(value) for value in plain.values)
+    elif tags := _tags(inspect.type_info(kind), key, value):
+        wording = "one of " + ", ".join(tags)
     if wording:
         problem = f"expected {wording}"
     else:
@@ -173,6 +175,16 @@ def _meant(union: inspect.UnionType, value: object) -> inspect.Type:
             if option.tag_field and value.get(option.tag_field) == option.tag:
                 return option
     return options[0]
+
+
+def _tags(node: inspect.Type, key: Key, value: object) -> list[str]:
+    """What may stand at `key`, where it tells which of several tables one is."""
+    union = _type_at(node, key[:-1], value)
+    while isinstance(union, inspect.Metadata):
+        union = union.type
+    options = union.types if isinstance(union, inspect.UnionType) else ()
+    structs = [option for option in options if isinstance(option, inspect.StructType)]
+    return sorted(str(option.tag) for option in structs if key and option.tag_field == key[-1])
 
 
 def _keys(node: inspect.Type) -> list[str]:

@@ -29,6 +29,9 @@ from meshslm.toml_text import Key, TomlText, key_text
 MOST_NODES = 10_000
 """Beyond, one process runs out of memory (a guess: about 1 MiB a node in a full mesh)."""
 
+MOST_SECONDS = 366 * 86_400.0
+"""A year of virtual time: what is longer was not meant."""
+
 
 class Network(Table, frozen=True):
     """Links between nodes."""
@@ -229,6 +232,9 @@ def check_scenario(scenario: Scenario) -> None:
     """Raise `Misfit` where the parts of a scenario do not fit together."""
     if not 1 <= scenario.nodes <= MOST_NODES:
         raise Misfit(("nodes",), f"{scenario.nodes} nodes, from 1 to {MOST_NODES} are possible")
+    if not 0 < scenario.seconds <= MOST_SECONDS:
+        what = f"{scenario.seconds:g} seconds, above 0 and up to {MOST_SECONDS:.0f} are possible"
+        raise Misfit(("seconds",), what)
     _check_profiles(scenario)
     _check_workload(scenario.workload)
     if scenario.settings.strategy not in STRATEGIES:

@@ -72,6 +72,8 @@ def test_a_failed_check_is_a_failed_command(run: Run, tmp_path: Path) -> None:
         ("--nodes", "0"),
         ("--seconds", "0"),
         ("--seed", "x"),
+        ("--seconds", "inf"),
+        ("--seconds", "nan"),
         ("--scenario", "/nowhere.toml"),
     ],
 )
