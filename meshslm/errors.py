@@ -11,6 +11,12 @@ Rules:
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading somebody else's JSON raises; the last where it is nested without end."""
 
 
 class MeshslmError(Exception):

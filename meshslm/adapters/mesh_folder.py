@@ -25,7 +25,7 @@ import msgspec
 from meshslm import limits
 from meshslm.adapters.signing import SigningKey
 from meshslm.core.certificates import NotAdmitted, stated
-from meshslm.errors import OurFault, PeerFault
+from meshslm.errors import UNREADABLE, OurFault, PeerFault
 from meshslm.wire.admission import Admittance, Certificate, Credential, Notices, Signed
 from meshslm.wire.codec import decode, encode
 
@@ -180,7 +180,7 @@ class MeshFolder:
         for number, line in enumerate(lines[:-1], 1):
             try:
                 entries.append(_LINES.decode(line))
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 raise OurFault(f"{self._ledger}, line {number} is damaged: {error}") from error
         return entries
 

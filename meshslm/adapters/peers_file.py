@@ -17,6 +17,7 @@ import msgspec
 
 from meshslm import limits, mesh_limits
 from meshslm.adapters.multiaddrs import AddressError, parse
+from meshslm.errors import UNREADABLE
 from meshslm.ids import NodeId
 
 log = logging.getLogger("meshslm.peers")
@@ -56,7 +57,7 @@ class PeersFile:
             document = msgspec.json.decode(text, type=_Document)
         except FileNotFoundError:
             return ()
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             log.warning("%s is of no use and will be written anew: %s", self._path, error)
             return ()
         if document.version == VERSION and document.mesh == self._mesh:

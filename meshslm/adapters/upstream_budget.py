@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from meshslm.errors import OurFault
+from meshslm.errors import UNREADABLE, OurFault
 
 MINUTE_S: Final = 60.0
 DAY_S: Final = 86_400
@@ -64,7 +64,7 @@ class UpstreamBudget:
             raise OurFault(f"cannot read {self._file}: {error.strerror}") from None
         try:
             return msgspec.json.decode(text, type=_Spent)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise OurFault(
                 f"{self._file} does not say what was spent on the upstream ({error}); remove it to "
                 "begin this day at nothing"

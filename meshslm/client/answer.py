@@ -25,7 +25,7 @@ from meshslm.api.openai_responses import (
 from meshslm.api.recall import Citation
 from meshslm.api.sse import DONE, EventDecoder
 from meshslm.client.asking import Message
-from meshslm.errors import FaultCode, OurFault, RequestFault
+from meshslm.errors import UNREADABLE, FaultCode, OurFault, RequestFault
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class ToolCall:
         """The arguments. Raises `ValueError` where the answer was cut off within them."""
         try:
             return msgspec.json.decode(self.arguments or "{}", type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ValueError(f"the arguments of {self.name} are not whole: {error}") from None
 
     def answered(self, result: str) -> Message:
@@ -113,7 +113,7 @@ def read(body: bytes, shape: type[T]) -> T:
     """The body of an answer. Raises `OurFault` where it has another shape."""
     try:
         return msgspec.json.decode(body, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise _no_node(error) from None
 
 
@@ -184,7 +184,7 @@ class StreamReader:
                 self._read(data)
         except RequestFault as fault:
             self._fault = fault
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        except (*UNREADABLE, ValueError) as error:
             raise _no_node(error) from None
 
     def next_piece(self) -> str | None:
@@ -260,7 +260,7 @@ def failure(status: int, headers: Mapping[str, str], body: bytes) -> Exception:
     retry = headers.get("retry-after-ms", "")
     try:
         error = _errors.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError) as reason:
+    except UNREADABLE as reason:
         return _no_node(f"status {status}, {reason}")
     return fault_of(status, error, retry_after_ms=int(retry) if retry.isdecimal() else None)
 

@@ -32,6 +32,7 @@ from meshslm.core.events import FailTask, FinishTask, RouteChosen
 from meshslm.core.memory import BEHIND
 from meshslm.core.readable import Readable
 from meshslm.core.state_events import Change
+from meshslm.errors import UNREADABLE
 from meshslm.ids import NodeId, TaskId
 from meshslm.state.entry import Entry
 from meshslm.state.names import DocumentClass, named
@@ -292,7 +293,7 @@ def read_events(value: bytes) -> list[TaskStep]:
     """Events as they are kept; none where the entry is of another make."""
     try:
         return _events.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return []
 
 
@@ -301,7 +302,7 @@ def _read_sums(entry: Entry) -> Sums | None:
         return None
     try:
         sums = _sums.decode(entry.value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     sound = all(0 <= getattr(sums, name) < 2**53 for name in sums.__struct_fields__)
     return sums if sound else None

@@ -21,6 +21,7 @@ import msgspec
 from meshslm import mesh_limits, state_limits
 from meshslm.core.state_events import Change
 from meshslm.core.views import PeerView
+from meshslm.errors import UNREADABLE
 from meshslm.ids import NodeId
 from meshslm.state.entry import Entry
 from meshslm.state.names import DocumentClass
@@ -132,5 +133,5 @@ def _read(entry: Entry) -> Facts | None:
         return None
     try:
         return _facts.decode(entry.value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None

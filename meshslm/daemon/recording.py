@@ -26,7 +26,7 @@ import msgspec
 from meshslm import limits
 from meshslm.core.config import CoreConfig
 from meshslm.core.events import Effect, Event
-from meshslm.errors import OurFault
+from meshslm.errors import UNREADABLE, OurFault
 
 FORMAT: Final = 1
 EVENTS: Final = {kind.__name__: kind for kind in get_args(Event)}
@@ -105,7 +105,7 @@ def config_of(start: Start, functions: Mapping[str, Callable[..., Any]]) -> Core
 
     try:
         return msgspec.json.decode(start.config, type=CoreConfig, dec_hook=function)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise OurFault(f"the settings in this recording are damaged: {error}") from error
 
 
@@ -130,7 +130,7 @@ def event_of(step: Step) -> Event:
         raise OurFault(f"this version knows no event {step.kind[:64]!r}")
     try:
         event: Event = msgspec.json.decode(step.event, type=kind)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise OurFault(f"an event {step.kind} is damaged: {error}") from error
     return event
 
@@ -158,7 +158,7 @@ def read_recording(data: bytes, name: str = "recording") -> tuple[Start, Iterato
 def _decoded(text: bytes, kind: Any, name: str) -> Any:
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise OurFault(f"{name} is no recording of a node, or damaged: {error}") from error
 
 

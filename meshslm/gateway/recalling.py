@@ -26,7 +26,7 @@ from meshslm.core import recall
 from meshslm.core.events import EmitChunk, FinishTask
 from meshslm.core.memory import Found, Memory, item_change, item_name
 from meshslm.core.recall import Note
-from meshslm.errors import RequestFault
+from meshslm.errors import UNREADABLE, RequestFault
 from meshslm.gateway.jobs import Job
 from meshslm.gateway.memory import SharedState, shared
 from meshslm.gateway.service import NodeService, Submitting, TaskItem, TaskStream
@@ -299,7 +299,7 @@ def _text(found: Found) -> str:
     if found.json[:1] == b'"':
         try:
             return msgspec.json.decode(found.json, type=str)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             pass  # another node may write what is no JSON
     return found.json.decode(errors="replace")
 
@@ -308,7 +308,7 @@ def _read_turn(found: Found) -> ChatMessage | None:
     """A kept turn; None for what is none, as other programs may write there too."""
     try:
         turn = _turns.decode(found.json)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     if turn.role not in ("system", "user", "assistant"):
         return None

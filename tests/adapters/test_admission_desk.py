@@ -208,7 +208,10 @@ def test_uses_are_counted_over_restarts_and_lines_cut_short(
 
 def test_a_damaged_ledger_lets_nobody_in(office: Office, guest: NodeKey) -> None:
     request = office.invite()
-    (office.folder.path / "ledger.jsonl").write_bytes(b"{}\n")
+    for damage in (b"{}\n", b'{"x":' + b"[" * 100_000 + b"\n"):
+        (office.folder.path / "ledger.jsonl").write_bytes(damage)
+        with pytest.raises(OurFault, match="line 1 is damaged"):
+            office.folder.ledger()
     with pytest.raises(OurFault, match="line 1 is damaged"):
         office.desk.redeem(guest.node_id, request)
 

@@ -68,6 +68,7 @@ def test_another_mesh_is_not_remembered(tmp_path: Path) -> None:
         b"{",
         b"\xff\xfe",
         b"[]",
+        b'{"x":' + b"[" * 100_000,
         b'{"version": 1, "mesh": "home", "peers": 7}',
         b'{"version": 1, "mesh": "home", "peers": [{"peer": "x", "addresses": "y"}]}',
         b" " * (mesh_limits.PEERS_FILE_BYTES + 1),

@@ -127,6 +127,7 @@ def test_what_somebody_else_writes_into_a_ledger_is_passed_over() -> None:
     bad = (
         Change("no key of ours", b"{}"),
         Change(f"t{BEHIND}m{BEHIND}1", b"not json"),
+        Change(f"t{BEHIND}m{BEHIND}4", b'{"x":' + b"[" * 1_500),
         Change(f"t{BEHIND}m{BEHIND}2", b'{"requests": -5}'),
         Change(f"t{BEHIND}m{BEHIND}3", b'{"requests": 1e300}'),
     )

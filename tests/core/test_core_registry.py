@@ -108,7 +108,15 @@ def test_nobody_speaks_for_another(mesh: StateMesh) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"{}", b"\xff", b'{"name": 7}', b'{"name": "' + b"x" * 20_000 + b'"}']
+    "value",
+    [
+        b"",
+        b"{}",
+        b"\xff",
+        b'{"name": 7}',
+        b'{"x":' + b"[" * 1_500,
+        b'{"name": "' + b"x" * 20_000 + b'"}',
+    ],
 )
 def test_what_is_no_entry_is_passed_over(mesh: StateMesh, value: bytes) -> None:
     tell(mesh, "a", FACTS, NOW)

@@ -230,6 +230,7 @@ def test_the_room_is_bounded_and_the_start_is_kept() -> None:
         gzip.compress(b"[]\n"),
         gzip.compress(b"{}\n"),
         gzip.compress(b"\xff\xfe\n"),
+        gzip.compress(b'{"x":' + b"[" * 100_000 + b"\n"),
         gzip.compress(b'{"format":1}\n')[:-9],
     ],
 )
