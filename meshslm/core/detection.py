@@ -27,18 +27,13 @@ from meshslm.core.events import Lane
 from meshslm.core.outbox import Outbox
 from meshslm.core.rumours import Rumours
 from meshslm.core.suspicion import Health, Suspicion
-from meshslm.core.watch import VOUCHED_MS, Errand, Errands, Turns, Watch
+from meshslm.core.watch import BEAT_LATE_MS, VOUCHED_MS, Errand, Errands, Turns, Watch, spacing_ms
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, after, ms_between
 from meshslm.wire.detection import Gossip, News, Ping, Pong, Probe, Probed
 
 TIMER = "probe"
 ALIVE, SUSPECT, DEAD = "alive", "suspect", "dead"
-RTT_WEIGHT = 0.3
-"""Weight of a new round trip in the running mean: follows a change within about five pings."""
-QUIET_BEATS = 1.1
-"""A neighbour is looked at when its next beat is late by so much of the time between two, whatever
-it promised of presences: a look costs a ping."""
 
 
 class Detection:
@@ -89,7 +84,7 @@ class Detection:
     def join(self, peer: Peer, now: Instant) -> None:
         """A peer was accepted: watch it from now on, and measure how far away it is.
 
-        It may not have our hello yet, and does not answer before; so it gets some time.
+        It may not have our hello yet, and does not answer before; so it gets some time until then.
         """
         self._watches[peer.node] = Watch(peer, after(now, limits.HELLO_MS / 2))
         self._doubted.pop(peer.node, None)
@@ -109,11 +104,14 @@ class Detection:
     def look(self, peer: Peer, now: Instant) -> None:
         """Others have lost a peer that is linked here: see whether it answers.
 
-        If nobody listened to it here, their silence counts, and its unanswered pings are enough.
+        If nobody listened to it here, or not yet, their silence counts, and its unanswered pings
+        are enough.
         """
         pinged_ms = mesh_limits.PINGS_UNANSWERED * mesh_limits.PROBE_AGAIN_MS
         excused = after(now, pinged_ms - mesh_limits.SUSPICION_MS)
         watch = self._watches.setdefault(peer.node, Watch(peer, excused))
+        if watch.excused > now:
+            watch.excused = excused
         self._look_at(watch, now)
 
     def part(self, node: NodeId) -> None:
@@ -123,18 +121,26 @@ class Detection:
         for errand in self._errands.end(node):
             self._report(errand, node)
 
+    def release(self, node: NodeId) -> None:
+        """A peer is no neighbour any more: its link stays, and a doubt about it is pursued."""
+        if node not in self._doubted:
+            self.part(node)
+
     def expect(self, interval_ms: int) -> None:
         """From now on each peer's presence comes so often at least."""
         self._interval_ms = interval_ms
 
-    def listen(self, peer: Peer, interval_ms: int, now: Instant) -> None:
-        """In a large mesh: look at a neighbour whose beat is late, whatever its presences do."""
-        late = QUIET_BEATS * interval_ms
-        if ms_between(peer.heard, now) <= late:
-            return
+    def listen(self, peer: Peer, now: Instant) -> float:
+        """In a large mesh a neighbour's beat is late: look at it, unless it was heard just now.
+
+        Returns in how many milliseconds to listen again if no beat comes.
+        """
         watch = self._watches[peer.node]
-        if watch.since is None and watch.silence_ms(now) > late:
-            self._look_at(watch, now)
+        silence = watch.silence_ms(now)
+        if silence < mesh_limits.PROBE_WAIT_MS:
+            return mesh_limits.PROBE_WAIT_MS - silence
+        self._look_at(watch, now)
+        return BEAT_LATE_MS
 
     # --- messages -------------------------------------------------------------------------------
     def on_ping(self, peer: Peer, ping: Ping, now: Instant) -> None:
@@ -147,14 +153,12 @@ class Detection:
         for errand in self._errands.end(peer.node):
             self._report(errand, peer.node, reached=True)
         self._health.better()
-        watch = self._doubted.get(peer.node)
+        watch = self._watches.get(peer.node)
         if watch is not None:
-            self._trust(watch)
-        if peer.ping_sent is not None and pong.nonce == peer.ping_nonce:
-            sample = ms_between(peer.ping_sent, now)
-            peer.ping_sent = None
-            old = peer.rtt_ms
-            peer.rtt_ms = sample if old is None else old + RTT_WEIGHT * (sample - old)
+            watch.excused = min(watch.excused, now)
+            if peer.node in self._doubted:
+                self._trust(watch)
+        peer.answered(pong.nonce, now)
         self._hear_all(peer, pong.news, now)
 
     def on_probe(self, peer: Peer, probe: Probe, now: Instant) -> None:
@@ -314,7 +318,9 @@ class Detection:
         patience = self._patience(peer)
         if ms_between(watch.since, now) >= patience and not self._sparse:
             self._through_others(watch, patience, now)
-        if not self._given_up(watch, now) and ms_between(watch.pinged, now) >= self._spacing():
+        if not self._given_up(watch, now) and ms_between(watch.pinged, now) >= spacing_ms(
+            len(self._doubted)
+        ):
             self._ping_again(watch, now)
 
     def _trust(self, watch: Watch) -> None:
@@ -380,14 +386,6 @@ class Detection:
         self._nonce += 1
         peer.ping_nonce, peer.ping_sent = self._nonce, now
         self._out.send(peer.node, Lane.CONTROL, Ping(self._nonce, self._ride()))
-
-    def _spacing(self) -> float:
-        """Milliseconds between two pings to one of those that are being looked at.
-
-        Where half of a mesh is cut off many are, and pings to all of them would be a flood.
-        """
-        crowd = -(-len(self._doubted) // mesh_limits.PINGS_AT_ONCE)
-        return min(mesh_limits.PROBE_AGAIN_MS * crowd, mesh_limits.PROBE_WAIT_MS)
 
     def _patience(self, peer: Peer) -> float:
         """How long an answer of this peer may take before others are asked."""

@@ -19,6 +19,9 @@ from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.messages import Capability, DomainCard, EngineLoad
 from meshslm.wire.versions import PROTOCOL_LOW
 
+RTT_WEIGHT = 0.3
+"""Weight of a new round trip in the running mean: follows a change within about five pings."""
+
 
 class PeerState(StrEnum):
     """Where a peer stands, as seen from here."""
@@ -63,6 +66,13 @@ class Peer:
     """In a large mesh: when the link last served for a task or a question."""
     told: Instant = Instant(0)
     """When its loads came."""
+
+    def answered(self, nonce: int, now: Instant) -> None:
+        """A ping was answered: if it is the one that is timed, that shows how far away it is."""
+        if self.ping_sent is not None and nonce == self.ping_nonce:
+            sample, old = ms_between(self.ping_sent, now), self.rtt_ms
+            self.ping_sent = None
+            self.rtt_ms = sample if old is None else old + RTT_WEIGHT * (sample - old)
 
     def view(self, now: Instant) -> PeerView:
         """What may be seen of it."""

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from meshslm import limits, mesh_limits
 from meshslm.chance import Chance
 from meshslm.core import coordinators, spread, telling
 from meshslm.core.admission import Admission
@@ -96,7 +95,6 @@ class Growth:
         self.now = Instant(0)
         """Of the present event."""
         self._since = Instant(0)
-        self._ticked: Instant | None = None
         self._heard_of_large = False
         node = config.node
         self.members = Members(self._came, self._gone)
@@ -203,9 +201,6 @@ class Growth:
                 self._own.share(now)
                 self._greet_one(now)
             return False
-        last, self._ticked = self._ticked, now
-        if last is not None and ms_between(last, now) > limits.PRESENCE_MS + mesh_limits.LATE_MS:
-            self._detection.slept(now)
         capability, presence = self._hooks.own()
         self._own.share(now)
         self._hearing.sweep(now)
@@ -229,7 +224,7 @@ class Growth:
             self._shrink(now)
 
     def _grow(self, now: Instant) -> None:
-        self.large, self._since, self._ticked = True, now, now
+        self.large, self._since = True, now
         self._out.tell("mesh.large", f"{len(self._directory.alive())} links")
         self._out.divert = self._divert
         self._dialling.thin_out(self.overlay.worth_a_dial, self._unreachable)
@@ -344,6 +339,8 @@ class Growth:
         elif beat.neighbour:
             self.overlay.refuse(peer)
         self.spread.on_beat(peer, beat, now)
+        if self.large:
+            self.overlay.listen(now)
 
     # --- tasks ----------------------------------------------------------------------------------
     def leave_questions(self, now: Instant) -> None:

@@ -27,7 +27,8 @@ from meshslm.core.members import Members
 from meshslm.core.outbox import Outbox
 from meshslm.core.records import source_of
 from meshslm.core.spread import Neighbour, Spread
-from meshslm.ids import Instant, NodeId, ms_between
+from meshslm.core.watch import BEAT_LATE_MS
+from meshslm.ids import Instant, NodeId, after, ms_between
 from meshslm.wire.codec import encode
 from meshslm.wire.growth import Part
 
@@ -71,27 +72,61 @@ class Overlay:
         self._broken: dict[NodeId, Instant] = {}
         """Neighbours whose links broke, until they are reached or accused."""
         self._refused: dict[NodeId, Instant] = {}
-        """Members that had no place for us."""
+        """Members that had no place for us, or did not answer."""
+        self._ticked: Instant | None = None
+        self._listen_at = Instant(0)
+        """No neighbour's beat is late before."""
 
     # --- time -----------------------------------------------------------------------------------
     def tick(self, spread: Spread, now: Instant) -> None:
         """Once a second: give signs of life, listen for them, fill empty places."""
-        beat = None
+        if self._overslept(now):
+            self._detection.slept(now)
+        self._ticked = now
+        due: list[Neighbour] = []
+        others: list[Neighbour] = []
         for neighbour in list(self.neighbours.values()):
             if not neighbour.confirmed and ms_between(neighbour.since, now) >= CONFIRM_MS:
                 self._end(neighbour.peer.node)
+                self._refused[neighbour.peer.node] = now
                 continue
-            if ms_between(neighbour.beaten, now) >= mesh_limits.BEAT_MS - limits.PRESENCE_MS / 2:
-                beat = beat or encode(spread.beat(now))
-                self._beat(neighbour, beat, now)
-            if neighbour.confirmed:
-                self._detection.listen(neighbour.peer, mesh_limits.BEAT_MS, now)
+            waited = ms_between(neighbour.beaten, now)
+            late = waited >= mesh_limits.BEAT_MS - limits.PRESENCE_MS / 2
+            (due if late else others).append(neighbour)
+        # Half of them at each tick, so that some miss this node a second sooner than the rest.
+        due += others[: max(0, len(others) - len(due)) // 2]
+        beat = encode(spread.beat(now)) if due else b""
+        for neighbour in due:
+            self._beat(neighbour, beat, now)
+        self.listen(now)
         for waiting in (self._awaited, self._refused):
             for node, since_when in list(waiting.items()):
                 if ms_between(since_when, now) >= CONFIRM_MS:
                     del waiting[node]
         self._accuse_unreached(now)
         self._seek(spread, now)
+
+    def listen(self, now: Instant) -> None:
+        """Look at neighbours whose beats are late, if there can be any.
+
+        Called at the tick and at each beat: others' beats wake this node a few times a second, so
+        who is late is noticed within moments, and no timer is kept for it.
+        """
+        if now < self._listen_at or self._overslept(now):
+            return
+        next_at = after(now, BEAT_LATE_MS)
+        for neighbour in self.neighbours.values():
+            if neighbour.confirmed:
+                if neighbour.late_at <= now:
+                    wait_ms = self._detection.listen(neighbour.peer, now)
+                    neighbour.late_at = after(now, wait_ms)
+                next_at = min(next_at, neighbour.late_at)
+        self._listen_at = next_at
+
+    def _overslept(self, now: Instant) -> bool:
+        """Whether this node did not run when it should have: what it missed is nobody's silence."""
+        late_ms = limits.PRESENCE_MS + mesh_limits.LATE_MS
+        return self._ticked is not None and ms_between(self._ticked, now) > late_ms
 
     def _accuse_unreached(self, now: Instant) -> None:
         for node, since in list(self._broken.items()):
@@ -151,6 +186,7 @@ class Overlay:
             self._begin(peer, spread, now, chosen=False)
             neighbour = self.neighbours[peer.node]
         neighbour.confirmed = True
+        neighbour.late_at = after(now, BEAT_LATE_MS)
 
     def _has_place(self, peer: Peer) -> bool:
         choosers = [n for n in self.neighbours.values() if not n.chosen]
@@ -174,7 +210,7 @@ class Overlay:
 
     def _end(self, node: NodeId) -> None:
         if self.neighbours.pop(node, None) is not None:
-            self._detection.part(node)
+            self._detection.release(node)
 
     def part_all(self) -> None:
         """This mesh is small again: nobody is a neighbour more than others."""
@@ -183,6 +219,7 @@ class Overlay:
         self.neighbours.clear()
         self._awaited.clear()
         self._broken.clear()
+        self._ticked = None
 
     # --- losses ---------------------------------------------------------------------------------
     def silent(self, peer: Peer, now: Instant) -> bool:

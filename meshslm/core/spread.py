@@ -54,6 +54,8 @@ class Neighbour:
     """When it was last given a sign of life."""
     confirmed: bool = False
     """It takes us for its neighbour too."""
+    late_at: Instant = Instant(0)
+    """If none of its beats comes before, the next one is late."""
     eager: bool = True
     """News is sent to it; else it has it sooner from others."""
 

@@ -21,6 +21,18 @@ QUIET_PRESENCES = 1.15
 """A peer is looked at when its next presence is late by so much of the time between two."""
 VOUCHED_MS = 1_500
 """How long the word of somebody who reached a peer holds; they are asked again sooner."""
+BEAT_LATE_MS = 1.1 * mesh_limits.BEAT_MS
+"""So long after a beat the next one is late, by a tenth of the time between two: a neighbour in a
+large mesh is looked at then, whatever it promised or said meanwhile, as that costs a ping."""
+
+
+def spacing_ms(doubted: int) -> float:
+    """Milliseconds between two pings to one of so many that are being looked at.
+
+    Where half of a mesh is cut off many are, and pings to all of them would be a flood.
+    """
+    crowd = -(-doubted // mesh_limits.PINGS_AT_ONCE)
+    return min(mesh_limits.PROBE_AGAIN_MS * crowd, mesh_limits.PROBE_WAIT_MS)
 
 
 @dataclass(slots=True)

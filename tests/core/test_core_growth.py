@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from meshslm import mesh_limits
 from meshslm.chance import Chance
 from meshslm.core.config import CoreConfig
@@ -16,10 +18,11 @@ from meshslm.core.overlay import Overlay
 from meshslm.core.own_record import OwnRecord, Self
 from meshslm.core.records import Fact, checked
 from meshslm.core.spread import Spread
-from meshslm.ids import Instant, NodeId, TaskId
+from meshslm.ids import Instant, NodeId, TaskId, after
 from meshslm.sim.sealing import sealed, signed_by
 from meshslm.wire.codec import decode, encode
-from meshslm.wire.growth import Accusation, Part, Record
+from meshslm.wire.detection import Ping, Pong
+from meshslm.wire.growth import Accusation, Beat, Part, Record
 from meshslm.wire.messages import Capability, TaskCancel
 from tests.core.mesh import Mesh
 
@@ -42,18 +45,24 @@ class Node:
         self.members = Members(lambda _: None, lambda _: None)
         self.accused: list[NodeId] = []
         self.dialled: list[NodeId] = []
-        detection = Detection(ME, self.out, Chance.from_int(1), lambda *_: None)
+        self.lost: list[NodeId] = []
+        self.detection = Detection(ME, self.out, Chance.from_int(1), self._lose)
+        self.detection.thin_out()
         self.overlay = Overlay(
             ME,
             self.directory,
             self.members,
-            detection,
+            self.detection,
             self.out,
             Chance.from_int(2),
             reach=self._reach,
             accuse=lambda node, _: self.accused.append(node),
         )
         self.spread = Spread(self.members, self.overlay.neighbours, self.out)
+
+    def _lose(self, peer: Peer, _reason: str, _now: Instant) -> None:
+        self.lost.append(peer.node)
+        self.detection.part(peer.node)
 
     def _reach(self, node: NodeId, _now: Instant) -> bool:
         self.dialled.append(node)
@@ -64,6 +73,19 @@ class Node:
         peer = Peer(node, PeerState.ALIVE, connected=True, came_from=came_from)
         self.directory.peers[node] = peer
         return peer
+
+    def tick(self, seconds: float) -> None:
+        self.overlay.tick(self.spread, after(NOW, 1000 * seconds))
+
+    def beat(self, peer: Peer, seconds: float) -> None:
+        peer.heard = after(NOW, 1000 * seconds)
+        self.overlay.on_beat(peer, self.spread, peer.heard)
+        self.overlay.listen(peer.heard)
+
+    def probe(self, first: float, last: float) -> None:
+        """Let the timer of the failure detector fire as it asks to, ten times a second."""
+        for step in range(round(10 * first), round(10 * last) + 1):
+            self.detection.timer(after(NOW, 100 * step))
 
     def sent(self, kind: type) -> list[NodeId]:
         effects = [e for e in self.out.take() if isinstance(e, Send)]
@@ -110,6 +132,89 @@ def test_a_neighbour_that_says_goodbye_is_not_accused() -> None:
     node.overlay.ended(NodeId("p"), NOW, broken=False)
     node.overlay.unreachable(NodeId("p"), NOW)
     assert node.accused == []
+
+
+def test_half_of_the_neighbours_hear_a_beat_at_each_tick() -> None:
+    node = Node()
+    peers = [node.linked(f"p{number}") for number in range(7)]
+    for peer in peers:
+        node.overlay.on_beat(peer, node.spread, NOW)
+    assert sorted(node.sent(Beat)) == [peer.node for peer in peers]
+    told = []
+    for second in range(1, 7):
+        node.tick(second)
+        told.append(node.sent(Beat))
+    assert {len(names) for names in told} == {3, 4}
+    for one, other in pairwise(told):
+        assert sorted(one + other) == [peer.node for peer in peers]
+
+
+def test_a_late_beat_is_noticed_at_the_next_sign_of_others() -> None:
+    node = Node()
+    late, other = node.linked("late"), node.linked("other")
+    for peer in (late, other):
+        node.beat(peer, 0.0)
+        node.detection.on_pong(peer, Pong(0), NOW)
+    node.sent(Ping)
+    for seconds in (1.0, 2.0):
+        node.tick(seconds)
+    node.beat(other, 2.1)
+    assert node.sent(Ping) == []
+    node.beat(other, 2.3)
+    assert node.sent(Ping) == ["late"]
+    node.beat(other, 2.4)
+    assert node.sent(Ping) == [], "it is looked at already"
+
+
+def test_who_was_heard_just_now_is_looked_at_a_moment_later_if_its_beat_is_late() -> None:
+    node = Node()
+    peer = node.linked("p")
+    node.beat(peer, 0.0)
+    node.detection.on_pong(peer, Pong(0), NOW)
+    node.sent(Ping)
+    peer.heard = after(NOW, 2_150)
+    for at_ms, pinged in ((2_300, []), (2_440, []), (2_460, ["p"])):
+        node.overlay.listen(after(NOW, at_ms))
+        assert node.sent(Ping) == pinged
+
+
+def test_a_node_that_did_not_run_looks_at_nobody_for_it() -> None:
+    node = Node()
+    peer = node.linked("p")
+    node.beat(peer, 0.0)
+    node.detection.on_pong(peer, Pong(0), NOW)
+    node.tick(0.0)
+    node.sent(Ping)
+    node.overlay.listen(after(NOW, 60_000))
+    node.tick(60.0)
+    assert node.sent(Ping) == []
+
+
+def test_who_answered_once_is_missed_soon_though_it_is_new() -> None:
+    node = Node()
+    silent, mute = node.linked("answered"), node.linked("never heard our hello")
+    node.beat(silent, 0.0)
+    node.beat(mute, 0.0)
+    node.detection.on_pong(silent, Pong(0), NOW)
+    node.detection.look(silent, after(NOW, 2_300))
+    node.probe(2.4, 3.5)
+    assert node.lost == ["answered"]
+
+
+def test_a_doubt_outlives_the_neighbourhood() -> None:
+    node = Node()
+    node.members.take(fact_of(Record("m", NodeId("p"), 1, 1)), NOW)
+    peer = node.linked("p")
+    peer.heard = NOW
+    for seconds in range(5):  # chooses it, and it never takes us for its neighbour
+        node.tick(seconds)
+        assert NodeId("p") in node.overlay.neighbours
+    node.detection.look(peer, after(NOW, 4_500))
+    node.probe(4.6, 4.9)
+    node.tick(5.0)
+    assert NodeId("p") not in node.overlay.neighbours
+    node.probe(5.1, 5.6)
+    assert node.lost == ["p"], "its link would stay for as long as nobody writes to it"
 
 
 def own_record(node: Node) -> OwnRecord:
