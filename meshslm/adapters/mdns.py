@@ -7,6 +7,8 @@ instance name, and in its TXT record one `dnsaddr=MULTIADDRESS` for each address
 Rules:
 - python-zeroconf runs in its own threads; what it finds is handed over through a bounded channel,
   and dropped when that is full: announcements repeat.
+- Names are free to make up on a network: what is asked about them is bounded, and so is what they
+  keep waiting.
 - Whatever is heard is a hint from a stranger. It becomes `AddressFound`, and who is there is proven
   when it is dialled.
 - A network without multicast is no reason not to run: one warning, and nothing is found.
@@ -17,6 +19,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +48,12 @@ FOUND_AHEAD = 64
 """Addresses that wait for the core; more are dropped until the next announcement."""
 
 ASK_MS = 3000
-"""How long to ask for a service's records."""
+"""How long to ask for a service's records, where they did not come with its name."""
+
+ASKS = 4
+ASKS_S = 30.0
+"""So often in so many seconds: names without records cost nothing to make up, and while one is
+asked for the others wait."""
 
 LOOK_AGAIN_S = 5.0
 """Between two looks at this node's addresses."""
@@ -76,6 +85,8 @@ class MdnsDiscovery:
         self._zeroconf: Zeroconf | None = None
         self._announced: ServiceInfo | None = None
         self._announced_at: tuple[str, ...] = ()
+        self._asked: deque[float] = deque(maxlen=ASKS)
+        """When records were asked for."""
 
     async def run(self, post: Post) -> None:
         """Announce and listen until cancelled; returns early where multicast is impossible."""
@@ -175,10 +186,21 @@ class MdnsDiscovery:
         """A service came or changed; called in a thread of python-zeroconf."""
         if change["state_change"].name == "Removed":
             return
-        info = change["zeroconf"].get_service_info(SERVICE, change["name"], timeout=ASK_MS)
-        if info is not None:
-            for address in found_addresses(info.text, self._mesh, self._node_id):
+        import zeroconf  # noqa: PLC0415 - as above
+
+        info = zeroconf.ServiceInfo(SERVICE, change["name"])
+        if info.load_from_cache(change["zeroconf"]) or self._ask(info, change["zeroconf"]):
+            for address in found_addresses(info.text or b"", self._mesh, self._node_id):
                 hand_over(address)
+
+    def _ask(self, info: ServiceInfo, network: Zeroconf) -> bool:
+        """Ask for a service's records, if that was not done too often; whether they came."""
+        now = time.monotonic()
+        if len(self._asked) == ASKS and now - self._asked[0] < ASKS_S:
+            log.debug("an announced name without records is passed over: %s", info.name)
+            return False
+        self._asked.append(now)
+        return info.request(network, ASK_MS)
 
 
 def _families(addresses: Iterable[str], version: type[IPVersion]) -> IPVersion:

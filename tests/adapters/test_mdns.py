@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from meshslm import limits
 from meshslm.adapters.keyring import NodeKey
-from meshslm.adapters.mdns import MdnsDiscovery, announceable, found_addresses, txt_record
+from meshslm.adapters.mdns import (
+    ASKS,
+    SERVICE,
+    MdnsDiscovery,
+    announceable,
+    found_addresses,
+    txt_record,
+)
 from meshslm.core.events import AddressFound, Event
 
 LOOPBACK = ("127.0.0.1",)
@@ -77,6 +84,40 @@ async def test_two_nodes_find_each_other_and_no_stranger(nursery: trio.Nursery) 
     assert listeners["two"].found == {addresses["one"]}
     assert not listeners["stranger"].found
     nursery.cancel_scope.cancel()
+
+
+async def test_made_up_names_keep_nobody_from_being_found(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshslm.adapters.mdns.ASK_MS", 300)
+    if not multicast_works_on_loopback():
+        pytest.skip("no multicast on loopback here")
+    address = f"/ip4/127.0.0.1/tcp/4101/p2p/{OTHER}"
+    listener = Listener()
+    here = MdnsDiscovery(OWN, "home", lambda: (), interfaces=LOOPBACK)
+    nursery.start_soon(here.run, listener.post)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as liar, trio.fail_after(20):
+        liar.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        while not here._asked:
+            liar.sendto(made_up(20), ("224.0.0.251", 5353))
+            await trio.sleep(0.1)
+        for _ in range(20):
+            liar.sendto(made_up(20), ("224.0.0.251", 5353))
+    there = MdnsDiscovery(OTHER, "home", lambda: (address,), interfaces=LOOPBACK)
+    nursery.start_soon(there.run, Listener().post)
+    await listener.hears(address)
+    assert len(here._asked) <= ASKS
+    nursery.cancel_scope.cancel()
+
+
+def made_up(count: int) -> bytes:
+    """A packet with names of services that nobody has."""
+    packet = zeroconf.DNSOutgoing(0x8400)
+    for _ in range(count):
+        name = f"{NodeKey.generate().node_id[-40:].lower()}.{SERVICE}"
+        packet.add_answer_at_time(zeroconf.DNSPointer(SERVICE, 12, 1, 4500, name), 0)
+    (data,) = packet.packets()
+    return bytes(data)
 
 
 async def test_a_node_that_moves_is_announced_anew(
