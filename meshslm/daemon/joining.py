@@ -5,6 +5,7 @@ It runs once, before the node does; what it brings is written down by whoever ca
 Rules:
 - A token is shown only to a peer whose id the token names, proven in the handshake: whoever else
   answers at the address does not see it.
+- A node that lets nobody in, or is busy, does not end it while another has not answered.
 - The answer is believed only where it holds: signed by the mesh that the token names, for us.
 """
 
@@ -15,7 +16,7 @@ from typing import Final
 
 import trio
 
-from meshslm.core.certificates import NotAdmitted, Verify, certified
+from meshslm.core.certificates import Code, NotAdmitted, Verify, certified
 from meshslm.core.events import (
     BytesReceived,
     DialFailed,
@@ -33,6 +34,10 @@ from meshslm.wire.versions import PROTOCOL_HIGH, PROTOCOL_LOW
 
 ANSWER_S: Final = 30.0
 """For dialling and an answer: a busy machine checks a token in a second."""
+
+
+ELSEWHERE: Final = (Code.NOT_ADMITTING, Code.BUSY)
+"""Refusals of one node alone: another of the addresses may let us in."""
 
 
 class _Joiner:
@@ -63,7 +68,7 @@ class _Joiner:
             case PeerConnected(peer=peer):
                 self._link.disconnect(peer, "not asked")
             case BytesReceived(peer=peer, message=message) if peer in self._peers:
-                self._heard(message)
+                self._heard(peer, message)
             case DialFailed(address=address, reason=reason):
                 self._failed(f"{address}: {reason}")
             case PeerDisconnected(peer=peer, reason=reason) if peer in self._peers:
@@ -72,14 +77,16 @@ class _Joiner:
                 pass
         await trio.lowlevel.checkpoint()
 
-    def _heard(self, message: bytes) -> None:
+    def _heard(self, peer: NodeId, message: bytes) -> None:
         try:
             heard = decode(message)
         except PeerFault as fault:
-            self._failed(str(fault))
+            self._link.disconnect(peer, str(fault))
             return
-        if isinstance(heard, Admittance):
-            self.answer = heard
+        if not isinstance(heard, Admittance) or self.ended.is_set():
+            return
+        self.answer = heard
+        if heard.credential is not None or heard.code not in ELSEWHERE:
             self.ended.set()
 
     def _failed(self, why: str) -> None:
