@@ -112,12 +112,15 @@ async def test_made_up_names_keep_nobody_from_being_found(
 
 def made_up(count: int) -> bytes:
     """A packet with names of services that nobody has."""
-    packet = zeroconf.DNSOutgoing(0x8400)
+    packet = struct.pack(">6H", 0, 0x8400, 0, count, 0, 0)  # RFC 1035, 4.1.1: an answer
     for _ in range(count):
-        name = f"{NodeKey.generate().node_id[-40:].lower()}.{SERVICE}"
-        packet.add_answer_at_time(zeroconf.DNSPointer(SERVICE, 12, 1, 4500, name), 0)
-    (data,) = packet.packets()
-    return bytes(data)
+        name = dns_name(f"{NodeKey.generate().node_id[-40:].lower()}.{SERVICE}")
+        packet += dns_name(SERVICE) + struct.pack(">2HIH", 12, 1, 4500, len(name)) + name
+    return packet
+
+
+def dns_name(name: str) -> bytes:
+    return b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
 
 
 async def test_a_node_that_moves_is_announced_anew(
