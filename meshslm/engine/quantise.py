@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from meshslm.engine.gguf import FILE_TYPES, GgufHeader, read_header
+from meshslm.engine.gguf import GgufHeader, read_header
+from meshslm.engine.gguf_types import FILE_TYPES
 from meshslm.errors import OurFault
 
 TICK_S: Final = 0.2

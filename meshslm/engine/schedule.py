@@ -29,12 +29,13 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from meshslm.core.line import Line
 from meshslm.engine.prefix_cache import TILE, PrefixCache, Tiles
-from meshslm.engine.steps import Job, Outlook, Piece, Sample, Shape, Step, filled_rows
+from meshslm.engine.slots import Sequence, Slots
+from meshslm.engine.steps import Job, Outlook, Piece, Sample, Shape, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,58 +47,16 @@ class _Entry:
     """Choices that have not ended: their tokens so far."""
 
 
-@dataclass(slots=True)
-class _Sequence:
-    """One choice of a run in its slot."""
-
-    job: Job
-    choice: int
-    slot: int
-    order: int
-    made: int
-    yields: bool
-    """Background work whose slot may be taken."""
-    done: int = 0
-    """Tokens computed so far."""
-    cached: int = 0
-    follows: bool = False
-    """Waits for another choice to compute the prompt."""
-    followers: list[_Sequence] = field(default_factory=list)
-
-    @property
-    def decoding(self) -> bool:
-        return self.done >= self.job.prompt and self.job.prompt + self.made - self.done == 1
-
-    @property
-    def reusable(self) -> Tiles:
-        """Tiles that need not be computed: all but one that ends the prompt and is drawn from."""
-        return self.job.tiles[: (self.job.prompt - 1) // TILE]
-
-    def piece_rows(self, most: int, *, fills: bool) -> tuple[int, int]:
-        """Rows of the next piece, and rows to fill it up: by place, see the rules above."""
-        prompt = self.job.prompt
-        tiled = prompt // TILE * TILE
-        if self.done < tiled:
-            return min(max(most, TILE) // TILE * TILE, tiled - self.done), 0
-        if self.done < prompt:
-            return prompt - self.done, filled_rows(prompt) if fills else 0
-        return min(prompt + self.made - self.done, TILE - 1), 0
-
-
 class Scheduler:
     """Waiting runs and running sequences."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self._line: Line[_Entry] = Line()
-        self._running: dict[int, _Sequence] = {}
-        self._free = list(range(shape.slots))
-        self._cache = PrefixCache(shape.slots)
-        self._left: dict[int, tuple[int, int, int]] = {}
-        """Slots with a sequence that had to give way: its run, choice, and tokens computed."""
+        self._slots = Slots(shape.slots)
+        self._running, self._free = self._slots.running, self._slots.free
+        self._cache = self._slots.cache
         self._order = 0
-        self._moves: list[tuple[int, int]] = []
-        self._keep: dict[int, int] = {}
         self.beside_rows = TILE
         """Prompt rows between two decode steps: so long a pause is imposed on running streams."""
         self._allowance = 0
@@ -145,7 +104,7 @@ class Scheduler:
     def cancel(self, run: int) -> None:
         """Forget a run; unknown ones are ignored. Not between a step and its `learn`."""
         self._line.remove(lambda entry: entry.job.run == run)
-        self._left = {slot: left for slot, left in self._left.items() if left[0] != run}
+        self._slots.forget(run)
         for sequence in [held for held in self._running.values() if held.job.run == run]:
             self._release(sequence)
 
@@ -160,7 +119,7 @@ class Scheduler:
         others = [held for held in self._running.values() if job.background or not held.yields]
         wanted = job.choices + sum(other.choices for other in ahead)
         rows = sum(max(0, held.job.prompt - held.done) for held in others if not held.follows)
-        rows += sum(self._to_compute(other) for other in (*ahead, job))
+        rows += sum(self._slots.to_compute(other) for other in (*ahead, job))
         return Outlook(max(0, wanted + len(others) - self._shape.slots), rows)
 
     def adopt(self, tiles: Tiles) -> int | None:
@@ -168,12 +127,7 @@ class Scheduler:
 
         The caller puts them there before the next step.
         """
-        if not self._free or self._moves or self._keep:
-            return None
-        slot = self._cache.oldest(self._unneeded())
-        self._left.pop(slot, None)
-        self._cache.hold(slot, tiles)
-        return slot
+        return self._slots.adopt(tiles)
 
     def schedule(self) -> Step | None:
         """The next step; None where there is nothing to do."""
@@ -191,7 +145,7 @@ class Scheduler:
             default=None,
         )
         if prefilling is not None:
-            self._take_over(prefilling)
+            self._slots.take_over(prefilling)
             if not decoding:
                 return self._prefill(prefilling, self._shape.batch)
             most = min(self._allowance, self._shape.batch)
@@ -204,7 +158,7 @@ class Scheduler:
         groups = list(dict.fromkeys(held.job.group for held in decoding))
         group = self._turn(groups)
         if prefilling is None and len(groups) == 1:
-            self._compact()
+            self._slots.compact()
         pieces = tuple(
             Piece(
                 held.job.run,
@@ -218,7 +172,7 @@ class Scheduler:
             for held in sorted(decoding, key=lambda held: held.slot)
             if held.job.group == group
         )
-        moves, keep = self._settle()
+        moves, keep = self._slots.settle()
         step = Step(pieces, decode=True, group=group, moves=moves, keep=keep)
         if prefilling is None and len(groups) == 1 and not self._line:
             self._steady = step
@@ -263,14 +217,7 @@ class Scheduler:
 
     def check(self) -> None:
         """Raise `AssertionError` where an invariant is broken."""
-        self._cache.check()
-        assert sorted([*self._free, *self._running]) == list(range(self._shape.slots))
-        assert all(slot == held.slot for slot, held in self._running.items())
-        assert set(self._left) <= set(self._free)
-        for slot, held in self._running.items():
-            tiles = self._cache.held(slot)
-            assert tiles == held.job.tiles[: len(tiles)], "a slot that holds another's tiles"
-            assert len(tiles) * TILE <= max(held.done, 0), "tiles before they are computed"
+        self._slots.check()
 
     # --- who gets which slots ---------------------------------------------------------------------
     def _admit(self) -> None:
@@ -278,7 +225,7 @@ class Scheduler:
             if len(entry.made) > len(self._free) and not self._make_room(entry):
                 return
             entry, aged = self._line.take()
-            self._line.charge(entry.job.tenant, self._to_compute(entry.job))
+            self._line.charge(entry.job.tenant, self._slots.to_compute(entry.job))
             self._enter(entry, aged=aged)
 
     def _make_room(self, entry: _Entry) -> bool:
@@ -298,12 +245,11 @@ class Scheduler:
 
     def _preempt(self, job: Job) -> None:
         """Put a running run back into the line."""
+        self._steady = None
         sequences = [held for held in self._running.values() if held.job.run == job.run]
         made = {held.choice: held.made for held in sorted(sequences, key=lambda held: held.choice)}
         for held in sequences:
-            self._release(held)
-            if held.done and held.slot not in self._keep:
-                self._left[held.slot] = (job.run, held.choice, held.done)
+            self._slots.give_way(held)
         self._line.put_back(_Entry(job, made), job.tenant, background=True)
 
     def _enter(self, entry: _Entry, *, aged: bool) -> None:
@@ -312,12 +258,11 @@ class Scheduler:
         self._steady = None
         self._order += 1
         yields = job.background and not aged
-        leader: _Sequence | None = None
+        leader: Sequence | None = None
         # Who has to be drawn for where the prompt ends leads, and draws for others of its kind.
         for choice, made in sorted(entry.made.items(), key=lambda item: item[1] > 0):
-            sequence = _Sequence(job, choice, -1, self._order, made, yields)
-            self._seat(sequence)
-            self._running[sequence.slot] = sequence
+            sequence = Sequence(job, choice, -1, self._order, made, yields)
+            self._slots.seat(sequence, crowded=len(self._line) >= len(self._free))
             if sequence.done >= job.prompt:
                 continue  # it has come back to what it left
             if leader is None:
@@ -326,108 +271,9 @@ class Scheduler:
                 sequence.follows = True
                 leader.followers.append(sequence)
 
-    def _seat(self, sequence: _Sequence) -> None:
-        """Give a sequence its slot: where its beginning is, if nothing is lost by that."""
-        job = sequence.job
-        for slot, (run, choice, done) in self._left.items():
-            if (run, choice) == (job.run, sequence.choice):
-                self._sit(sequence, slot, done)
-                sequence.cached = min(done, job.prompt)
-                return
-        source, count = self._cache.match(sequence.reusable)
-        if count and source in self._free and source not in self._left:
-            whole = count == len(self._cache.held(source))
-            if whole or source == self._cache.oldest(self._unneeded()):
-                self._cache.hold(source, sequence.reusable[:count])
-                self._sit(sequence, source, count * TILE)
-                sequence.cached = sequence.done
-                return
-        if count:
-            self._cache.touch(source)
-        slot = self._choose(job.group)
-        if len(self._line) < len(self._free):  # else what would be saved soon goes as well
-            self._save(slot)
-        self._cache.hold(slot, ())
-        self._sit(sequence, slot, 0)
-
-    def _sit(self, sequence: _Sequence, slot: int, done: int) -> None:
-        self._free.remove(slot)
-        self._left.pop(slot, None)
-        self._keep[slot] = done
-        sequence.slot, sequence.done = slot, done
-
-    def _choose(self, group: str) -> int:
-        """A free slot: beside its own group's and far from others', or what is worth least."""
-        others = [held.slot for held in self._running.values() if held.job.group != group]
-        own = [held.slot for held in self._running.values() if held.job.group == group]
-        if own:
-            return min(self._free, key=lambda slot: min(abs(slot - place) for place in own))
-        if others:
-            return max(self._free, key=lambda slot: min(abs(slot - place) for place in others))
-        return self._cache.oldest(self._unneeded())
-
-    def _unneeded(self) -> Iterable[int]:
-        """Free slots; only if there are no others, those to which somebody comes back."""
-        return [slot for slot in self._free if slot not in self._left] or self._free
-
-    def _save(self, slot: int) -> None:
-        """Move what a free slot holds to another, if there is less in that."""
-        left = self._left.get(slot)
-        if left is None and self._cache.worthless(slot):
-            return
-        others = [free for free in self._unneeded() if free != slot]
-        target = self._cache.oldest([slot, *others]) if left is None else next(iter(others), slot)
-        if target == slot or target in self._left:
-            return
-        self._moves.append((slot, target))
-        self._keep.pop(target, None)
-        if slot in self._keep:
-            self._keep[target] = self._keep.pop(slot)
-        self._cache.move(slot, target)
-        if left is not None:
-            self._left[target] = left
-            del self._left[slot]
-
-    def _take_over(self, sequence: _Sequence) -> None:
-        """Take over tiles that another slot has got meanwhile."""
-        source, count = self._cache.match(sequence.reusable)
-        if count * TILE <= sequence.done:
-            return
-        self._moves.append((source, sequence.slot))
-        self._cache.hold(sequence.slot, sequence.reusable[:count])
-        self._cache.touch(source)
-        sequence.done = sequence.cached = count * TILE
-        self._keep[sequence.slot] = sequence.done
-
-    def _compact(self) -> None:
-        """Move sequences from the top into holes between them, so that all are neighbours."""
-        slots = sorted(self._running)
-        while slots[-1] - slots[0] >= len(slots):
-            top = slots.pop()
-            hole = next(slot for slot in range(slots[0], top) if slot not in self._running)
-            self._save(hole)
-            self._left.pop(hole, None)
-            self._moves.append((top, hole))
-            self._keep.pop(hole, None)
-            if top in self._keep:
-                self._keep[hole] = self._keep.pop(top)
-            self._cache.move(top, hole)
-            sequence = self._running.pop(top)
-            sequence.slot = hole
-            self._running[hole] = sequence
-            self._free.remove(hole)
-            self._give_back(top)
-            slots = sorted([*slots, hole])
-
-    def _release(self, sequence: _Sequence) -> None:
+    def _release(self, sequence: Sequence) -> None:
         self._steady = None
-        del self._running[sequence.slot]
-        self._cache.touch(sequence.slot)
-        self._give_back(sequence.slot)
-
-    def _give_back(self, slot: int) -> None:
-        self._free.append(slot)
-        self._free.sort()
+        self._slots.release(sequence)
 
     # --- steps ------------------------------------------------------------------------------------
     def _turn(self, groups: list[str]) -> str:
@@ -442,7 +288,7 @@ class Scheduler:
         self._round = min(self._round, len(self._turns)) - 1
         return group
 
-    def _prefill(self, sequence: _Sequence, most: int) -> Step:
+    def _prefill(self, sequence: Sequence, most: int) -> Step:
         job = sequence.job
         rows, fill = sequence.piece_rows(most, fills=self._shape.fills)
         ends = sequence.done + rows
@@ -466,15 +312,5 @@ class Scheduler:
             sequence.cached,
             fill,
         )
-        moves, keep = self._settle()
+        moves, keep = self._slots.settle()
         return Step((piece,), decode=False, group=job.group, moves=moves, keep=keep)
-
-    def _settle(self) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
-        """What the next step has to do before its rows."""
-        moves, keep = tuple(self._moves), tuple(sorted(self._keep.items()))
-        self._moves, self._keep = [], {}
-        return moves, keep
-
-    def _to_compute(self, job: Job) -> int:
-        """Rows of a prompt that no slot has."""
-        return job.prompt - TILE * self._cache.match(job.tiles[: (job.prompt - 1) // TILE])[1]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from meshslm.engine.gguf import TENSOR_TYPES
+from meshslm.engine.gguf_types import TENSOR_TYPES
 
 ALIGNMENT: Final = 32
 VERSION: Final = 3

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from meshslm.engine.gguf import TENSOR_TYPES
+from meshslm.engine.gguf_types import TENSOR_TYPES
 
 CHUNK_BLOCKS: Final = 16 * 1024
 _BLOCKS: Final = {name: (weights, size) for name, weights, size in TENSOR_TYPES.values()}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from meshslm.engine.gguf import FILE_TYPES, TENSOR_TYPES
+from meshslm.engine.gguf_types import FILE_TYPES, TENSOR_TYPES
 from meshslm.errors import OurFault
 from meshslm.models.borrowed_tokenizer import borrow
 from meshslm.models.disk import CHUNK_BYTES, DiskFile, need_space

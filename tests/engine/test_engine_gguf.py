@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshslm.engine import gguf
 from meshslm.engine.gguf import LongArray, read_header
+from meshslm.engine.gguf_types import TENSOR_TYPES
 from meshslm.errors import OurFault
 
 
@@ -179,7 +179,7 @@ def test_tensor_types_are_the_library_s() -> None:
     library.ggml_type_name.restype = ctypes.c_char_p
     library.ggml_type_size.restype = ctypes.c_size_t
     library.ggml_blck_size.restype = ctypes.c_int64
-    for number, (name, block, size) in gguf.TENSOR_TYPES.items():
+    for number, (name, block, size) in TENSOR_TYPES.items():
         assert library.ggml_type_name(number).decode().upper() == name
         assert (library.ggml_blck_size(number), library.ggml_type_size(number)) == (block, size)
 

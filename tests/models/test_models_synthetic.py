@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
-from meshslm.engine.gguf import TENSOR_TYPES, read_encoded, read_header
+from meshslm.engine.gguf import read_encoded, read_header
+from meshslm.engine.gguf_types import TENSOR_TYPES
 from meshslm.errors import OurFault
 from meshslm.models.gguf_writer import Meta, TensorPlan, write_gguf
 from meshslm.models.random_weights import FORMATS, SCALES, random_weights

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from meshslm import data
 from meshslm.cli.model_preparation import FORMATS
-from meshslm.engine.gguf import FILE_TYPES, read_header
+from meshslm.engine.gguf import read_header
+from meshslm.engine.gguf_types import FILE_TYPES
 from meshslm.errors import OurFault
 from meshslm.models import trials as trials_module
 from meshslm.models.child import run_child
