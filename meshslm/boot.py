@@ -377,14 +377,9 @@ class _Node:
         context = min(engine.context or trained, trained) if trained else engine.context
         header = read_header(model.path)
         adapters = self._adapters.sizes(model.name)
-        foreseen = estimate(header, context, engine.slots, engine.batch, adapters)
-        return Shape(
-            context,
-            engine.slots,
-            foreseen.least_mib,
-            foreseen.unknown,
-            operations_of(header),
-        )
+        told = estimate(header, context, engine.slots, engine.batch, adapters)
+        does = operations_of(header)
+        return Shape(context, engine.slots, told.least_mib, told.unknown, does, told.weights_mib)
 
     def _adapter(self, model: str, name: str) -> ReadyModel | None:
         """A stored adapter of a model; a damaged one is told of and not used."""

@@ -44,7 +44,7 @@ class SpecialistInfo(msgspec.Struct, kw_only=True):
     adapters: list[str] = []
     """LoRA adapters that a request may name."""
     size_mib: int = 0
-    """Memory that its model takes, estimated; 0 where nobody knows."""
+    """Of its model's weights; 0 where nobody knows."""
     private: bool = False
     """Prompts of its domains never go to an upstream."""
 

@@ -174,8 +174,11 @@ def ladder(assessments: Iterable[Assessment], request: TaskRequest) -> tuple[Tie
     inside.sort(key=lambda a: (a.candidate.specialist.size_mib, _elsewhere(a), a.rank or 10**6))
     steps: list[Assessment] = []
     for one in inside:
-        size = one.candidate.specialist.size_mib
-        if not steps or steps[-1].candidate.specialist.size_mib <= LARGER * size:
+        asked = [step.candidate.specialist for step in steps]
+        own = one.candidate.specialist
+        # A node may tell another size of the same model: it would say the same once more.
+        known = own.model in [before.model for before in asked]
+        if not asked or (asked[-1].size_mib <= LARGER * own.size_mib and not known):
             steps.append(one)
     if len(steps) > TIERS:
         steps = [*steps[: TIERS - 1], steps[-1]]

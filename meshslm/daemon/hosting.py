@@ -78,6 +78,8 @@ class Shape:
     """Why the estimate lacks something; empty where it does not."""
     operations: tuple[str, ...] = ("generate",)
     """What the model can be asked for."""
+    weights_mib: float = 0.0
+    """Of its file; 0 where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +253,7 @@ class Hosting(Generic[M]):
                 batch_invariant=model.quantisation in BATCH_INVARIANT,
                 operations=shape.operations,
                 adapters=tuple(sorted(adapters))[: limits.ADAPTERS_ANNOUNCED],
-                size_mib=math.ceil(shape.need_mib),
+                size_mib=math.ceil(shape.weights_mib),
                 private=profile.private,
             )
 

@@ -72,7 +72,7 @@ class Specialist:
     adapters: Annotated[tuple[str, ...], Tag(11, most=Name, items=limits.ADAPTERS_ANNOUNCED)] = ()
     """LoRA adapters of its model that are on this node's disk."""
     size_mib: Annotated[int, Tag(12, most=COUNT)] = 0
-    """Memory that its model takes, estimated; 0 where nobody knows."""
+    """Of its model's weights, by which models are compared; 0 where nobody knows."""
     private: Annotated[bool, Tag(13)] = False
     """What is asked of its domains does not leave the mesh."""
 

@@ -146,6 +146,12 @@ def test_each_step_is_twice_as_large() -> None:
     assert names([seen("big", 400), seen("small", 100), seen("middle", 150)]) == ["small", "big"]
 
 
+def test_a_model_is_one_step_whatever_its_nodes_tell_of_its_size() -> None:
+    told = [seen("a", 100, model="tiny"), seen("b", 900, model="tiny"), seen("c", 1000)]
+    assert [step.model for step in ladder(told, REQUEST)] == ["tiny", "m1000"]
+    assert [step.model for step in ladder(told[:2], REQUEST)] == ["tiny"]
+
+
 def test_there_are_few_steps_and_the_last_is_the_largest() -> None:
     assert names([seen(f"p{size}", size) for size in (1, 2, 4, 8, 16)]) == ["p1", "p2", "p16"]
 

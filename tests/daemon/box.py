@@ -115,7 +115,8 @@ class Box(Generic[E]):
             raise OurFault(self.missing[model])
         operations = ("generate", "template")
         unknown = self.unknown.get(model, "")
-        return OnDisk(model), Shape(2048, 2, self.needs[model], unknown, operations)
+        weights_mib = self.needs[model] / 3
+        return OnDisk(model), Shape(2048, 2, self.needs[model], unknown, operations, weights_mib)
 
     def make(self, model: OnDisk) -> E:
         engine = self.engines[model.name] = self.make_engine(model.name)

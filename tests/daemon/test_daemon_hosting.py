@@ -62,6 +62,18 @@ async def test_models_change_places_as_they_are_asked_for(
         nursery.cancel_scope.cancel()
 
 
+async def test_the_size_that_is_told_is_that_of_the_weights(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Room for conversations makes no model larger: others compare models by it."""
+    box = scripted((profile("a"),), {"a": 100}, room())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(box.run)
+        await box.until(a="ready")
+        assert [s.size_mib for s in box.core.specialists()] == [34]
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_idle_model_leaves(autojump_clock: trio.testing.MockClock) -> None:
     box = scripted((profile("a"), profile("b", "always")), {"a": 10, "b": 10}, room(idle_ms=60_000))
     async with trio.open_nursery() as nursery:
