@@ -67,12 +67,15 @@ class Conduct:
 
     def spend(self, peer: NodeId, now: Instant) -> None:
         """Count one message of housekeeping; raises `PeerFault` where it is one too many."""
-        record = self._record(peer, now)
-        passed = max(0.0, ms_between(record.touched, now)) / 1000
+        record = self._records.get(peer) or self._record(peer, now)
+        passed_ms = ms_between(record.touched, now)
         record.touched = now
-        refilled = record.tokens + passed * limits.HOUSEKEEPING_PER_S
-        record.tokens = min(limits.HOUSEKEEPING_BURST, refilled) - 1
-        if record.tokens < 0:
+        tokens = record.tokens
+        if passed_ms > 0:
+            tokens += passed_ms / 1000 * limits.HOUSEKEEPING_PER_S
+            tokens = min(tokens, limits.HOUSEKEEPING_BURST)
+        record.tokens = tokens - 1
+        if tokens < 1:
             record.tokens = 0
             raise PeerFault(f"over {limits.HOUSEKEEPING_PER_S} messages of housekeeping a second")
 

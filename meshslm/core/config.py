@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshslm import limits, mesh_limits
@@ -10,6 +11,8 @@ from meshslm.core.records import VerifyNode
 from meshslm.core.state_config import StateConfig
 from meshslm.core.strategies import AUTO
 from meshslm.ids import NodeId
+from meshslm.wire import codec
+from meshslm.wire.messages import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,9 @@ class CoreConfig:
     """Complexities from which a larger model, and from which an upstream is to answer."""
     full_mesh: int = mesh_limits.FULL_MESH
     """Other members up to which every two keep a link."""
+    decode: Callable[[bytes], Message] = codec.decode
+    """Reads what peers send; raises what `codec.decode` raises. Messages never change: where many
+    nodes of one process hear the same bytes, they may share what they mean."""
     verify_node: VerifyNode | None = None
     """Checks what other members have signed; without it a mesh never counts as large here."""
     strategy: str = AUTO

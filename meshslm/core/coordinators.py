@@ -28,7 +28,7 @@ from meshslm.core.events import Lane
 from meshslm.core.members import Members
 from meshslm.core.offers import card_in, fits, soonest_first
 from meshslm.core.outbox import Outbox
-from meshslm.core.records import COORDINATOR, Fact, mark_of, topics_of
+from meshslm.core.records import COORDINATOR, Fact, mark_of, services_of, topics_of
 from meshslm.core.rendezvous import Rendezvous, key_of, shares
 from meshslm.core.telling import Telling
 from meshslm.errors import PeerFault
@@ -110,6 +110,8 @@ class Coordinators:
         self._unreached: dict[NodeId, Instant] = {}
         """Who could not be dialled a moment ago."""
         self._swept: Instant | None = None
+        self._mine: tuple[Capability, int, dict[NodeId, None]] | None = None
+        """Of a capability and a sum of all members: whom this node tells."""
 
     def came(self, fact: Fact) -> None:
         """A member is new, or says something new of itself."""
@@ -136,8 +138,15 @@ class Coordinators:
         self._rendezvous.adopt(known)
 
     # --- those who host something ---------------------------------------------------------------
-    def mine(self, services: tuple[Service, ...]) -> dict[NodeId, None]:
-        """Whom to tell how busy this node is, if it hosts these."""
+    def mine(self, capability: Capability) -> dict[NodeId, None]:
+        """Whom to tell how busy this node is, that can do this. Not to be changed."""
+        known, root = self._mine, self._members.root
+        if known is None or known[0] is not capability or known[1] != root:
+            known = (capability, root, self._seek(services_of(capability.specialists)))
+            self._mine = known
+        return known[2]
+
+    def _seek(self, services: tuple[Service, ...]) -> dict[NodeId, None]:
         found: dict[NodeId, None] = {}
         for topic in topics_of(services):
             parts = shares(len(self._members.providers(topic)))
@@ -352,12 +361,9 @@ class Coordinators:
         for need in old:
             del self._answers[need]
         reported = self._directory.reported
-        for node, peer in list(reported.items()):
-            if (
-                ms_between(peer.told, now) >= 2 * mesh_limits.ANSWER_KEPT_MS
-                or node not in self._members
-            ):
-                del reported[node]
+        kept_ms = 2 * mesh_limits.ANSWER_KEPT_MS
+        for node in [n for n, peer in reported.items() if ms_between(peer.told, now) >= kept_ms]:
+            del reported[node]
 
     def release(self, now: Instant) -> None:
         """Ask nobody any more: what waits goes on without."""

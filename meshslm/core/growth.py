@@ -28,7 +28,7 @@ from meshslm.core.config import CoreConfig
 from meshslm.core.coordinators import Coordinators
 from meshslm.core.detection import Detection
 from meshslm.core.dialling import Dialling
-from meshslm.core.directory import Directory, Peer
+from meshslm.core.directory import Directory, Peer, PeerState
 from meshslm.core.events import Lane
 from meshslm.core.exchange import Exchange
 from meshslm.core.finding import Finding
@@ -41,7 +41,7 @@ from meshslm.core.on_demand import OnDemand
 from meshslm.core.outbox import Outbox
 from meshslm.core.overlay import Overlay
 from meshslm.core.own_record import OwnRecord, Self
-from meshslm.core.records import Fact, addresses_of, services_of
+from meshslm.core.records import Fact, addresses_of
 from meshslm.core.rendezvous import Rendezvous
 from meshslm.core.spread import Spread
 from meshslm.core.upkeep import Upkeep
@@ -195,27 +195,28 @@ class Growth:
         """Once a second; true where the mesh is large, and everything for this second is done."""
         if self._config.verify_node is None:
             return False
-        self._sense(now)
+        alive = self._directory.alive()
+        self._sense(len(alive), now)
         if not self.large:
             if self._heard_of_large:
                 self._own.share(now)
-                self._greet_one(now)
+                self._greet_one(alive, now)
             return False
         capability, presence = self._hooks.own()
         self._own.share(now)
         self._hearing.sweep(now)
         self.overlay.tick(self.spread, now)
-        self._coordinate(capability, presence, now)
+        self._coordinate(capability, presence, alive, now)
         self._upkeep.audit(now)
-        if not self._greet_one(now):
+        if not self._greet_one(alive, now):
             self._dialling.wake(now)
         self._directory.forget_unlinked(self._out.hold_back)
         return True
 
-    def _sense(self, now: Instant) -> None:
+    def _sense(self, links: int, now: Instant) -> None:
         """Whether the mesh is large: this node knows it by its links, or by others' records."""
         full = self._config.full_mesh
-        links, members = len(self._directory.alive()), len(self.members) - 1
+        members = len(self.members) - 1
         if not self.large:
             enough = 3 * full // 4 if self._heard_of_large else full
             if links > full or members > enough:
@@ -251,8 +252,10 @@ class Growth:
             for address in addresses_of(record):
                 self._dialling.want(address, now)
 
-    def _coordinate(self, capability: Capability, presence: Presence, now: Instant) -> None:
-        wanted = self.coordinators.mine(services_of(capability.specialists))
+    def _coordinate(
+        self, capability: Capability, presence: Presence, alive: list[Peer], now: Instant
+    ) -> None:
+        wanted = self.coordinators.mine(capability)
         for node in wanted:
             if self.coordinators.worth_a_dial(node):
                 self._reach_out(node, now)
@@ -260,15 +263,15 @@ class Growth:
         self.coordinators.learn_cards(now)
         self.coordinators.sweep(now)
         near, waiting = self.overlay.neighbours, self._on_demand
-        self._upkeep.close_idle(lambda n: n in near or n in wanted or n in waiting, now)
+        self._upkeep.close_idle(alive, lambda n: n in near or n in wanted or n in waiting, now)
 
-    def _greet_one(self, now: Instant) -> bool:
+    def _greet_one(self, linked: list[Peer], now: Instant) -> bool:
         """Tell a linked peer that is no member yet, or anybody while we know nobody, our sum.
 
-        False where nobody is linked.
+        False where nobody is linked any more.
         """
-        alone, alive = len(self.members) <= 1, self._directory.alive()
-        members = self.members.nodes
+        alive = [peer for peer in linked if peer.state is PeerState.ALIVE]
+        alone, members = len(self.members) <= 1, self.members.nodes
         strange = [p for p in alive if alone or p.node not in members]
         if strange:
             beat = self.spread.beat(now, neighbour=False)
@@ -279,7 +282,7 @@ class Growth:
     def introduced(self, peer: Peer, now: Instant) -> bool:
         """A peer's hello was heard; true where nothing else is to be said to it."""
         if not self.large and self._config.verify_node is not None:
-            self._sense(now)
+            self._sense(len(self._directory.alive()), now)
         if not self.large:
             return False
         peer.used = now

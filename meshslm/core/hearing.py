@@ -113,6 +113,8 @@ class Hearing:
         record = fact.record
         if record.node == self._config.node:
             return self._own.heard(fact, now)
+        if self._members.get(record.node) is fact:
+            return Outcome.KNOWN
         if not belongs(record, self._config, self._admission, now):
             return Outcome.REFUSED
         worth = self._members.take(fact, now)

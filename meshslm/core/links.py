@@ -16,6 +16,7 @@ from typing import Any
 
 from meshslm.core.admission import Admission
 from meshslm.core.conduct import TASK_MESSAGES, Conduct
+from meshslm.core.config import CoreConfig
 from meshslm.core.consensus.coordination import Coordination
 from meshslm.core.dialling import Dialling
 from meshslm.core.directory import Directory, Peer, PeerState
@@ -30,9 +31,9 @@ from meshslm.core.events import (
 from meshslm.core.membership import Membership
 from meshslm.core.outbox import Outbox
 from meshslm.errors import PeerFault
-from meshslm.ids import Instant, NodeId
+from meshslm.ids import Instant
 from meshslm.wire.admission import JoinRequest
-from meshslm.wire.codec import UnknownKind, decode
+from meshslm.wire.codec import UnknownKind
 from meshslm.wire.messages import Goodbye, Hello
 
 DROPPED = (PeerState.UNREACHABLE, PeerState.LEFT)
@@ -47,7 +48,7 @@ class Links:
 
     def __init__(
         self,
-        node: NodeId,
+        config: CoreConfig,
         directory: Directory,
         dialling: Dialling,
         admission: Admission,
@@ -59,7 +60,8 @@ class Links:
         member_messages: Mapping[type, Hear],
     ) -> None:
         """`met` hears of every hello of a peer that is welcome."""
-        self._node = node
+        self._node = config.node
+        self._decode = config.decode
         self._directory = directory
         self._dialling = dialling
         self._admission = admission
@@ -116,7 +118,7 @@ class Links:
         message = None
         self._admission.hear(peer, len(encoded))
         try:
-            message = decode(encoded)
+            message = self._decode(encoded)
         except UnknownKind as unknown:
             self._out.tell("peer.unknown-message", str(unknown), peer=peer.node)
         alive = peer.state is PeerState.ALIVE

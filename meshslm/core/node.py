@@ -145,7 +145,7 @@ class NodeCore:
 
     def _make_links(self) -> Links:
         return Links(
-            self._config.node,
+            self._config,
             self._directory,
             self._dialling,
             self._admission,

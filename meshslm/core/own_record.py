@@ -81,7 +81,8 @@ class OwnRecord:
         published = self._published
         if published is not None:
             may_wait = ms_between(self._published_at, now) < self._wait_ms
-            own = replace(own, dialled=published.dialled if may_wait else self.dialled)
+            dialled = published.dialled if may_wait else self.dialled
+            own = Self(own.addresses, own.capability, own.credential, dialled)
         if own != published:
             self._published = own
             self._publish(own, now)

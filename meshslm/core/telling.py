@@ -58,16 +58,16 @@ class Telling:
 
     def _give(self, presence: Presence, now: Instant) -> None:
         loads, encoded = presence.loads, b""
+        due = mesh_limits.IDLE_PRESENCE_MS - limits.PRESENCE_MS / 2
         for node in self._wanted:
             if self._directory.get_alive(node) is None:
                 self._told.pop(node, None)
                 continue
             last, said = self._told.get(node, (None, ()))
-            due = mesh_limits.IDLE_PRESENCE_MS - limits.PRESENCE_MS / 2
             if last is None or said != loads or ms_between(last, now) >= due:
                 self._told[node] = (now, loads)
-                told = replace(presence, next_ms=mesh_limits.IDLE_PRESENCE_MS)
-                encoded = encoded or encode(told)
+                if not encoded:
+                    encoded = encode(replace(presence, next_ms=mesh_limits.IDLE_PRESENCE_MS))
                 self._out.send_encoded(node, Lane.CONTROL, encoded)
 
     def release(self) -> None:

@@ -74,16 +74,15 @@ class Upkeep:
         if node == self._called and fact is not None and fact.record.dialled:
             self._accuse(node, now)
 
-    def close_idle(self, needed: Callable[[NodeId], bool], now: Instant) -> None:
-        """End links that serve for nothing."""
-        peers = self._directory.alive()
-        spare = [peer for peer in peers if not needed(peer.node)]
+    def close_idle(self, peers: list[Peer], needed: Callable[[NodeId], bool], now: Instant) -> None:
+        """End those links that serve for nothing."""
         over = len(peers) - mesh_limits.LARGE_MESH_LINKS
         if over > 0:
+            spare = [peer for peer in peers if not needed(peer.node)]
             for peer in sorted(spare, key=lambda peer: peer.used)[:over]:
                 self._close(peer, "too many links", now)
             return
-        for peer in spare:
-            idle = ms_between(peer.used, now)
-            if not peer.incoming and idle >= mesh_limits.LINK_IDLE_MS:
+        for peer in peers:
+            idle = not peer.incoming and ms_between(peer.used, now) >= mesh_limits.LINK_IDLE_MS
+            if idle and not needed(peer.node):
                 self._close(peer, "not needed now", now)
