@@ -16,20 +16,21 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from meshslm import limits, state_limits
+from meshslm import state_limits
 from meshslm.chance import Chance
 from meshslm.core.directory import Directory, Peer
 from meshslm.core.documents import Documents
 from meshslm.core.events import Lane
 from meshslm.core.outbox import Outbox
+from meshslm.core.state_answering import StateAnswering
 from meshslm.core.state_checks import StateChecks
-from meshslm.core.state_events import DeltasRead, ReadDeltas
-from meshslm.core.state_forgetting import StateForgetting, covered
+from meshslm.core.state_events import DeltasRead
+from meshslm.core.state_forgetting import StateForgetting
 from meshslm.core.state_intake import StateIntake
-from meshslm.core.state_packing import packed, unpacked
+from meshslm.core.state_packing import unpacked
 from meshslm.core.state_push import Partner, StatePush
 from meshslm.errors import PeerFault
 from meshslm.ids import Instant, NodeId, ms_between
@@ -41,7 +42,6 @@ from meshslm.wire.state import (
     Delta,
     DocumentDigest,
     PartClock,
-    SignedDelta,
     StateCheck,
     StateDeltas,
     StateDigests,
@@ -55,24 +55,12 @@ SYNC = "state.sync"
 
 
 @dataclass(slots=True)
-class Answering:
-    """A peer's question whose deltas are being read."""
-
-    peer: NodeId
-    document: str
-    parts: list[tuple[PartKey, int]]
-    deltas: list[SignedDelta] = field(default_factory=list)
-    size: int = 0
-
-
-@dataclass(slots=True)
 class Counts:
     """What synchronisation has done since the start."""
 
     compared: int = 0
     agreed: int = 0
     diverged: int = 0
-    answered_bytes: int = 0
 
 
 class StateSync:
@@ -102,8 +90,7 @@ class StateSync:
         self.pushes = StatePush(documents, self.partners, out, chance, self._prune)
         self.counts = Counts()
         self._pulling: dict[str, tuple[NodeId, Instant]] = {}
-        self._answering: dict[int, Answering] = {}
-        self._request = 0
+        self._answering = StateAnswering(out, self.partners.__contains__)
         self._interests: tuple[str, ...] = ()
         self.checks = StateChecks(self.partners, out, self.shared)
 
@@ -313,7 +300,7 @@ class StateSync:
         if self._documents.wanted(message.document) and self._behind(message.document, theirs):
             self.ask(peer.node, message.document, now)
         if message.want and wanted(partner.interests, message.document):
-            self._answer(peer.node, message, document, theirs)
+            self._answering.answer(peer.node, message, document, theirs)
 
     def _behind(self, name: str, theirs: dict[tuple[NodeId, int], int]) -> bool:
         document, forgotten = self._library.find(name), self._documents.forgotten
@@ -328,54 +315,10 @@ class StateSync:
                 return True
         return False
 
-    def _answer(
-        self,
-        node: NodeId,
-        message: StateVector,
-        document: Document | None,
-        theirs: dict[tuple[NodeId, int], int],
-    ) -> None:
-        unwanted = covered(message.forgotten)
-        missing = [
-            (part.key, theirs.get(name, 0))
-            for name, part in sorted(document.parts.items() if document is not None else ())
-            if part.clock > theirs.get(name, 0)
-            and (not message.partial or name in theirs)
-            and name[1] > unwanted.get(name[0], -1)
-        ]
-        if not missing or len(self._answering) >= limits.PEERS:
-            self._send(node, StateDeltas(document=message.document))
-            return
-        self._read(Answering(node, message.document, missing))
-
-    def _read(self, answering: Answering) -> None:
-        self._request += 1
-        self._answering[self._request] = answering
-        part, clock = answering.parts[0]
-        room = state_limits.STATE_SYNC_BYTES - answering.size
-        self._out.put(ReadDeltas(self._request, part, clock, room))
-
     def read(self, event: DeltasRead) -> None:
         """The journal has read what a peer asked for."""
-        answering = self._answering.pop(event.request, None)
         self._prune()
-        if answering is None or answering.peer not in self.partners:
-            return
-        answering.deltas += [delta.signed for delta in event.deltas]
-        answering.size += sum(len(delta.signed.payload) for delta in event.deltas)
-        full = (
-            event.more
-            or answering.size >= state_limits.STATE_SYNC_BYTES
-            or len(answering.deltas) >= state_limits.STATE_SYNC_DELTAS
-        )
-        if not event.more:
-            answering.parts.pop(0)
-        if answering.parts and not full:
-            self._read(answering)
-            return
-        self.counts.answered_bytes += answering.size
-        more = bool(answering.parts)
-        self._send(answering.peer, packed(answering.deltas, answering.document, more=more))
+        self._answering.read(event)
 
     def on_deltas(self, peer: Peer, message: StateDeltas, now: Instant) -> None:
         """Deltas: pushed, or asked for."""
