@@ -85,6 +85,8 @@ class MembershipKeeper:
         self._unix_s = unix_s
         self._known: set[str] = set()
         self._credential: Credential | None = None
+        self._warned = ""
+        """What was wrong when the folder was used last: told once, as it is looked at for ever."""
         self._send, self._receive = trio.open_memory_channel[IssueCredential](limits.JOINS)
 
     def begin(self) -> None:
@@ -157,4 +159,8 @@ class MembershipKeeper:
         try:
             do()
         except OurFault as fault:
-            log.warning("%s", fault)
+            if str(fault) != self._warned:
+                log.warning("%s", fault)
+            self._warned = str(fault)
+        else:
+            self._warned = ""
