@@ -81,6 +81,7 @@ class Reach:
         """Ask nobody any more."""
         self._out.stop_timer(TIMER, "")
         self._on = False
+        self._witnesses.stop()
 
     def moved(self, addresses: tuple[str, ...]) -> None:
         """This node listens elsewhere."""

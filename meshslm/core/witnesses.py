@@ -75,6 +75,11 @@ class Witnesses:
         """A peer's link is gone."""
         self._by_node.pop(node, None)
 
+    def stop(self) -> None:
+        """Nobody is asked any more, and what is still said is not heard."""
+        self._by_node.clear()
+        self._asked.clear()
+
     def moved(self, addresses: tuple[str, ...]) -> None:
         """This node listens elsewhere: what was found out before no longer holds."""
         self.own = addresses

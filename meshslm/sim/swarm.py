@@ -33,6 +33,7 @@ from meshslm.sim.fault_kinds import (
     Hang,
     Kill,
     Leave,
+    NatRestart,
     OneWay,
     Partition,
     Rough,
@@ -93,7 +94,7 @@ def drawn(seed: int, *, nodes: int | None = None) -> Scenario:
             jitter_ms=chance.pick((0.0, 0.5, 10.0)),
             bandwidth_mbit=chance.pick((4.0, 100.0, 1000.0)),
         ),
-        groups=_groups(chance) if chance.unit() < 0.3 else (),
+        groups=_groups(chance) if chance.unit() < 0.4 else (),
         workload=Workload(
             tasks_per_second=chance.pick((0.5, 3.0, 10.0)),
             start_s=chance.between(0.1, 6.0),
@@ -150,21 +151,32 @@ def _fault(chance: Chance, nodes: int) -> Fault:
         Busy(at_s=at, for_s=lasts, count=many),
         SlowDisk(at_s=at, for_s=lasts, count=many),
         EngineCrash(at_s=at, for_s=chance.between(0.2, 4.0), count=many),
+        NatRestart(at_s=at, count=many),
     )
     return chance.pick(drawn)
 
 
 def _groups(chance: Chance) -> tuple[Group, ...]:
-    return (
-        Group(name="servers", share=2.0, region=chance.pick(("europe", "us-east", "japan"))),
-        Group(
-            name="edge",
-            share=chance.between(0.2, 2.0),
-            region=chance.pick(("", "india", "brazil")),
-            nat=chance.pick(("none", "shared", "own")),
-            latency_ms=chance.between(1.0, 40.0),
-            bandwidth_mbit=chance.pick((2.0, 20.0)),
-        ),
+    """Servers, which may relay, and one or two groups that may be behind NAT."""
+    servers = Group(
+        name="servers",
+        share=2.0,
+        region=chance.pick(("europe", "us-east", "japan")),
+        relay=chance.unit() < 0.7,
+    )
+    names = ("edge", "homes") if chance.unit() < 0.5 else ("edge",)
+    return (servers, *(_edge(chance, name) for name in names))
+
+
+def _edge(chance: Chance, name: str) -> Group:
+    return Group(
+        name=name,
+        share=chance.between(0.2, 2.0),
+        region=chance.pick(("", "india", "brazil")),
+        nat=chance.pick(("none", "shared", "own")),
+        symmetric=chance.unit() < 0.4,
+        latency_ms=chance.between(1.0, 40.0),
+        bandwidth_mbit=chance.pick((2.0, 20.0)),
     )
 
 

@@ -13,6 +13,7 @@ from meshslm.core.events import (
     PeerConnected,
     PeerDisconnected,
     Send,
+    ShutdownRequested,
 )
 from meshslm.core.reach_events import (
     DialTried,
@@ -141,6 +142,24 @@ def test_reached_on_the_local_network_and_not_from_outside_is_private(alone: Mes
     assert isinstance(ask, DialBack)
     say(alone, "b", DialedBack(ask.number, "failed"))
     assert view(alone).state == "private"
+
+
+def test_a_node_that_leaves_asks_nobody_and_hears_nothing_any_more(alone: Mesh) -> None:
+    dialled(alone)
+    dialled(alone, "c")
+    wait(alone, limits.REACH_MS)
+    (ask,) = sent(alone, DialBack)
+    assert isinstance(ask, DialBack)
+    alone.give("a", ShutdownRequested())
+    core = alone.boxes[NodeId("a")].core
+    core.check()
+    say(alone, "b", DialedBack(ask.number, "failed", ask.addresses[0]))
+    say(alone, "c", Seen(OUTSIDE, relay=True))
+    alone.pass_time(2 * limits.REACH_MS)
+    core.check()
+    assert view(alone).state == "unknown"
+    assert not sent(alone, DialBack, "c")
+    assert not alone.effects("a", Reserve)
 
 
 def test_a_refusal_and_an_answer_nobody_asked_for_say_nothing(alone: Mesh) -> None:

@@ -37,9 +37,12 @@ def test_whatever_is_drawn_makes_sense_and_ends_in_peace(seed: int) -> None:
 def test_everything_is_drawn_some_time() -> None:
     plans = [drawn(seed) for seed in range(300)]
     kinds = {type(fault).__name__ for plan in plans for fault in plan.faults}
-    assert len(kinds) == 14
+    assert len(kinds) == 15
     assert len({hostile.does for plan in plans for hostile in plan.hostile}) == 5
-    assert {len(plan.groups) for plan in plans} == {0, 2}
+    assert {len(plan.groups) for plan in plans} == {0, 2, 3}
+    assert {plan.groups[0].relay for plan in plans if plan.groups} == {False, True}
+    behind = {(g.nat, g.symmetric) for plan in plans for g in plan.groups[1:]}
+    assert len(behind) == 6
     assert {drawn(seed, nodes=7).nodes for seed in range(20)} == {7}
 
 
