@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import (
     bench_accuracy,
+    bench_bulk,
     bench_consensus,
     bench_daemon,
     bench_decision,
@@ -171,6 +172,14 @@ SECTIONS: dict[str, Section] = {
         "Daemons without models as processes on one machine.",
         6,
         bench_mesh_real.measure,
+    ),
+    "bulk": Section(
+        "Beside bulk",
+        "Two links as two processes: 3.2 MiB of bulk always wait at the sender, a control message "
+        "goes to and fro every 50 ms, a token leaves every 20 ms. The slow wires are between TUN "
+        "devices, with a queue of 100 ms.",
+        4,
+        bench_bulk.measure,
     ),
     "consensus": Section(
         "Decisions",

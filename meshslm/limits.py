@@ -26,6 +26,14 @@ MESSAGE_DEPTH: Final = 8
 LANE_QUEUE_BYTES: Final = 4 * MIB
 """Bytes waiting to be written to one peer in one lane. A peer that lets more pile up is cut off."""
 
+BULK_WORTH_BYTES: Final = 64 * KIB
+"""Waiting in the background lane for a moment: then a connection of its own is worth its handshake.
+Less is out before that would stand."""
+
+BULK_UNKNOWN_BYTES: Final = MIB
+"""Sent over such a connection and not known to be there: 10 MB/s at a round trip of 100 ms. It is
+kept, and goes again in the lane where the connection breaks."""
+
 # --- the link -----------------------------------------------------------------------------------
 CONNECTIONS: Final = 256
 """Connections of one node, authenticated or not yet; up to 64 nodes everybody knows everybody."""

@@ -56,6 +56,8 @@ class LinkTimings:
     """For what is still queued when a link is closed."""
     addresses: float = 5.0
     """Between two looks at the addresses of this machine."""
+    bulk: float = 10.0
+    """Without anything coming over a connection for bulk, which is then ended."""
     proof: float = 1.0
     """For a link to show that it lives when its peer dials again."""
 
@@ -166,6 +168,11 @@ class Connection:
         """End the connection now: the peer broke the protocol."""
         self.fault = self.fault or not self.reason
         self.abort(f"dropped: {reason}")
+
+    @property
+    def kept(self) -> bool:
+        """Whether it has a stream for messages."""
+        return self._frames is not None
 
     @property
     def relayed(self) -> bool:

@@ -84,7 +84,7 @@ class KademliaClient:
         scope = Scope.EVERYWHERE
         with trio.move_on_after(mesh_limits.DHT_ASK_MS / 1000):
             try:
-                wire, channel = await self._link.open(server)
+                wire, channel = await self._link.reach.open(server)
             except (ConnectFailed, HandshakeError) as error:
                 raise ServerFault(str(error)) from error
             scope = scope_of(wire.came_from.split("/")[2]) if wire.came_from else scope

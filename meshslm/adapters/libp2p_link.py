@@ -15,7 +15,8 @@ Rules:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 import trio
@@ -24,6 +25,7 @@ from meshslm import limits
 from meshslm.adapters import libp2p_library as library
 from meshslm.adapters.keyring import NodeKey
 from meshslm.adapters.libp2p_agreement import Agreement
+from meshslm.adapters.libp2p_bulk import Bulk
 from meshslm.adapters.libp2p_circuit import CircuitError
 from meshslm.adapters.libp2p_connection import Connection, LinkTimings
 from meshslm.adapters.libp2p_listening import Listening
@@ -33,8 +35,8 @@ from meshslm.adapters.libp2p_reach import LinkReach
 from meshslm.adapters.libp2p_reception import Reception
 from meshslm.adapters.libp2p_stream import MuxedStream
 from meshslm.adapters.multiaddrs import Address, AddressError, Circuit, parse, parse_circuit
-from meshslm.adapters.tcp import ConnectFailed, connect
-from meshslm.adapters.wires import TcpWire, Wire
+from meshslm.adapters.tcp import ConnectFailed
+from meshslm.adapters.wires import Wire
 from meshslm.core.events import (
     AddressesChanged,
     DialFailed,
@@ -46,6 +48,7 @@ from meshslm.core.events import (
 from meshslm.errors import MeshslmError, OurFault
 from meshslm.ids import NodeId
 from meshslm.ports import Post
+from meshslm.wire.bulk import BULK_ID
 from meshslm.wire.versions import PROTOCOL_ID
 
 log = logging.getLogger("meshslm.link")
@@ -84,7 +87,9 @@ class Libp2pLink:
         self._reception = Reception(self.handshaker, self._timings.handshake, self._serve_accepted)
         self._nursery: trio.Nursery | None = None
         self._post: Post | None = None
-        self.multiselect = library.Multiselect({library.TProtocol(PROTOCOL_ID): None})
+        protocols = (PROTOCOL_ID, BULK_ID)
+        self.multiselect = library.Multiselect(dict.fromkeys(protocols))
+        self._bulk = Bulk(self, self._timings)
         self.reach = LinkReach(self, dial_s=self._timings.dial, stream_s=self._timings.stream)
 
     # --- the port --------------------------------------------------------------------------------
@@ -145,10 +150,25 @@ class Libp2pLink:
         assert self._post is not None, "nothing happens before it runs"
         await self._post(event)
 
+    def link_of(self, peer: NodeId) -> PeerLink | None:
+        """The link to a peer."""
+        return self._links.get(peer)
+
     def connection_of(self, peer: NodeId) -> Connection | None:
         """The connection that is a peer's link."""
         link = self._links.get(peer)
         return link.connection if link is not None else None
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a connection that this side opens. Raises `ConnectFailed` where it has too many."""
+        if self._reception.full:
+            raise ConnectFailed(f"{limits.CONNECTIONS} connections are open already")
+        self._reception.connections += 1
+        try:
+            yield
+        finally:
+            self._reception.connections -= 1
 
     # --- connections -----------------------------------------------------------------------------
     def _end_stranded(self, hosts: set[str]) -> None:
@@ -163,7 +183,7 @@ class Libp2pLink:
 
     async def _serve_accepted(self, wire: Wire, channel: NoiseChannel) -> None:
         if channel.peer != self.node_id:
-            await self._serve_unclaimed(self._connection(wire, channel))
+            await self._serve_unclaimed(self.connection(wire, channel))
 
     async def serve_called(self, wire: Wire, channel: NoiseChannel) -> None:
         """Serve a connection that came through a relay, as one that was accepted."""
@@ -180,7 +200,7 @@ class Libp2pLink:
             await self.serve_called(wire, channel)
             return
         deadline = trio.current_time() + self._timings.dial
-        connection = self._connection(wire, channel, address=address)
+        connection = self.connection(wire, channel, address=address)
         try:
             await self._offer(connection, deadline)
         finally:
@@ -193,13 +213,14 @@ class Libp2pLink:
             @nursery.start_soon
             async def expire() -> None:
                 await trio.sleep(self._timings.stream)
-                if not self._is_linked(connection):
+                if not connection.kept:
                     connection.abort("it opened no stream")
 
             await connection.run()
             nursery.cancel_scope.cancel()
 
-    def _connection(self, wire: Wire, channel: NoiseChannel, *, address: str = "") -> Connection:
+    def connection(self, wire: Wire, channel: NoiseChannel, *, address: str = "") -> Connection:
+        """A connection over an authenticated wire; `address` where this side dialled."""
         return Connection(
             wire,
             channel,
@@ -229,51 +250,27 @@ class Libp2pLink:
         linked = self.connection_of(way.peer) if way.peer else None
         if linked is not None and (isinstance(way, Circuit) or not linked.relayed):
             raise _DialError("already connected", way.peer)
-        if self._reception.full:
-            raise _DialError(f"{limits.CONNECTIONS} connections are open already")
-        self._reception.connections += 1
         try:
-            deadline = trio.current_time() + self._timings.dial
-            wire, channel = await self._open_in_time(way, deadline)
-            connection = self._connection(wire, channel, address=text)
-            try:
-                await self._offer(connection, deadline)
-            finally:
-                connection.abort("dialling failed")
-        finally:
-            self._reception.connections -= 1
+            with self.counted():
+                deadline = trio.current_time() + self._timings.dial
+                wire, channel = await self._open_in_time(way, deadline)
+                connection = self.connection(wire, channel, address=text)
+                try:
+                    await self._offer(connection, deadline)
+                finally:
+                    connection.abort("dialling failed")
+        except ConnectFailed as error:
+            raise _DialError(str(error), refused=error.refused) from error
 
     async def _open_in_time(
         self, way: Address | Circuit, deadline: float
     ) -> tuple[Wire, NoiseChannel]:
         try:
             with trio.CancelScope(deadline=deadline):
-                return await self.open(way)
-        except ConnectFailed as error:
-            raise _DialError(str(error), refused=error.refused) from error
+                return await self.reach.open(way)
         except (HandshakeError, CircuitError) as error:
             raise _DialError(str(error)) from error
         raise _DialError(f"no answer within {self._timings.dial:g} s")
-
-    async def open(self, way: Address | Circuit) -> tuple[Wire, NoiseChannel]:
-        """A wire with an authenticated peer at the other end.
-
-        Raises `ConnectFailed`, `HandshakeError` and `CircuitError`.
-        """
-        wire: Wire | None = None
-        try:
-            if isinstance(way, Circuit):
-                wire = await self.reach.call(way)
-            else:
-                wire = TcpWire(await connect(way))
-            channel = await self.handshaker.dial(wire, way.peer)
-            if channel.peer == self.node_id:
-                raise HandshakeError("that is this node itself")
-            opened, wire = wire, None
-            return opened, channel
-        finally:
-            if wire is not None:
-                wire.close()
 
     async def _offer(self, connection: Connection, deadline: float) -> None:
         """Propose a dialled connection as the peer's link, and serve it while it is that."""
@@ -313,7 +310,10 @@ class Libp2pLink:
         """Agree with the peer on what a stream that it opened is for."""
         agreement = Agreement(stream, lambda reply: self._agree(connection, stream, reply))
         protocol, _ = await self.multiselect.negotiate(agreement, self._timings.stream)
-        await self.reach.serve(str(protocol), connection, stream)
+        if protocol == BULK_ID:
+            await self._bulk.serve(connection, stream)
+        else:
+            await self.reach.serve(str(protocol), connection, stream)
 
     async def _agree(
         self, connection: Connection, stream: MuxedStream, reply: Callable[[], Awaitable[None]]
@@ -373,7 +373,7 @@ class Libp2pLink:
         earlier = self._latest.get(peer)
         if earlier is not None:
             earlier.connection.abort("it connected again")
-        link = PeerLink(connection, stream, self._timings)
+        link = PeerLink(connection, stream, self._timings, self._bulk.much_waits)
         self._links[peer] = self._latest[peer] = link
         self._nursery.start_soon(self._serve_link, link, earlier)
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import trio
 
 from meshslm import limits
+from meshslm.adapters.libp2p_background import BackgroundLane
 from meshslm.adapters.libp2p_connection import Connection, LinkTimings
 from meshslm.adapters.libp2p_limits import Intake
 from meshslm.adapters.libp2p_stream import MuxedStream
 from meshslm.core.events import BytesReceived, Lane
 from meshslm.errors import PeerFault
 from meshslm.ports import Post
-from meshslm.wire.framing import FrameReader, FrameWriter, LaneOverflow
+from meshslm.wire.framing import BACKGROUND, FrameReader, FrameWriter, LaneOverflow
 
 log = logging.getLogger("meshslm.link")
 
@@ -28,7 +30,13 @@ log = logging.getLogger("meshslm.link")
 class PeerLink:
     """A link that both sides agreed on. `serve` serves it; the rest returns at once."""
 
-    def __init__(self, connection: Connection, stream: MuxedStream, timings: LinkTimings) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        stream: MuxedStream,
+        timings: LinkTimings,
+        much_waits: Callable[[BackgroundLane], None],
+    ) -> None:
         self.connection = connection
         self.ended = trio.Event()
         """Set when the link is over and everybody was told."""
@@ -39,6 +47,7 @@ class PeerLink:
         self._intake = Intake()
         self._listening = trio.CancelScope()
         self._closing = False
+        self.background = BackgroundLane(connection, self._writer, timings, much_waits)
         connection.keep(stream, self._writer)
 
     def send(self, lane: Lane, message: bytes) -> None:
@@ -46,11 +55,13 @@ class PeerLink:
         if self._closing:
             return
         try:
-            self._writer.push(lane, message)
+            if lane == BACKGROUND:
+                self.background.send(message)
+            else:
+                self._writer.push(lane, message)
+                self.connection.wake()
         except LaneOverflow as overflow:
             self.connection.abort(f"it reads too slowly: {overflow}")
-        else:
-            self.connection.wake()
 
     def close(self, reason: str) -> None:
         """End the link once its control lane has gone out. Nothing is received any more."""
@@ -65,6 +76,7 @@ class PeerLink:
 
     async def serve(self, post: Post) -> None:
         """Post the peer's messages; returns when the link has ended."""
+        self.background.serve(post)
         try:
             with self._listening:
                 await self._listen(post)
@@ -78,6 +90,7 @@ class PeerLink:
             log.exception("peer=%s dropped: a bug in serving it", self.connection.peer)
             self.connection.abort("dropped: a bug; the log has the trace")
         self.connection.abort("closed by the peer")
+        await self.background.close()
         await self.connection.ended.wait()
 
     async def _listen(self, post: Post) -> None:
@@ -97,8 +110,10 @@ class PeerLink:
             if not data:
                 return
             messages = self._reader.feed(data)
-            for _, message in messages:
+            for lane, message in messages:
                 await post(BytesReceived(self.connection.peer, message))
+                if lane == BACKGROUND:
+                    self.background.came()
             wait = self._intake.take(len(messages), len(data), trio.current_time())
             if wait:
                 await trio.sleep(wait)

@@ -23,8 +23,8 @@ from meshslm.adapters.libp2p_connection import Connection
 from meshslm.adapters.libp2p_noise import HandshakeError, NoiseChannel
 from meshslm.adapters.libp2p_relay import Relay, RelayCounts
 from meshslm.adapters.libp2p_stream import MuxedStream
-from meshslm.adapters.multiaddrs import AddressError, Circuit, parse
-from meshslm.adapters.tcp import ConnectFailed, connect_from
+from meshslm.adapters.multiaddrs import Address, AddressError, Circuit, parse
+from meshslm.adapters.tcp import ConnectFailed, connect, connect_from
 from meshslm.adapters.wires import TcpWire, Wire
 from meshslm.core.reach_events import DialTried, NotReserved, Reserved
 from meshslm.errors import MeshslmError
@@ -94,6 +94,26 @@ class LinkReach:
         """A wire to a peer through a relay. Raises `CircuitError`."""
         return await call(self._direct(circuit.relay), circuit.peer, self._dial_s)
 
+    async def open(self, way: Address | Circuit) -> tuple[Wire, NoiseChannel]:
+        """A wire with an authenticated peer at the other end.
+
+        Raises `ConnectFailed`, `HandshakeError` and `CircuitError`.
+        """
+        wire: Wire | None = None
+        try:
+            if isinstance(way, Circuit):
+                wire = await self.call(way)
+            else:
+                wire = TcpWire(await connect(way))
+            channel = await self._link.handshaker.dial(wire, way.peer)
+            if channel.peer == self._link.node_id:
+                raise HandshakeError("that is this node itself")
+            opened, wire = wire, None
+            return opened, channel
+        finally:
+            if wire is not None:
+                wire.close()
+
     def _direct(self, relay: NodeId) -> Connection:
         connection = self._link.connection_of(relay)
         if connection is None or connection.relayed:
@@ -109,7 +129,7 @@ class LinkReach:
         reached, reason = False, f"no answer within {self._dial_s:g} s"
         try:
             with trio.move_on_after(self._dial_s):
-                wire, _ = await self._link.open(parse(text))
+                wire, _ = await self.open(parse(text))
                 wire.close()
                 reached, reason = True, ""
         except (MeshslmError, AddressError) as error:

@@ -80,6 +80,16 @@ class MuxedStream:
         self._carrier.consumed(self.number, len(data))
         return data
 
+    async def read_exactly(self, count: int) -> bytes:
+        """So many bytes. Raises `PeerFault` where the stream ends before."""
+        data = b""
+        while len(data) < count:
+            piece = await self.read(count - len(data))
+            if not piece:
+                raise PeerFault(f"a stream ended after {len(data)} bytes of {count}")
+            data += piece
+        return data
+
     async def write(self, data: bytes) -> None:
         """Queue a few bytes of negotiation; they never exceed the window."""
         self._carrier.send(self.number, data)

@@ -21,6 +21,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from struct import Struct
 from typing import Final
 
@@ -90,6 +91,22 @@ class FrameWriter:
     def queued_bytes(self, lane: int) -> int:
         """Bytes of messages in `lane` that `pop` has not given out."""
         return self._lanes[lane].queued
+
+    def withdraw(self, lane: int) -> list[bytes]:
+        """Take back the messages of a lane of which nothing has been given out."""
+        queue = self._lanes[lane]
+        begun = [queue.messages.popleft()] if queue.sent_of_first else []
+        messages = list(queue.messages)
+        queue.messages = deque(begun)
+        queue.queued -= sum(map(len, messages))
+        return messages
+
+    def restore(self, lane: int, messages: Iterable[bytes]) -> None:
+        """Queue what a bound held once already: it is kept, however much waits."""
+        queue = self._lanes[lane]
+        for message in messages:
+            queue.messages.append(message)
+            queue.queued += len(message)
 
     def pop(self, budget: int) -> bytes:
         """The next frames, joined: together at most `budget` bytes, or one frame if it is larger.

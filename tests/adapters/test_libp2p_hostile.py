@@ -22,6 +22,7 @@ from meshslm.adapters.libp2p_connection import LinkTimings
 from meshslm.adapters.multiaddrs import parse
 from meshslm.adapters.wires import TcpWire
 from meshslm.core.events import BytesReceived, DialFailed, Lane, PeerConnected, PeerDisconnected
+from meshslm.wire.bulk import BULK_ID
 from meshslm.wire.versions import PROTOCOL_ID
 
 if TYPE_CHECKING:
@@ -302,9 +303,11 @@ async def test_what_other_hosts_tell_of_themselves_is_not_told(start_libp2p: Sta
         proposals = b"".join(line(name.encode()) for name in asked)
         await peer.send(data(1, line(MULTISTREAM) + proposals + line(b"ls"), SYN))
         told = b""
-        while told.count(line(b"na")) < len(asked) or PROTOCOL_ID.encode() not in told:
+        while told.count(line(b"na")) < len(asked) or BULK_ID.encode() not in told:
             told += await peer.receive_until(b"\n")
-    left = told.replace(MULTISTREAM, b"").replace(PROTOCOL_ID.encode(), b"")
+    left = told
+    for ours in (MULTISTREAM, PROTOCOL_ID.encode(), BULK_ID.encode()):
+        left = left.replace(ours, b"")
     assert b"/" not in left, "it speaks nothing else, and names nobody and no address"
 
 

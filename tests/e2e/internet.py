@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import os
 import random
 import selectors
@@ -157,10 +158,16 @@ class Internet:
         """Share of packets that are lost on the way."""
         self.delay_ms = 0.0
         """One way."""
+        self.mbit = 0.0
+        """What each machine can send in a second; 0 for any amount."""
+        self.queue_ms = 100.0
+        """Longest that a packet waits before such a wire; what would wait longer is lost."""
         self.machines: list[Machine] = []
         self.dropped = 0
         self._random = random.Random(seed)
         self._cuts: set[tuple[Machine, Machine]] = set()
+        self._busy: dict[Machine, float] = {}
+        """When all that a machine has sent will have left it."""
         self._queue: list[tuple[float, int, int, bytes]] = []
         self._order = count()
         self._selector = selectors.DefaultSelector()
@@ -236,8 +243,22 @@ class Internet:
         if target is None or packet.drop or (source, target) in self._cuts:
             self.dropped += 1
         elif self._random.random() >= self.loss:
-            due = time.monotonic() + self.delay_ms / 1000
+            due = self._leaves(source, len(data)) + self.delay_ms / 1000
+            if due < 0:
+                return
             heapq.heappush(self._queue, (due, next(self._order), target.tun, bytes(packet.data)))
+
+    def _leaves(self, source: Machine, size: int) -> float:
+        """When a packet has left its machine; never (below 0) where the queue there is full."""
+        now = time.monotonic()
+        if not self.mbit:
+            return now
+        begins = max(now, self._busy.get(source, 0.0))
+        if begins - now > self.queue_ms / 1000:
+            self.dropped += 1
+            return -math.inf
+        self._busy[source] = begins + size * 8 / (self.mbit * 1_000_000)
+        return self._busy[source]
 
     def _behind(self, address: str) -> Machine | None:
         for machine in self.machines:
@@ -286,7 +307,7 @@ class Machine:
         command += ["--stop-with-parent", str(os.getpid())]
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(
-                [*self._entered(), *command],
+                [*self.entered(), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -319,7 +340,7 @@ class Machine:
     def move(self, address: str) -> None:
         """Give the machine another address."""
         for words in (["del", f"{self.address}/8"], ["add", f"{address}/8"]):
-            command = [*self._entered(), "ip", "address", *words, "dev", "wire"]
+            command = [*self.entered(), "ip", "address", *words, "dev", "wire"]
             subprocess.run(command, check=True, timeout=START_SECONDS)
         self.address = address
 
@@ -330,7 +351,7 @@ class Machine:
         self._holder.communicate()
         os.close(self.tun)
 
-    def _entered(self) -> list[str]:
+    def entered(self) -> list[str]:
         """How to start a process on this machine."""
         user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         return ["nsenter", "--target", str(self._holder.pid), *user, "--net"]
