@@ -72,6 +72,7 @@ def test_another_mesh_is_not_remembered(tmp_path: Path) -> None:
         b'{"version": 1, "mesh": "home", "peers": 7}',
         b'{"version": 1, "mesh": "home", "peers": [{"peer": "x", "addresses": "y"}]}',
         b" " * (mesh_limits.PEERS_FILE_BYTES + 1),
+        b'{"version": 1, "mesh": "home", "peers": []}' + b" " * mesh_limits.PEERS_FILE_BYTES,
     ],
 )
 def test_a_damaged_file_is_a_warning_and_is_written_anew(

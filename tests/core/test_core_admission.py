@@ -390,6 +390,16 @@ def test_who_was_away_learns_what_was_revoked(mesh: PrivateMesh) -> None:
     assert len(mesh.kept("b")) == limits.NOTICES_PER_MESSAGE + 6
 
 
+def test_a_notice_that_got_lost_is_told_again(mesh: PrivateMesh) -> None:
+    two(mesh)
+    board = mesh.boxes[NodeId("a")].core._admission.board
+    assert board is not None
+    lost = notice("node", "c")
+    board.add(lost)  # known here, and never handed on
+    mesh.pass_time(4 * limits.ADMISSION_SWEEP_MS)
+    assert mesh.kept("b") == [lost]
+
+
 def test_both_sides_of_a_partition_come_to_know_the_same(mesh: PrivateMesh) -> None:
     two(mesh)
     mesh.break_link("a", "b")
