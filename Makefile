@@ -83,7 +83,7 @@ bench-state: setup ## measure shared documents and decisions: bytes, writes, res
 
 .PHONY: bench-routing
 bench-routing: setup ## measure choices, hops, recognised requests, placement, and answers that go on elsewhere
-	@$(BIN)/python -m bench routing-decision hop routing-accuracy routing-placement routing-failover
+	@$(BIN)/python -m bench routing-decision hop routing-accuracy routing-cascade routing-placement routing-failover
 
 .PHONY: bench-mesh
 bench-mesh: setup ## measure how soon a mesh notices, simulated and as processes, and what it costs

@@ -13,6 +13,7 @@ from pathlib import Path
 from bench import (
     bench_accuracy,
     bench_bulk,
+    bench_cascade,
     bench_consensus,
     bench_daemon,
     bench_decision,
@@ -154,6 +155,14 @@ SECTIONS: dict[str, Section] = {
         "has them by kind and domain.",
         2,
         bench_accuracy.measure,
+    ),
+    "routing-cascade": Section(
+        "Answers in steps",
+        "Two daemons, and two files of one small model in the place of a small and a large one: "
+        "weights of four bits and of sixteen. Requests whose answers can be checked; one at a "
+        "time, one thread each.",
+        4,
+        bench_cascade.measure,
     ),
     "mesh": Section(
         "The mesh",

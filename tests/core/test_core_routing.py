@@ -337,8 +337,9 @@ def test_a_conversation_stays_although_others_cost_about_the_same() -> None:
     first = turn("tell me a story " * 50)
     stays = Conversations()
     stays.answered(first, "n3", "coder", "code")
-    second = turn("tell me a story " * 50, "once", "and then?")
+    second = replace(turn("tell me a story " * 50, "once", "and then?"), max_tokens=512)
     known = Known(stay=stays.of(second))
+    assert known.stay is not None
     # Each measures a little faster than it; that is what noise looks like.
     others = [candidate(f"n{n}", tps=51.0 if n != 3 else 50.0) for n in range(20)]
     asked = {pick(others, second, known, seed) for seed in range(30)}

@@ -115,6 +115,13 @@ def test_doubled_and_disordered_items_are_told_once_and_in_order(order: list[int
     assert whole(mesh)
 
 
+def test_as_many_items_are_kept_as_there_is_room_for_and_no_more() -> None:
+    mesh = begun()
+    for seq in range(3, 3 + limits.REORDER_ITEMS + 20):
+        send(mesh, "a", "b", TaskChunk(TASK, 1, seq, Chunk(0, (1,), "x")))
+    assert told(mesh) == "".join(WORDS[:2])  # the mesh checks the bound after each
+
+
 @given(st.lists(st.integers(2, 2**40), min_size=1, max_size=400))
 def test_items_of_a_far_future_are_kept_within_a_bound(seqs: list[int]) -> None:
     mesh = begun()

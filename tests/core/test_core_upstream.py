@@ -10,6 +10,7 @@ from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core.candidates import Candidate, Refusal, Verdict
 from meshslm.core.classify import Classifier
+from meshslm.core.continuation import Delivered, successor
 from meshslm.core.events import (
     BytesReceived,
     EngineReady,
@@ -134,6 +135,24 @@ def test_an_upstream_that_failed_leaves_its_node_in_the_choice() -> None:
     assert isinstance(found, Verdict)
     assert found.candidate.node == "me"
     assert not found.candidate.upstream
+
+
+def test_an_upstream_never_goes_on_behind_what_was_said() -> None:
+    """It would begin anew."""
+    delivered = Delivered(REQUEST)
+    delivered.add(Chunk(0, (1,), "Once"))
+    asked: list[list[Candidate]] = []
+
+    def choose_of(fit: list[Candidate]) -> Refusal:
+        asked.append(fit)
+        return Refusal(FaultCode.PEER_LOST, "nobody")
+
+    former = candidate("a", "code")
+    outside = upstream()
+    same = replace(outside, specialist=former.specialist)
+    found = successor(delivered, former, [outside, same, candidate("b", "code")], choose_of)
+    assert isinstance(found, Refusal)
+    assert [[one.node for one in fit] for fit in asked] == [["b"], ["b"]]
 
 
 # --- in a mesh ----------------------------------------------------------------------------------
