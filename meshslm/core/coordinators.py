@@ -166,13 +166,15 @@ class Coordinators:
         self._out.send(peer.node, Lane.INTERACTIVE, Answer(ask.number, offers, card))
 
     def _found(self, ask: Ask, now: Instant) -> tuple[tuple[Offer, ...], bytes]:
+        def able(capability: Capability) -> bool:
+            return any(fits(s, ask) for s in capability.specialists)
+
         capability, presence = self._own()
-        known = [(self._node, capability, presence, now)]
+        fitting = [(self._node, capability, presence, now)] if able(capability) else []
         for peer in self._directory.alive():
-            if peer.capability is not None:
+            if peer.capability is not None and able(peer.capability):
                 told = Presence(peer.boot, max(0, peer.seq), peer.loads, peer.next_ms)
-                known.append((peer.node, peer.capability, told, peer.told))
-        fitting = [entry for entry in known if any(fits(s, ask) for s in entry[1].specialists)]
+                fitting.append((peer.node, peer.capability, told, peer.told))
         drawn = soonest_first(self._chance.shuffled(fitting), ask.tokens, now)
         offers = tuple(
             Offer(node, encode(told), max(0, int(ms_between(at, now))))

@@ -28,7 +28,9 @@ class Outbox:
 
     def __init__(self) -> None:
         self._effects: list[Effect] = []
-        self._timers: dict[TimerKey, int] = {}
+        self._timers: dict[tuple[str, str], int] = {}
+        """Generations of those that run, by kind and subject: plain pairs, as machines stop many
+        timers that may not run, and ask after more."""
         self._generation = 0
         self.hold_back: set[NodeId] = set()
         """Peers without a link for a moment: what is said to them of tasks they will ask for."""
@@ -65,25 +67,25 @@ class Outbox:
     def start_timer(self, kind: str, subject: str, after_ms: float) -> None:
         """Fire once after `after_ms` at least; replaces the timer of the same name."""
         self._generation += 1
+        self._timers[kind, subject] = self._generation
         key = TimerKey(kind, subject)
-        self._timers[key] = self._generation
         self._effects.append(StartTimer(key, self._generation, max(0, ceil(after_ms))))
 
     def stop_timer(self, kind: str, subject: str) -> None:
         """Forget a timer, if it runs."""
-        key = TimerKey(kind, subject)
-        if self._timers.pop(key, None) is not None:
-            self._effects.append(StopTimer(key))
+        if self._timers.pop((kind, subject), None) is not None:
+            self._effects.append(StopTimer(TimerKey(kind, subject)))
 
     def timer_runs(self, kind: str, subject: str) -> bool:
         """Whether a timer of this name is waiting to fire."""
-        return TimerKey(kind, subject) in self._timers
+        return (kind, subject) in self._timers
 
     def timer_is_current(self, key: TimerKey, generation: int) -> bool:
         """Whether a firing is the newest of its key; if so the timer is spent."""
-        if self._timers.get(key) != generation:
+        name = (key.kind, key.subject)
+        if self._timers.get(name) != generation:
             return False
-        del self._timers[key]
+        del self._timers[name]
         return True
 
     def take(self) -> list[Effect]:
