@@ -34,6 +34,8 @@ class TrioClock:
 
 
 class NoLink:
+    """A link that nobody is connected to."""
+
     node_id = NodeId("a")
     addresses: tuple[str, ...] = ()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
 
 import pytest
 import trio
@@ -49,6 +48,7 @@ from meshslm.wire.messages import (
     Timings,
     Usage,
 )
+from tests.daemon.box import NoLink
 
 
 class TrioClock:
@@ -160,21 +160,6 @@ class HandEngine:
     async def run(self, post: Post) -> None:
         await post(EngineReady(self.model, 2))
         await trio.sleep_forever()
-
-
-class NoLink:
-    """A link that nobody is connected to."""
-
-    node_id = NodeId("a")
-    addresses: tuple[str, ...] = ()
-
-    def send(self, *_: object) -> None: ...
-
-    def dial(self, address: str) -> None: ...
-
-    def disconnect(self, *_: object) -> None: ...
-
-    async def run(self, post: Post, *, started: Callable[[], None]) -> None: ...
 
 
 class NoLoader:

@@ -9,15 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
 
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
 from meshslm.core.events import FinishTask
 from meshslm.core.residency import Order
-from meshslm.daemon.hosting import Room
-from meshslm.profiles import Profile
 from meshslm.wire.messages import ChatMessage, Sampling, TaskRequest
 from tests.daemon.box import Box, Outcome
+from tests.daemon.real_node import real_node
 
 pytestmark = pytest.mark.model
 
@@ -30,18 +28,8 @@ KEPT_TOKENS = 256
 @asynccontextmanager
 async def node(model_path: Path, states: Path) -> AsyncIterator[Box[EngineProcess]]:
     spec = EngineSpec("m", model_path, 512, 1, states=str(states), states_mib=128)
-    box = Box(
-        lambda _: EngineProcess(spec),
-        (Profile(name="p", model="m"),),
-        {"m": 400.0},
-        Room(0, 0, lambda: 0),
-    )
-    with trio.fail_after(120):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(box.run)
-            await box.until(m="ready")
-            yield box
-            nursery.cancel_scope.cancel()
+    async with real_node(spec) as box:
+        yield box
 
 
 async def asked(box: Box[EngineProcess], *turns: ChatMessage) -> tuple[str, int]:

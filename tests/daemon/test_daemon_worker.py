@@ -14,12 +14,11 @@ import pytest
 import trio
 
 from meshslm.adapters.engine_process import EngineProcess, EngineSpec
-from meshslm.daemon.hosting import Room
 from meshslm.errors import FaultCode
 from meshslm.limits import KIB
-from meshslm.profiles import Profile
 from tests.adapters.engine_client import private_bytes
 from tests.daemon.box import Box, Outcome
+from tests.daemon.real_node import real_node
 
 pytestmark = pytest.mark.model
 LONG = "Write a very long and detailed story about a dragon who is afraid of heights."
@@ -29,18 +28,8 @@ LONG = "Write a very long and detailed story about a dragon who is afraid of hei
 async def node(model_path: Path, *, slots: int = 2) -> AsyncIterator[Box[EngineProcess]]:
     """A node with one real model, ready."""
     spec = EngineSpec("m", model_path, context=1024, slots=slots, hang_s=2.0)
-    box = Box(
-        lambda _: EngineProcess(spec),
-        (Profile(name="p", model="m"),),
-        {"m": 400.0},
-        Room(0, 0, lambda: 0),
-    )
-    with trio.fail_after(120):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(box.run)
-            await box.until(m="ready")
-            yield box
-            nursery.cancel_scope.cancel()
+    async with real_node(spec) as box:
+        yield box
 
 
 async def until(fact: Callable[[], object]) -> None:
