@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from meshslm.consensus_settings import Switch
+from meshslm.strategies import Strategy
 
 
 class RoutingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How whoever answers is chosen."""
 
     strategy: Annotated[
-        Literal[
-            "auto",
-            "round-robin",
-            "least-connections",
-            "response-time",
-            "capacity",
-            "prefix",
-            "cost",
-            "local-first",
-        ],
+        Strategy,
         Meta(description="For requests that name none; `auto` takes the least expected cost."),
     ] = "auto"
     semantic: Annotated[

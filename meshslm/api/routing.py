@@ -14,18 +14,7 @@ import msgspec
 from meshslm import limits
 from meshslm.api.decode import bad_request
 from meshslm.api.fields import check_bytes, check_choice
-
-STRATEGIES = (
-    "auto",
-    "round-robin",
-    "least-connections",
-    "response-time",
-    "capacity",
-    "prefix",
-    "cost",
-    "local-first",
-)
-"""By which the best of several who can answer is found."""
+from meshslm.strategies import STRATEGIES
 
 STRATEGY_HEADER = "x-meshslm-strategy"
 CONVERSATION_HEADER = "x-meshslm-conversation"

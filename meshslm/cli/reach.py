@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from meshslm.api.routing import STRATEGIES
+from meshslm.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from meshslm.client import Client

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshslm import limits
-from meshslm.api.routing import STRATEGIES as NAMES
 from meshslm.chance import Chance
 from meshslm.core.candidates import Candidate, Refusal, Verdict
 from meshslm.core.classify import Classifier
@@ -29,6 +28,7 @@ from meshslm.core.strategies import STRATEGIES
 from meshslm.core.track_record import TrackRecord
 from meshslm.errors import FaultCode
 from meshslm.ids import Instant, NodeId, RunId, TaskId, after
+from meshslm.strategies import STRATEGIES as NAMES
 from meshslm.wire.messages import (
     ChatMessage,
     Chunk,

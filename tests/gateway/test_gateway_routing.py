@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from meshslm.api.routing import STRATEGIES
 from meshslm.core.candidates import Assessment, Candidate, Decision, Terms, Verdict
 from meshslm.ids import NodeId
+from meshslm.strategies import STRATEGIES
 from meshslm.wire.messages import EngineLoad, Specialist
 from meshslm.wire.routing import ROUTED_ANYHOW, Routing
 from tests.gateway.served import Served
