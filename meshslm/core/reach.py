@@ -112,6 +112,7 @@ class Reach:
         verdict = self._witnesses.verdict()
         self._relays.offer(verdict)
         self._announce(self._relays.keep(verdict, self._witnesses.relays(), now), now)
+        self._relays.use(now)
         self._upgrades.tick(now)
 
     def _announce(self, changed: bool, now: Instant) -> None:  # noqa: FBT001 - one door for all

@@ -7,6 +7,7 @@ Rules:
 - A node that members could not dial keeps places at `RELAYS` members that relay, the nearest first,
   and announces an address through each. It asks again long before a place runs out, and elsewhere
   where one is refused or its link is lost.
+- A link to a relay serves for those that it carries, and counts as used.
 - A node relays for members, and for nobody else: those whose hello it has taken.
 """
 
@@ -20,7 +21,7 @@ from meshslm.core.events import Lane
 from meshslm.core.outbox import Outbox
 from meshslm.core.reach_events import NotReserved, OfferRelay, Reserve, Reserved
 from meshslm.core.views import RelayView
-from meshslm.core.ways import CIRCUIT, relayed, through_relay
+from meshslm.core.ways import CIRCUIT, relay_of, relayed, through_relay
 from meshslm.core.witnesses import PRIVATE, PUBLIC
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.reach import Seen
@@ -90,6 +91,14 @@ class Relays:
         ]
         nearest = min(fit, key=lambda p: 1e9 if p.rtt_ms is None else p.rtt_ms, default=None)
         return nearest.node if nearest is not None else None
+
+    def use(self, now: Instant) -> None:
+        """Links to relays serve for others: a large mesh is not to close them as idle."""
+        carrying = [relay_of(peer) for peer in self._directory.alive() if relayed(peer)]
+        for relay in (*self._reserved, *carrying):
+            peer = self._directory.get_alive(relay) if relay is not None else None
+            if peer is not None:
+                peer.used = now
 
     def reserved(self, event: Reserved, now: Instant) -> bool:
         """A place was given; whether this node's addresses have changed."""

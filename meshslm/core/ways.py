@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from meshslm.core.directory import Peer
+from meshslm.ids import NodeId
 
 CIRCUIT: Final = "/p2p-circuit"
 EVERYBODY: Final = IPv4Address("255.255.255.255")
@@ -52,6 +53,12 @@ def leads_somewhere(address: str) -> bool:
 def through_relay(address: str) -> bool:
     """Whether an address leads through a relay."""
     return CIRCUIT in address
+
+
+def relay_of(peer: Peer) -> NodeId | None:
+    """Through whom the link to a peer goes; None where it is direct."""
+    head, found, _ = (peer.came_from if peer.incoming else peer.address).partition(CIRCUIT)
+    return NodeId(head.rpartition("/p2p/")[2]) if found else None
 
 
 def relayed(peer: Peer) -> bool:

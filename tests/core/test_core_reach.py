@@ -25,7 +25,7 @@ from meshslm.core.reach_events import (
     TryDial,
 )
 from meshslm.core.views import ReachView
-from meshslm.ids import NodeId
+from meshslm.ids import NodeId, ms_between
 from meshslm.wire.codec import decode, encode
 from meshslm.wire.messages import CapabilityWanted, Hello, Message
 from meshslm.wire.reach import DialBack, DialedBack, Punch, Seen
@@ -283,6 +283,23 @@ def test_a_private_node_keeps_relays_and_announces_itself_there(alone: Mesh) -> 
     assert len(alone.effects("a", Reserve)) == limits.RELAYS
     wait(alone, limits.RENEW_MS)
     assert len(alone.effects("a", Reserve)) > limits.RELAYS
+
+
+def test_links_to_relays_are_in_use_for_what_they_carry(alone: Mesh) -> None:
+    private(alone, "b", "c", "d")
+    place = alone.effects("a", Reserve)[0].relay
+    alone.give("a", Reserved(place, 3600))
+    by, spare = (NodeId(name) for name in "bcd" if name != place)
+    link(alone, "far", f"/ip4/198.51.100.2/tcp/1/p2p/{by}/p2p-circuit/p2p/far")
+    wait(alone, 10 * limits.REACH_MS)
+    peers = alone.boxes[NodeId("a")].core._directory.peers
+    for relay in (place, by):
+        assert ms_between(peers[relay].used, alone.now) <= limits.REACH_MS
+    assert ms_between(peers[spare].used, alone.now) > 5 * limits.REACH_MS
+    alone.give("a", PeerDisconnected(NodeId("far"), "gone"))
+    wait(alone, 10 * limits.REACH_MS)
+    assert ms_between(peers[by].used, alone.now) > 5 * limits.REACH_MS
+    assert ms_between(peers[place].used, alone.now) <= limits.REACH_MS
 
 
 def test_a_lost_relay_is_no_address_any_more_and_another_is_asked(alone: Mesh) -> None:
