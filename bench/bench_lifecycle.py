@@ -42,11 +42,12 @@ class Heard:
     tokens: int = 0
     changed: trio.Event = field(default_factory=trio.Event)
 
-    async def post(self, event: Event) -> None:
+    async def post(self, *events: Event) -> None:
         """Count."""
-        self.ready += isinstance(event, EngineReady)
-        self.tokens += isinstance(event, RunProduced)
-        self.changed.set()
+        for event in events:
+            self.ready += isinstance(event, EngineReady)
+            self.tokens += isinstance(event, RunProduced)
+            self.changed.set()
 
     async def until(self, ready: int = 0, tokens: int = 0) -> None:
         """Wait until it has said so many things."""

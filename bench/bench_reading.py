@@ -87,10 +87,11 @@ class _Node:
     def unload(self, _model: str) -> None:
         """Nothing asks for that here."""
 
-    async def _post(self, event: Event) -> None:
-        if isinstance(event, RunEnded):
-            self.computing.append(event.timings.prefill_ms)
-        await self.pump.post(event)
+    async def _post(self, *events: Event) -> None:
+        for event in events:
+            if isinstance(event, RunEnded):
+                self.computing.append(event.timings.prefill_ms)
+            await self.pump.post(event)
 
     async def start(self) -> None:
         """Host the model, and read all cards."""

@@ -50,21 +50,22 @@ class Answerer:
         """For ever."""
         await self._link.run(self._post, started=lambda: print(self._link.addresses[0], flush=True))
 
-    async def _post(self, event: Event) -> None:
-        if not isinstance(event, BytesReceived):
-            return
-        kind = event.message[:1]
-        if kind == b"t":
-            self._tokens.append(time.perf_counter())
-        elif kind == b"b":
-            self._link.send(event.peer, Lane.BACKGROUND, b"b")
-        elif event.message == REPORT:
-            times = self._tokens
-            gaps = [b - a for a, b in pairwise(times)]
-            self._link.send(event.peer, Lane.CONTROL, REPORT + json.dumps(gaps).encode())
-            self._tokens = []
-        else:
-            self._link.send(event.peer, Lane.CONTROL, event.message)
+    async def _post(self, *events: Event) -> None:
+        for event in events:
+            if not isinstance(event, BytesReceived):
+                return
+            kind = event.message[:1]
+            if kind == b"t":
+                self._tokens.append(time.perf_counter())
+            elif kind == b"b":
+                self._link.send(event.peer, Lane.BACKGROUND, b"b")
+            elif event.message == REPORT:
+                times = self._tokens
+                gaps = [b - a for a, b in pairwise(times)]
+                self._link.send(event.peer, Lane.CONTROL, REPORT + json.dumps(gaps).encode())
+                self._tokens = []
+            else:
+                self._link.send(event.peer, Lane.CONTROL, event.message)
 
 
 @dataclass
@@ -127,22 +128,23 @@ class Asker:
             self._send(Lane.INTERACTIVE, b"t" * 60)
             await trio.sleep(TOKEN_S)
 
-    async def _post(self, event: Event) -> None:
-        if isinstance(event, PeerConnected):
-            self._id = event.peer
-            self._peer.set()
-        elif isinstance(event, BytesReceived):
-            kind = event.message[:1]
-            if kind == b"b":
-                self.pieces += 1
-                self._more()
-            elif kind == b"p":
-                self.trips.append(time.perf_counter() - float(event.message[1:]))
-            else:
-                self.gaps = json.loads(event.message.removeprefix(REPORT))
-                self.reports += 1
-                if self.reports == REPORTS:
-                    self._done.set()
+    async def _post(self, *events: Event) -> None:
+        for event in events:
+            if isinstance(event, PeerConnected):
+                self._id = event.peer
+                self._peer.set()
+            elif isinstance(event, BytesReceived):
+                kind = event.message[:1]
+                if kind == b"b":
+                    self.pieces += 1
+                    self._more()
+                elif kind == b"p":
+                    self.trips.append(time.perf_counter() - float(event.message[1:]))
+                else:
+                    self.gaps = json.loads(event.message.removeprefix(REPORT))
+                    self.reports += 1
+                    if self.reports == REPORTS:
+                        self._done.set()
 
 
 @contextmanager

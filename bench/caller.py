@@ -67,19 +67,22 @@ class Caller:
         self.ready = trio.Event()
         self.failed = ""
 
-    async def post(self, event: Event) -> None:
+    async def post(self, *events: Event) -> None:
         """What the link hears."""
-        match event:
-            case BytesReceived(peer=peer, message=message):
-                self._hear(peer, message)
-            case PeerConnected(peer=peer):
-                hello = Hello(PROTOCOL_LOW, PROTOCOL_HIGH, "meshslm", int(time.time()), "caller")
-                self._link.send(peer, Lane.CONTROL, encode(hello))
-            case DialFailed(reason=reason) | PeerDisconnected(reason=reason):
-                self.failed = self.failed or reason
-                self.ready.set()
-            case _:
-                pass
+        for event in events:
+            match event:
+                case BytesReceived(peer=peer, message=message):
+                    self._hear(peer, message)
+                case PeerConnected(peer=peer):
+                    hello = Hello(
+                        PROTOCOL_LOW, PROTOCOL_HIGH, "meshslm", int(time.time()), "caller"
+                    )
+                    self._link.send(peer, Lane.CONTROL, encode(hello))
+                case DialFailed(reason=reason) | PeerDisconnected(reason=reason):
+                    self.failed = self.failed or reason
+                    self.ready.set()
+                case _:
+                    pass
 
     def _hear(self, peer: NodeId, encoded: bytes) -> None:
         try:

@@ -125,27 +125,28 @@ class Client:
         self._replies: dict[RunId, Reply] = {}
         self._last = 0
 
-    async def post(self, event: Event) -> None:
+    async def post(self, *events: Event) -> None:
         """Hear what the engine says."""
-        match event:
-            case EngineReady():
-                self.ready.set()
-            case RunProduced(run, chunk) if run in self._replies:
-                reply = self._replies[run]
-                reply.at += [time.perf_counter()] * len(chunk.tokens)
-                reply.tokens += chunk.tokens
-                reply.text += chunk.text
-                if len(reply.at) >= GOING:
+        for event in events:
+            match event:
+                case EngineReady():
+                    self.ready.set()
+                case RunProduced(run, chunk) if run in self._replies:
+                    reply = self._replies[run]
+                    reply.at += [time.perf_counter()] * len(chunk.tokens)
+                    reply.tokens += chunk.tokens
+                    reply.text += chunk.text
+                    if len(reply.at) >= GOING:
+                        reply.going.set()
+                case RunEnded(run, usage) if run in self._replies:
+                    reply = self._replies.pop(run)
+                    reply.usage = usage
                     reply.going.set()
-            case RunEnded(run, usage) if run in self._replies:
-                reply = self._replies.pop(run)
-                reply.usage = usage
-                reply.going.set()
-                reply.done.set()
-            case RunFailed() | EngineLost():
-                raise SystemExit(f"the engine failed: {event}")
-            case _:
-                pass
+                    reply.done.set()
+                case RunFailed() | EngineLost():
+                    raise SystemExit(f"the engine failed: {event}")
+                case _:
+                    pass
 
     def start(self, request: TaskRequest) -> Reply:
         """Begin a run."""

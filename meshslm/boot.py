@@ -208,7 +208,7 @@ class _Node:
         executor = Executor(self._link, self._timers, self._service, self._pump)
         executor.seal_with(SigningKey(key.secret).seal)
         executor.reach_by(self._link.reach)
-        self._pump.attach(executor.perform)
+        self._pump.attach(executor.perform, begin=self._link.cork, end=self._link.uncork)
         self._state = keep_state(settings, self._core, self._pump, executor, last_boot)
         self._consensus = self._keep_log(executor)
         self._keeper: MembershipKeeper | None = None
@@ -257,7 +257,7 @@ class _Node:
                 nursery.start_soon(self._timers.run)
                 self._link.reach.relay_for(self._core.may_relay)
                 listening = trio.Event()
-                nursery.start_soon(partial(self._link.run, self._pump.post, started=listening.set))
+                nursery.start_soon(self._serve_link, listening)
                 await listening.wait()
                 if self._keeper is not None:
                     self._keeper.begin()
@@ -298,6 +298,10 @@ class _Node:
                     await self._state.close(boot)
                 nursery.cancel_scope.cancel()
         return 0
+
+    async def _serve_link(self, listening: trio.Event) -> None:
+        pump = self._pump
+        await self._link.run(pump.post, started=listening.set, handle=pump.handle)
 
     async def _open_gateway(self, nursery: trio.Nursery) -> HttpAddress:
         gateway = self._settings.gateway

@@ -10,15 +10,28 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from meshslm.core.events import Event, Lane
 from meshslm.ids import Instant, NodeId, RunId
 from meshslm.wire.messages import TaskRequest
 
-Post = Callable[[Event], Awaitable[None]]
-"""Hands an event to the core; waits while the core's inbox is full."""
+
+class Post(Protocol):
+    """Hands events to the core, in order; others have their turn before many have been taken."""
+
+    async def __call__(self, *events: Event) -> None:
+        """Returns when they were handled."""
+        ...
+
+
+class Handle(Protocol):
+    """Hands events to the core, in order, without letting others have their turn."""
+
+    def __call__(self, *events: Event) -> None:
+        """Returns when they were handled."""
+        ...
 
 
 class Clock(Protocol):

@@ -267,21 +267,32 @@ class EngineProcess:
     async def _read(self, worker: WorkerProcess, post: Post) -> tuple[str, str]:
         """Post what the worker reports, until it ends: why it is unusable, or else broken off."""
         reader = FrameReader()
+        while True:
+            data = await worker.receive()
+            if not data:
+                return "", ""
+            self._quiet_since = trio.current_time()
+            events: list[Event] = []
+            end = self._hear(reader, data, events)
+            await post(*events)
+            if end is not None:
+                return end
+
+    def _hear(
+        self, reader: FrameReader, data: bytes, events: list[Event]
+    ) -> tuple[str, str] | None:
+        """Add what was read to `events`: what the runs of a step said comes at the same time."""
         try:
-            while True:
-                data = await worker.receive()
-                if not data:
-                    return "", ""
-                self._quiet_since = trio.current_time()
-                for body in reader.feed(data):
-                    for report in decode_reports(body):
-                        if isinstance(report, Unusable):
-                            return report.detail, ""
-                        event = self._event(report)
-                        if event is not None:
-                            await post(event)
+            for body in reader.feed(data):
+                for report in decode_reports(body):
+                    if isinstance(report, Unusable):
+                        return report.detail, ""
+                    event = self._event(report)
+                    if event is not None:
+                        events.append(event)
         except OurFault as fault:
             return "", str(fault)
+        return None
 
     async def _watch(self, life: trio.CancelScope) -> None:
         """End a worker's life where it is waited for and says nothing.

@@ -101,6 +101,10 @@ class Connection:
         self._popped = b""
         """Frames taken from the writer that the window had no room for."""
         self._blocked_until = math.inf
+        self._resting = False
+        """The writer waits for work."""
+        self._left = b""
+        """Of a packet that was begun, what there was no room for."""
         self._draining = False
         self._flushed = trio.Event()
         """Set, and made anew by who waits, when the writer has sent what there was."""
@@ -124,6 +128,21 @@ class Connection:
     def wake(self) -> None:
         """There is something to write."""
         self._wake.set()
+
+    def write_now(self) -> None:
+        """Write what waits, if that can be done at once; the writer sees to the rest.
+
+        So that a token need not wait for the writer's turn, nor pay for it.
+        """
+        if not self._resting or self._left or self._draining:
+            self.wake()
+            return
+        data = self._next_bytes()
+        if data:
+            self._left = self.wire.write_now(self._channel.encrypt(data))
+            self._flushed.set()
+        if self._left or self._blocked_until < math.inf or self._waiting():
+            self.wake()
 
     def send(self, number: int, data: bytes) -> None:
         """Queue bytes on a stream; without effect where it is over."""
@@ -293,11 +312,13 @@ class Connection:
                 if self._draining and self._control_sent():
                     await self._hang_up()
                     return
-                data = self._next_bytes()
-                if not data:
-                    await self._wait_for_work()
-                    continue
-                packet = self._channel.encrypt(data)
+                packet, self._left = self._left, b""
+                if not packet:
+                    data = self._next_bytes()
+                    if not data:
+                        await self._wait_for_work()
+                        continue
+                    packet = self._channel.encrypt(data)
                 if not await self.wire.write(packet, self._timings.write):
                     self.abort(f"it took no data for {self._timings.write:g} s")
                 self._flushed.set()
@@ -328,15 +349,20 @@ class Connection:
         return bool(self._popped) or any(queued(lane) for lane in range(framing.LANES))
 
     def _control_sent(self) -> bool:
-        return not self._popped and (self._frames is None or not self._frames.queued_bytes(0))
+        return not (self._left or self._popped) and (
+            self._frames is None or not self._frames.queued_bytes(0)
+        )
 
     async def _wait_for_work(self) -> None:
         self._wake = trio.Event()
+        self._resting = True
         if self._blocked_until is math.inf:
             await self._wake.wait()
+            self._resting = False
             return
         with trio.CancelScope(deadline=self._blocked_until) as scope:
             await self._wake.wait()
+        self._resting = False
         if scope.cancelled_caught:
             self.abort(f"it read no data for {self._timings.write:g} s")
 

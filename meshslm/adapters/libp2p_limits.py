@@ -56,6 +56,10 @@ class Intake:
         self._messages = Bucket(limits.PEER_MESSAGES_PER_S, limits.PEER_MESSAGES_BURST)
         self._bytes = Bucket(limits.PEER_BYTES_PER_S, limits.PEER_BYTES_BURST)
 
+    def affords(self, messages: int, size: int, now: float) -> bool:
+        """Whether so much may come without a wait."""
+        return messages <= self._messages.level(now) and size <= self._bytes.level(now)
+
     def take(self, messages: int, size: int, now: float) -> float:
         """Count what came; seconds to wait."""
         return max(self._messages.take(messages, now), self._bytes.take(size, now))

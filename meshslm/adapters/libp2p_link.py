@@ -47,7 +47,7 @@ from meshslm.core.events import (
 )
 from meshslm.errors import MeshslmError, OurFault
 from meshslm.ids import NodeId
-from meshslm.ports import Post
+from meshslm.ports import Handle, Post
 from meshslm.wire.bulk import BULK_ID
 from meshslm.wire.versions import PROTOCOL_ID
 
@@ -85,8 +85,11 @@ class Libp2pLink:
         """As `_links`, and those whose end is still being told."""
         self._decisions: WeakValueDictionary[NodeId, trio.Lock] = WeakValueDictionary()
         self._reception = Reception(self.handshaker, self._timings.handshake, self._serve_accepted)
+        self._corked: dict[PeerLink, None] | None = None
+        """Where something was sent since the cork was put in; None without one."""
         self._nursery: trio.Nursery | None = None
         self._post: Post | None = None
+        self._handle: Handle | None = None
         protocols = (PROTOCOL_ID, BULK_ID)
         self.multiselect = library.Multiselect(dict.fromkeys(protocols))
         self._bulk = Bulk(self, self._timings)
@@ -111,8 +114,22 @@ class Libp2pLink:
     def send(self, peer: NodeId, lane: Lane, message: bytes) -> None:
         """Queue a message for a connected peer."""
         link = self._links.get(peer)
-        if link is not None:
-            link.send(lane, message)
+        if link is None or not link.queue(lane, message):
+            return
+        if self._corked is None:
+            link.connection.wake()
+        else:
+            self._corked[link] = None
+
+    def cork(self) -> None:
+        """More is about to be sent: until `uncork`, what is queued may wait for it."""
+        self._corked = {}
+
+    def uncork(self) -> None:
+        """What was queued goes out, together where it goes to the same peer."""
+        corked, self._corked = self._corked, None
+        for link in corked or ():
+            link.connection.write_now()
 
     def dial(self, address: str) -> None:
         """Begin to connect. Without effect before `run` listens."""
@@ -124,11 +141,17 @@ class Libp2pLink:
         if link is not None:
             link.close(reason)
 
-    async def run(self, post: Post, *, started: Callable[[], None]) -> None:
-        """Listen and serve until cancelled."""
+    async def run(
+        self, post: Post, *, started: Callable[[], None], handle: Handle | None = None
+    ) -> None:
+        """Listen and serve until cancelled.
+
+        Messages go to `handle` where there is one and they come few at a time, as tokens do: no
+        task is woken for them. The rest goes to `post`, with all other events.
+        """
         await self._listening.open()
         try:
-            self._post = post
+            self._post, self._handle = post, handle
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for listener in self.listeners:
@@ -385,7 +408,7 @@ class Libp2pLink:
                 await earlier.ended.wait()
             connection = link.connection
             await self.post(PeerConnected(peer, connection.address, connection.came_from))
-            await link.serve(self._post)
+            await link.serve(self._post, self._handle)
             # Before the event, so that whoever hears it can dial at once.
             if self._links.get(peer) is link:
                 del self._links[peer]

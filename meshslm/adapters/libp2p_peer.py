@@ -21,7 +21,7 @@ from meshslm.adapters.libp2p_limits import Intake
 from meshslm.adapters.libp2p_stream import MuxedStream
 from meshslm.core.events import BytesReceived, Lane
 from meshslm.errors import PeerFault
-from meshslm.ports import Post
+from meshslm.ports import Handle, Post
 from meshslm.wire.framing import BACKGROUND, FrameReader, FrameWriter, LaneOverflow
 
 log = logging.getLogger("meshslm.link")
@@ -48,25 +48,28 @@ class PeerLink:
         self._listening = trio.CancelScope()
         self._closing = False
         self.background = BackgroundLane(connection, self._writer, timings, much_waits)
+        self._handle: Handle | None = None
         connection.keep(stream, self._writer)
 
-    def send(self, lane: Lane, message: bytes) -> None:
-        """Queue a message; a lane that overflows ends the link."""
+    def queue(self, lane: Lane, message: bytes) -> bool:
+        """Queue a message; whether it is now to be written. A lane that overflows ends the link."""
         if self._closing:
-            return
+            return False
         try:
             if lane == BACKGROUND:
                 self.background.send(message)
-            else:
-                self._writer.push(lane, message)
-                self.connection.wake()
+                return False
+            self._writer.push(lane, message)
         except LaneOverflow as overflow:
             self.connection.abort(f"it reads too slowly: {overflow}")
+            return False
+        return True
 
     def close(self, reason: str) -> None:
         """End the link once its control lane has gone out. Nothing is received any more."""
         self.connection.drain(reason)
         self._closing = True
+        self._stream.hand_to(None)
         self._listening.cancel()
 
     @property
@@ -74,9 +77,10 @@ class PeerLink:
         """Whether this side is ending the link."""
         return self._closing
 
-    async def serve(self, post: Post) -> None:
+    async def serve(self, post: Post, handle: Handle | None = None) -> None:
         """Post the peer's messages; returns when the link has ended."""
         self.background.serve(post)
+        self._handle = handle
         try:
             with self._listening:
                 await self._listen(post)
@@ -86,12 +90,30 @@ class PeerLink:
         except PeerFault as fault:
             log.warning("peer=%s dropped: %s", self.connection.peer, fault)
             self.connection.accuse(str(fault))
-        except Exception:
-            log.exception("peer=%s dropped: a bug in serving it", self.connection.peer)
-            self.connection.abort("dropped: a bug; the log has the trace")
+        except Exception as bug:  # noqa: BLE001 - serving one peer must not end the others
+            self._drop(bug)
         self.connection.abort("closed by the peer")
         await self.background.close()
         await self.connection.ended.wait()
+
+    def _drop(self, bug: Exception) -> None:
+        log.error("peer=%s dropped: a bug in serving it", self.connection.peer, exc_info=bug)
+        self.connection.abort("dropped: a bug; the log has the trace")
+
+    def _take(self, data: bytes) -> bool:
+        """Handle what has come where it is urgent, whole, little, and within what one may send."""
+        now = trio.current_time()
+        assert self._handle is not None
+        messages = self._reader.feed_whole(data, limits.EVENTS_PER_TURN)
+        if messages is None or not self._intake.affords(len(messages), len(data), now):
+            return False
+        self._intake.take(len(messages), len(data), now)
+        peer = self.connection.peer
+        try:
+            self._handle(*(BytesReceived(peer, message) for message in messages))
+        except Exception as bug:  # noqa: BLE001 - serving one peer must not end the others
+            self._drop(bug)
+        return True
 
     async def _listen(self, post: Post) -> None:
         """Post messages until the stream ends."""
@@ -100,7 +122,9 @@ class PeerLink:
         progress = 0
         while True:
             if deadline is math.inf:
+                self._stream.hand_to(self._take if self._handle is not None else None)
                 data = await self._stream.read(limits.FRAME_BYTES)
+                self._stream.hand_to(None)
             else:
                 with trio.CancelScope(deadline=deadline) as scope:
                     data = await self._stream.read(limits.FRAME_BYTES)

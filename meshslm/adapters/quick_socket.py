@@ -25,7 +25,7 @@ as writes gather all that waits."""
 
 
 class QuickSocket:
-    """One connected socket. Both calls raise trio's resource errors once it is broken or closed."""
+    """One connected socket. `read` and `write` raise trio's errors once it is broken or closed."""
 
     __slots__ = ("_full", "_socket", "_stream")
 
@@ -67,6 +67,13 @@ class QuickSocket:
         if sent > YIELD_BYTES:
             await trio.lowlevel.checkpoint()
         return True
+
+    def write_now(self, data: bytes) -> bytes:
+        """Write what the kernel has room for; the rest, which is all of it on a broken socket."""
+        try:
+            return data[os.write(self._socket.fileno(), data) :]
+        except OSError:
+            return data
 
     def _open(self) -> int:
         number: int = self._socket.fileno()

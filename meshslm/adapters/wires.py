@@ -61,6 +61,10 @@ class Wire(Protocol):
         """As `send_all`; False where there was no room for some of it for so long."""
         ...
 
+    def write_now(self, data: bytes) -> bytes:
+        """Write what there is room for at once; the rest. Raises nothing: `write` will."""
+        ...
+
     async def send_eof(self) -> None:
         """Send no more."""
         ...
@@ -84,6 +88,7 @@ class TcpWire:
         quick = QuickSocket(socket)
         self.read = quick.read
         self.write = quick.write
+        self.write_now = quick.write_now
         option = getattr(stdlib_socket, "TCP_NOTSENT_LOWAT", None)
         if option is not None:
             self._stream.setsockopt(stdlib_socket.IPPROTO_TCP, option, UNSENT_BYTES)

@@ -69,8 +69,13 @@ class EngineRoom:
                 log.info("%s was unloaded", model)
                 await self._post(EngineUnloaded(model))
 
-    async def _watched(self, event: Event) -> None:
-        """Post an event, and log what an operator wants to know."""
+    async def _watched(self, *events: Event) -> None:
+        """Post events, and log what an operator wants to know."""
+        for event in events:
+            self._log(event)
+        await self._post(*events)
+
+    def _log(self, event: Event) -> None:
         match event:
             case EngineLoading(model, fraction):
                 now = trio.current_time()
@@ -85,4 +90,3 @@ class EngineRoom:
                 log.warning("the engine of %s was lost: %s", model, reason)
             case _:
                 pass
-        await self._post(event)

@@ -60,22 +60,23 @@ class _Joiner:
         self.answer: Admittance | None = None
         self.ended = trio.Event()
 
-    async def post(self, event: Event) -> None:
+    async def post(self, *events: Event) -> None:
         """What the link hears."""
-        match event:
-            case PeerConnected(peer=peer) if peer in self._peers:
-                self._link.send(peer, Lane.CONTROL, encode(self._request))
-            case PeerConnected(peer=peer):
-                self._link.disconnect(peer, "not asked")
-            case BytesReceived(peer=peer, message=message) if peer in self._peers:
-                self._heard(peer, message)
-            case DialFailed(address=address, reason=reason):
-                self._failed(f"{address}: {reason}")
-            case PeerDisconnected(peer=peer, reason=reason) if peer in self._peers:
-                self._failed(f"{peer}: {reason}")
-            case _:
-                pass
-        await trio.lowlevel.checkpoint()
+        for event in events:
+            match event:
+                case PeerConnected(peer=peer) if peer in self._peers:
+                    self._link.send(peer, Lane.CONTROL, encode(self._request))
+                case PeerConnected(peer=peer):
+                    self._link.disconnect(peer, "not asked")
+                case BytesReceived(peer=peer, message=message) if peer in self._peers:
+                    self._heard(peer, message)
+                case DialFailed(address=address, reason=reason):
+                    self._failed(f"{address}: {reason}")
+                case PeerDisconnected(peer=peer, reason=reason) if peer in self._peers:
+                    self._failed(f"{peer}: {reason}")
+                case _:
+                    pass
+            await trio.lowlevel.checkpoint()
 
     def _heard(self, peer: NodeId, message: bytes) -> None:
         try:

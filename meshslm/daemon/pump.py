@@ -26,6 +26,10 @@ from meshslm.ports import Clock
 Perform = Callable[[Effect], None]
 
 
+def _nothing() -> None:
+    pass
+
+
 class Pump:
     """Events in, effects out."""
 
@@ -34,27 +38,40 @@ class Pump:
         self._clock = clock
         self._recorder = recorder
         self._perform: Perform | None = None
+        self._begin = self._end = _nothing
         self._waiting: deque[Event] = deque()
         self._busy = False
         self._turn = 0
 
-    def attach(self, perform: Perform) -> None:
-        """Name the executor; once, before the first event."""
-        self._perform = perform
+    def attach(
+        self,
+        perform: Perform,
+        *,
+        begin: Callable[[], None] = _nothing,
+        end: Callable[[], None] = _nothing,
+    ) -> None:
+        """Name the executor; once, before the first event.
 
-    def handle(self, event: Event) -> None:
-        """Handle an event and perform what follows."""
-        self._waiting.append(event)
+        `begin` is called before, and `end` after the events that are handled at a time.
+        """
+        self._perform = perform
+        self._begin, self._end = begin, end
+
+    def handle(self, *events: Event) -> None:
+        """Handle events and perform what follows."""
+        self._waiting.extend(events)
         if self._busy:
             return
         assert self._perform is not None, "no executor is attached"
         self._busy = True
+        self._begin()
         try:
             while self._waiting:
                 for effect in self._decide(self._waiting.popleft()):
                     self._perform(effect)
         finally:
             self._busy = False
+            self._end()
 
     def _decide(self, event: Event) -> list[Effect]:
         now = self._clock.now()
@@ -68,9 +85,10 @@ class Pump:
         self._recorder.note(event, now, effects)
         return effects
 
-    async def post(self, event: Event) -> None:
-        """Handle an event, and let other tasks run every few events."""
-        self.handle(event)
-        self._turn += 1
-        if self._turn % limits.EVENTS_PER_TURN == 0:
+    async def post(self, *events: Event) -> None:
+        """Handle events, and let other tasks run every few of them."""
+        self.handle(*events)
+        self._turn += len(events)
+        if self._turn >= limits.EVENTS_PER_TURN:
+            self._turn = 0
             await trio.lowlevel.checkpoint()

@@ -15,12 +15,21 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import msgspec
 
 from meshslm import __version__, limits
 from meshslm.core.config import CoreConfig
-from meshslm.core.events import Effect, Event, RouteChosen, TaskArrived
+from meshslm.core.events import (
+    BytesReceived,
+    Effect,
+    Event,
+    RouteChosen,
+    RunProduced,
+    TaskArrived,
+    TimerFired,
+)
 from meshslm.daemon.recording import (
     GONE,
     Start,
@@ -38,6 +47,12 @@ from meshslm.ids import Instant, TaskId
 
 _ARRIVED = b'"kind":"TaskArrived"'
 
+_NOTED = 64
+"""Steps that are written down at a time, at most: about a millisecond."""
+
+_FREQUENT = frozenset((BytesReceived, RunProduced, TimerFired))
+"""Events that may wait to be written down. Others do not: they are few, and some are large."""
+
 
 class _Segment:
     """Some hundred steps, packed."""
@@ -52,8 +67,22 @@ class _Segment:
         yield from zlib.decompress(self.packed).splitlines(keepends=True)
 
 
+class _Noted(NamedTuple):
+    """A step as it happened, not written down yet."""
+
+    event: Event
+    now: Instant
+    did: str
+    sum: int | None
+    route: tuple[str, str, str] | None
+
+
 class Recorder:
-    """Notes what happens to one core."""
+    """Notes what happens to one core.
+
+    A step is written down with the next few dozen: in the midst of an answer, with the caches full
+    of a model's weights, one by itself costs several times as much.
+    """
 
     def __init__(self, config: CoreConfig, seed: bytes, *, most_bytes: int, texts: bool) -> None:
         self._config = config
@@ -64,29 +93,44 @@ class Recorder:
         self._head_bytes = 0
         self._tail: deque[_Segment] = deque()
         self._tail_bytes = 0
+        self._noted: list[_Noted] = []
+        self._noted_bytes = 0
         self._filling: list[bytes] = []
         self._filling_bytes = 0
         self._missing = 0
 
     def note(self, event: Event, now: Instant, effects: list[Effect] | None) -> None:
         """An event was handled; `effects` is None where the core raised."""
-        kept = event if self._texts else without_texts(event)
-        step = Step(
-            now=now,
-            kind=type(event).__name__,
-            event=event_json(kept),
-            did=GONE if effects is None else kinds(effects),
-            sum=checksum(effects) if self._texts and effects is not None else None,
-            route=None if self._texts else _route(effects),
+        self._noted.append(
+            _Noted(
+                event,
+                now,
+                GONE if effects is None else kinds(effects),
+                checksum(effects) if self._texts and effects is not None else None,
+                None if self._texts or not effects else _route(effects),
+            )
         )
-        text = line(step)
-        self._filling.append(text)
-        self._filling_bytes += len(text)
-        if self._filling_bytes >= limits.RECORDING_SEGMENT_BYTES:
-            self._pack()
+        if type(event) is BytesReceived:
+            self._noted_bytes += len(event.message)
+        full = len(self._noted) >= _NOTED or self._noted_bytes >= limits.RECORDING_SEGMENT_BYTES
+        if full or type(event) not in _FREQUENT:
+            self._write_down()
+
+    def _write_down(self) -> None:
+        noted, self._noted, self._noted_bytes = self._noted, [], 0
+        for event, now, did, total, route in noted:
+            kept = event if self._texts else without_texts(event)
+            kind = type(event).__name__
+            body = event_json(kept)
+            text = line(Step(now=now, kind=kind, event=body, did=did, sum=total, route=route))
+            self._filling.append(text)
+            self._filling_bytes += len(text)
+            if self._filling_bytes >= limits.RECORDING_SEGMENT_BYTES:
+                self._pack()
 
     def dump(self, reason: str) -> bytes:
         """The recording as a file."""
+        self._write_down()
         head = sum(segment.count for segment in self._head)
         rest = sum(segment.count for segment in self._tail) + len(self._filling)
         start = Start(
@@ -166,8 +210,8 @@ class _Routed(msgspec.Struct, frozen=True):
     route: tuple[str, str, str] | None = None
 
 
-def _route(effects: list[Effect] | None) -> tuple[str, str, str] | None:
-    for effect in effects or ():
+def _route(effects: list[Effect]) -> tuple[str, str, str] | None:
+    for effect in effects:
         if type(effect) is RouteChosen:
             return effect.task, effect.profile, effect.node
     return None

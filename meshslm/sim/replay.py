@@ -39,6 +39,7 @@ from meshslm.wire.codec import decode, encode
 from meshslm.wire.state import StateDigests, StateSummary
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "decode": decode,
     "verify": verify,
     "sign_as_node": lambda _data: bytes(64),
     "signed_by": lambda _node, _data, _signature: True,

@@ -39,6 +39,8 @@ _LAST: Final = 1 << 26
 _LANE_SHIFT: Final = 24
 _LENGTH_MASK: Final = (1 << _LANE_SHIFT) - 1
 _HEADER: Final = Struct(">I")
+_WHOLE: Final = frozenset(_LAST >> _LANE_SHIFT | lane for lane in range(BACKGROUND))
+"""Upper byte of the header of an urgent message that is one frame."""
 
 
 class LaneOverflow(Exception):
@@ -182,6 +184,25 @@ class FrameReader:
             messages, used = self._split(view)
         del self._buffer[:used]
         return messages
+
+    def feed_whole(self, data: bytes, most: int) -> list[bytes] | None:
+        """As `feed` of `data` that is nothing but urgent messages: whole, of one frame, few.
+
+        None, and nothing is taken in, where it is anything else, or more than `most`.
+        """
+        if self.partial_bytes:
+            return None
+        messages = []
+        at, end = 0, len(data)
+        while end - at > HEADER_BYTES:
+            (header,) = _HEADER.unpack_from(data, at)
+            start = at + HEADER_BYTES
+            at = start + (header & _LENGTH_MASK)
+            fits = start < at <= min(end, start + PAYLOAD_MOST)
+            if header >> _LANE_SHIFT not in _WHOLE or not fits:
+                return None
+            messages.append(data[start:at])
+        return messages if at == end and len(messages) <= most else None
 
     def _split(self, view: memoryview) -> tuple[list[tuple[int, bytes]], int]:
         """The messages completed by the whole frames in `view`, and the bytes those take."""

@@ -46,11 +46,12 @@ class Node:
     def address(self) -> str:
         return self.link.addresses[0]
 
-    async def post(self, event: Event) -> None:
-        if self.gate is not None:
-            await self.gate()
-        self.events.append(event)
-        self._news.set()
+    async def post(self, *events: Event) -> None:
+        for event in events:
+            if self.gate is not None:
+                await self.gate()
+            self.events.append(event)
+            self._news.set()
 
     async def expect(self, kind: type[E]) -> E:
         """The first event of `kind` not yet asked for; waits for it."""

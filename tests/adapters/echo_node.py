@@ -14,9 +14,10 @@ from meshslm.core.events import BytesReceived, Event, Lane
 async def main() -> None:
     link = Libp2pLink(NodeKey.generate(), ("/ip4/127.0.0.1/tcp/0",))
 
-    async def echo(event: Event) -> None:
-        if isinstance(event, BytesReceived):
-            link.send(event.peer, Lane.INTERACTIVE, event.message)
+    async def echo(*events: Event) -> None:
+        for event in events:
+            if isinstance(event, BytesReceived):
+                link.send(event.peer, Lane.INTERACTIVE, event.message)
 
     def announce() -> None:
         sys.stdout.write(f"{link.addresses[0]}\n")

@@ -66,26 +66,27 @@ class EngineClient:
         self.replies: dict[int, Reply] = {}
         self._changed = trio.Event()
 
-    async def post(self, event: Event) -> None:
-        match event:
-            case EngineReady() | EngineLost():
-                self.states.append(event)
-            case EngineLoading(_, fraction):
-                self.loading.append(fraction)
-            case EngineMeasured():
-                self.measured.append(event)
-            case RunProduced(run, chunk):
-                reply = self.replies[run]
-                assert reply.ended is None
-                assert reply.failed is None
-                reply.chunks.append(chunk)
-            case RunEnded(run):
-                self.replies[run].ended = event
-            case RunFailed(run):
-                self.replies[run].failed = event
-            case _:
-                raise AssertionError(f"an engine does not post {event}")
-        self._changed.set()
+    async def post(self, *events: Event) -> None:
+        for event in events:
+            match event:
+                case EngineReady() | EngineLost():
+                    self.states.append(event)
+                case EngineLoading(_, fraction):
+                    self.loading.append(fraction)
+                case EngineMeasured():
+                    self.measured.append(event)
+                case RunProduced(run, chunk):
+                    reply = self.replies[run]
+                    assert reply.ended is None
+                    assert reply.failed is None
+                    reply.chunks.append(chunk)
+                case RunEnded(run):
+                    self.replies[run].ended = event
+                case RunFailed(run):
+                    self.replies[run].failed = event
+                case _:
+                    raise AssertionError(f"an engine does not post {event}")
+            self._changed.set()
 
     def start(self, request: TaskRequest) -> tuple[RunId, Reply]:
         run = RunId(len(self.replies) + 1)

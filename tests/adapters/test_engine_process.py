@@ -281,7 +281,7 @@ def test_no_worker_outlives_a_killed_daemon(model_path: Path) -> None:
         "import sys, trio; from pathlib import Path\n"
         "from meshslm.adapters.engine_process import EngineProcess, EngineSpec\n"
         "engine = EngineProcess(EngineSpec('m', Path(sys.argv[1])))\n"
-        "async def post(event): print(engine.pid, flush=True)\n"
+        "async def post(*events): print(engine.pid, flush=True)\n"
         "trio.run(engine.run, post)\n"
     )
     with subprocess.Popen(

@@ -43,8 +43,9 @@ ROOT = Path(__file__).parents[2]
 async def refused_start(*listen: str) -> str:
     """The error of a node that cannot listen."""
 
-    async def post(event: Event) -> None:
-        raise AssertionError(event)
+    async def post(*events: Event) -> None:
+        for event in events:
+            raise AssertionError(event)
 
     with pytest.raises(OurFault) as caught:
         await Libp2pLink(NodeKey.generate(), listen).run(post, started=lambda: None)

@@ -54,10 +54,11 @@ class Listener:
         self.found: set[str] = set()
         self.news = trio.Event()
 
-    async def post(self, event: Event) -> None:
-        assert isinstance(event, AddressFound)
-        self.found.add(event.address)
-        self.news.set()
+    async def post(self, *events: Event) -> None:
+        for event in events:
+            assert isinstance(event, AddressFound)
+            self.found.add(event.address)
+            self.news.set()
 
     async def hears(self, address: str) -> None:
         with trio.fail_after(20):
@@ -182,8 +183,9 @@ def no_network(**options: object) -> None:
 async def test_a_network_without_multicast_is_a_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, interfaces: tuple[str, ...]
 ) -> None:
-    async def post(event: Event) -> None:
-        raise AssertionError(event)
+    async def post(*events: Event) -> None:
+        for event in events:
+            raise AssertionError(event)
 
     monkeypatch.setattr(zeroconf, "Zeroconf", no_network)
     discovery = MdnsDiscovery(OWN, "home", tuple, interfaces=interfaces)

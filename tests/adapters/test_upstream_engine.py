@@ -55,9 +55,10 @@ class Seen:
         self.events: list[Event] = []
         self._news = trio.Event()
 
-    async def post(self, event: Event) -> None:
-        self.events.append(event)
-        self._news.set()
+    async def post(self, *events: Event) -> None:
+        for event in events:
+            self.events.append(event)
+            self._news.set()
 
     async def until(self, *kinds: type) -> Event:
         """The first event of a kind, once it is there."""

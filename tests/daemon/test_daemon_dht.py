@@ -92,9 +92,10 @@ class Member:
         self.servers = servers
         self.view = DhtView(())
 
-    async def post(self, event: Event) -> None:
-        assert isinstance(event, AddressFound)
-        self.found.append(event.address)
+    async def post(self, *events: Event) -> None:
+        for event in events:
+            assert isinstance(event, AddressFound)
+            self.found.append(event.address)
 
     async def look(self) -> None:
         """One round, as at a start."""
@@ -121,8 +122,9 @@ Run = Callable[[], Awaitable[Libp2pLink]]
 async def run_link(nursery: trio.Nursery) -> AsyncIterator[Run]:
     """Starts links that hear nothing; all stop with the test."""
 
-    async def nobody(event: Event) -> None:
-        raise AssertionError(f"a server or a searcher became a peer: {event}")
+    async def nobody(*events: Event) -> None:
+        for event in events:
+            raise AssertionError(f"a server or a searcher became a peer: {event}")
 
     async def start() -> Libp2pLink:
         link = Libp2pLink(NodeKey.generate(), (LOOPBACK,))
@@ -281,8 +283,9 @@ async def test_who_is_alone_looks_again_soon_and_who_has_moved_says_so(
     client = CountingClient()
     dht = DhtMeeting(meeting, client, lambda: status, Chance.from_int(2), lambda: NOON)
 
-    async def post(event: Event) -> None:
-        raise AssertionError(event)
+    async def post(*events: Event) -> None:
+        for event in events:
+            raise AssertionError(event)
 
     async def asked(times: int) -> list[float]:
         while len(client.times) < times:  # noqa: ASYNC110 - the clock is the test's own

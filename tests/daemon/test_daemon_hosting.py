@@ -175,8 +175,8 @@ async def test_one_life_at_a_time(
     engine.gives_up = gives_up
     posted: list[Event] = []
 
-    async def post(event: Event) -> None:
-        posted.append(event)
+    async def post(*events: Event) -> None:
+        posted.extend(events)
 
     engines = EngineRoom({"a": engine}, post, lambda _: "")
     async with trio.open_nursery() as nursery:

@@ -33,17 +33,18 @@ class Host:
         self.shown: list[JoinRequest] = []
         self.met: list[NodeId] = []
 
-    async def post(self, event: Event) -> None:
-        if isinstance(event, PeerConnected):
-            self.met.append(event.peer)
-        if isinstance(event, BytesReceived):
-            request = decode(event.message)
-            assert isinstance(request, JoinRequest)
-            self.shown.append(request)
-            for answer in self.answers:
-                message = answer if isinstance(answer, bytes) else encode(answer)
-                self.link.send(event.peer, Lane.CONTROL, message)
-            self.link.disconnect(event.peer, "it is answered")
+    async def post(self, *events: Event) -> None:
+        for event in events:
+            if isinstance(event, PeerConnected):
+                self.met.append(event.peer)
+            if isinstance(event, BytesReceived):
+                request = decode(event.message)
+                assert isinstance(request, JoinRequest)
+                self.shown.append(request)
+                for answer in self.answers:
+                    message = answer if isinstance(answer, bytes) else encode(answer)
+                    self.link.send(event.peer, Lane.CONTROL, message)
+                self.link.disconnect(event.peer, "it is answered")
         await trio.lowlevel.checkpoint()
 
 
@@ -154,7 +155,7 @@ async def test_silence_ends(street: Street, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("meshslm.daemon.joining.ANSWER_S", 0.2)
 
     class Silent(Host):
-        async def post(self, event: Event) -> None:
+        async def post(self, *events: Event) -> None:
             await trio.lowlevel.checkpoint()
 
     silent, listens = Silent(street.network, "a"), trio.Event()

@@ -190,6 +190,21 @@ def test_a_crash_is_recorded_and_happens_again() -> None:
     assert not replay(data).ok  # production's core does not raise there
 
 
+def test_what_waits_to_be_written_down_is_little() -> None:
+    record = recorder(limits.MIB)
+    large = BytesReceived(NodeId("peer"), bytes(limits.MESSAGE_BYTES))
+    small = BytesReceived(NodeId("peer"), b"small")
+    for number in range(200):
+        record.note(large if number % 50 == 7 else small, Instant(number), [])
+        assert len(record._noted) <= 64
+        assert record._noted_bytes <= limits.RECORDING_SEGMENT_BYTES
+    record.note(Started(1, ()), Instant(200), [])
+    assert not record._noted, "what may be large is written down at once"
+    times = [step.now for step in read_recording(record.dump("test"))[1]]
+    assert times == sorted(times)
+    assert times[-1] == 200
+
+
 def test_the_room_is_bounded_and_the_start_is_kept() -> None:
     room = 64 * 1024
     record = recorder(room)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from meshslm import limits
 from meshslm.errors import PeerFault
 from meshslm.wire.framing import (
+    BACKGROUND,
     BACKGROUND_SHARE,
     FRAGMENT_LEAST,
     HEADER_BYTES,
@@ -231,3 +232,38 @@ def test_random_streams_raise_only_peer_fault(data: list[bytes]) -> None:
                 assert message
     except PeerFault:
         pass  # the one error a stream may cause
+
+
+@given(pushes=pushes, most=st.integers(1, 12), cut=st.integers(0, 3))
+def test_whole_urgent_messages_are_taken_at_once_and_nothing_else_is(
+    pushes: list[tuple[int, int]], most: int, cut: int
+) -> None:
+    writer = FrameWriter()
+    for index, (lane, size) in enumerate(pushes):
+        writer.push(lane, content(index, size))
+    stream = b"".join(drain(writer, limits.MIB))
+    stream = stream[: len(stream) - cut]
+    frames = frames_of(stream)
+    urgent = all(last and lane < BACKGROUND for lane, _, last in frames)
+    whole = not cut and urgent and len(frames) <= most
+    reader, other = FrameReader(), FrameReader()
+    taken = reader.feed_whole(stream, most)
+    assert (taken is not None) == (whole or not stream)
+    if taken is None:
+        assert not reader.partial_bytes
+        assert reader.feed(stream) == other.feed(stream), "it is still to be read"
+    else:
+        assert taken == [message for _, message in other.feed(stream)]
+
+
+@given(data=st.binary(max_size=40))
+def test_what_is_taken_at_once_is_what_is_read_otherwise(data: bytes) -> None:
+    taken = FrameReader().feed_whole(data, 5)
+    if taken is not None:
+        assert taken == [message for _, message in FrameReader().feed(data)]
+
+
+def test_nothing_is_taken_at_once_while_a_message_is_unfinished() -> None:
+    reader = FrameReader()
+    reader.feed(header(0, 10, last=True) + b"begun")
+    assert reader.feed_whole(header(0, 1, last=True) + b"x", 5) is None
