@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from meshslm.chance import Chance
 from meshslm.core.admission_events import NoticeFound
 from meshslm.core.certificates import Credentials
@@ -37,13 +39,13 @@ def forged(config: CoreConfig) -> Credential:
     return Credential(signed_with(OTHER, certificate(config.node)))
 
 
-def grown(strangers: int = 0) -> Simulation:
+def grown(strangers: int = 0, nodes: int = NODES, full_mesh: int = FULL) -> Simulation:
     """A private mesh of servers and homes that has come together, and strangers at its door."""
-    homes = NODES - SERVERS
+    homes = nodes - SERVERS
     idle = Scenario(
         name="private-nat",
-        nodes=NODES,
-        full_mesh=FULL,
+        nodes=nodes,
+        full_mesh=full_mesh,
         workload=Workload(tasks_per_second=0.0),
         groups=(
             Group(name="servers", share=SERVERS, relay=True),
@@ -53,7 +55,7 @@ def grown(strangers: int = 0) -> Simulation:
     )
 
     def make(config: CoreConfig, chance: Chance) -> Behind:
-        stranger = config.name in {f"n{NODES - 1 - place}" for place in range(strangers)}
+        stranger = config.name in {f"n{nodes - 1 - place}" for place in range(strangers)}
         core = Behind(config, chance, forged(config) if stranger else credential(config.node))
         if stranger:  # it holds its own certificate for good
             own = Credentials(OTHER, forged(config), verify)
@@ -109,6 +111,23 @@ def test_a_relay_that_is_revoked_is_nobodys_relay_any_more() -> None:
         assert busiest.id not in node.ends
         assert busiest.id not in [r.node for r in reach(simulation, node).relays if r.used]
         assert len(growth(node).members) == NODES - 1
+    assert not simulation.violations.kept
+
+
+@pytest.mark.long
+def test_eighty_members_come_together_by_four_relays_and_lose_one() -> None:
+    simulation = grown(nodes=80, full_mesh=64)
+    world = simulation.world
+    world.run_until(90 * SECOND)  # four relays carry few of the pairs: the rest hears by others
+    for node in world.nodes:
+        assert growth(node).large
+        assert len(growth(node).members) == 80
+    busiest = max(world.nodes[:SERVERS], key=lambda n: len(relays(simulation).places(n)))
+    world.tell(world.nodes[SERVERS + 1], NoticeFound(notice("node", busiest.id)))
+    world.run_until(world.now + 5 * SECOND)
+    assert not busiest.ends, "nobody is linked to it any more"
+    others = [node for node in world.nodes if node is not busiest]
+    assert not [node.name for node in others if busiest.id in growth(node).members]
     assert not simulation.violations.kept
 
 
