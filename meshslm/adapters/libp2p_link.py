@@ -310,10 +310,8 @@ class Libp2pLink:
 
     async def _propose(self, connection: Connection) -> str:
         """Agree on the kept stream; returns why that failed, or nothing."""
-        if connection.peer < self.node_id:
-            return await self._negotiate(connection)
         async with self._decision(connection.peer):
-            if not await self._claim(connection):
+            if connection.peer > self.node_id and not await self._claim(connection):
                 return "already connected"
             return await self._negotiate(connection)
 
@@ -359,7 +357,11 @@ class Libp2pLink:
 
     # --- one link per peer -----------------------------------------------------------------------
     def _decision(self, peer: NodeId) -> trio.Lock:
-        """Held while this node, as the one with the smaller id, decides about a connection."""
+        """Held while this node, as the one with the smaller id, decides about a connection.
+
+        As the one with the larger id it proposes one at a time: what it is refused for is then
+        known here before the refusal.
+        """
         lock = self._decisions.get(peer)
         if lock is None:
             lock = self._decisions[peer] = trio.Lock()
