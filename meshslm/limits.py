@@ -555,6 +555,10 @@ SUCCESSIONS: Final = 16
 NOTICES_PER_MESSAGE: Final = 64
 NOTICES_DIGEST_BYTES: Final = 8
 
+NOTICES_AGAIN_MS: Final = 5_000
+"""Between two times that one member is told all notices, up to 800 KB: who still lacks some asks
+again, or is asked."""
+
 QUARANTINE_BYTES: Final = 64 * KIB
 QUARANTINE_MESSAGES: Final = 16
 """What is heard of a node that dialled us and is no member yet: a hello takes 2 KiB, and is said

@@ -44,6 +44,12 @@ PARTS: Final = 1_024
 DELTAS: Final = 1_024
 """Deltas in one message."""
 
+DIGEST_BYTES: Final = 60
+DIGESTS_TOLD_PER_S: Final = 64 * KIB
+DIGESTS_TOLD_BURST: Final = MIB
+"""Bytes of digests told to one peer that compares: four times those of as many documents as there
+may be, and then all of them again every four seconds. Beyond, the next comparison tells."""
+
 HOLDINGS: Final = 64
 """Parts told of in one `StateHave`."""
 
@@ -90,7 +96,32 @@ STATE_DELTAS_KEPT: Final = 2_048
 """Deltas of one part before it is rebuilt: whoever comes new checks each signature, 0.2 ms."""
 
 STATE_PULL_MS: Final = 500
-"""An answer that has not come by then is asked of somebody else: five times a LAN's worst."""
+"""An answer that has not come by then is asked for again: five times a LAN's worst."""
+
+STATE_PULL_MOST_MS: Final = 30_000
+STATE_PULL_HELD_MS: Final = 60_000
+"""The longest time for which an answer is waited for while nothing comes from its peer, and the
+longest while other things do: 1 MiB takes 30 s at 0.3 Mbit/s."""
+
+STATE_PULLS: Final = 4
+"""Documents asked of one peer at a time: 1 MiB on its way, as much as a slow wire takes 8 s for,
+and enough that a quick one never waits for the next question."""
+
+STATE_ANSWERS_BYTES: Final = 2 * MIB
+"""Answers on their way to one peer: twice what an honest one asks for, half of a lane."""
+
+STATE_ANSWER_LEAST: Final = 4 * KIB
+"""What an answer counts at least, so that at most 512 of them are remembered for a peer."""
+
+STATE_ANSWER_MS: Final = 30_000
+"""An answer of which a peer has not said that it came no longer counts: it may have no further
+question. So who never says so is answered 70 KB/s."""
+
+STATE_ANSWER_NUMBERS: Final = 2**53
+"""Numbers of answers are drawn below this, so that nobody hits upon one."""
+
+STATE_CAME: Final = 16
+"""Answers that one message says have come: four times as many as are asked for at a time."""
 
 STATE_WRITES_WAITING: Final = 8_192
 """Writes of local programs that are not durable yet; further ones are refused."""
@@ -148,6 +179,11 @@ HISTORY_LIST_MS: Final = 2_000
 HISTORY_TASKS: Final = 100
 HISTORY_BYTES: Final = 128 * KIB
 """Tasks in one answer to another member, some 600 bytes each, and their bytes."""
+
+HISTORY_TOLD_PER_S: Final = 64 * KIB
+HISTORY_TOLD_BURST: Final = 256 * KIB
+"""Bytes of single tasks told to one member, of which one has some kilobytes; beyond, this node is
+busy."""
 
 HISTORY_QUESTIONS: Final = 32
 """Questions of this node's clients about other members' journals at once."""

@@ -9,7 +9,8 @@ Rules:
 - Every question ends within `HISTORY_MS`; one for a single task as soon as somebody has it.
 - Only what entered here is told, and never the text of a prompt.
 - Looking through a whole journal takes tens of milliseconds: it is done once in
-  `HISTORY_LIST_MS`, whoever asks; others are told that this node is busy.
+  `HISTORY_LIST_MS`, whoever asks; others are told that this node is busy. So is who is told more
+  of single tasks than `HISTORY_TOLD_PER_S`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshslm import state_limits
+from meshslm.core.allowance import Allowance
 from meshslm.core.chronicle import history, latest, without_text
 from meshslm.core.directory import Peer
 from meshslm.core.documents import Documents
@@ -52,6 +54,7 @@ class Histories:
         self._partners = partners
         self._questions: dict[int, _Question] = {}
         self._list_after = Instant(0)
+        self._singly = Allowance(state_limits.HISTORY_TOLD_PER_S, state_limits.HISTORY_TOLD_BURST)
 
     def message_handlers(self) -> dict[type, Callable[[Peer, Any, Instant], None]]:
         """For messages of members."""
@@ -103,6 +106,9 @@ class Histories:
     def on_wanted(self, peer: Peer, message: HistoryWanted, now: Instant) -> None:
         """A member asks."""
         documents, number = self._documents, message.number
+        if message.task and self._singly.empty(peer.node, now):
+            self._out.send(peer.node, Lane.BACKGROUND, HistoryTold(number, busy=True))
+            return
         if message.task:
             events = history(documents, message.task, documents.node)
             found = [(message.task, events)] if events else []
@@ -120,6 +126,8 @@ class Histories:
             if told and room < 0:
                 break
             told.append(PastTask(task, encoded))
+        if message.task:
+            self._singly.spend(peer.node, state_limits.HISTORY_BYTES - room, now)
         self._out.send(peer.node, Lane.BACKGROUND, HistoryTold(number, tuple(told)))
 
     def check(self) -> None:

@@ -6,6 +6,8 @@ compare digests, which heals what a loss or an absence left out.
 Rules:
 - Nobody has to be believed: a notice is signed by the mesh's key, whoever tells it.
 - A comparison takes three messages at most, whatever the other side makes of them.
+- Nobody is told all notices more often than once in `NOTICES_AGAIN_MS`, whatever it asks: there is
+  nothing in a digest by which a false one is known.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from meshslm.core.directory import Directory, Peer
 from meshslm.core.events import Lane
 from meshslm.core.notices import NoticeBoard
 from meshslm.core.outbox import Outbox
-from meshslm.ids import Instant
+from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.admission import Notice, Notices, Signed
 
 
@@ -40,6 +42,8 @@ class NoticeGossip:
         self._out = out
         self._chance = chance
         self._news = news
+        self._told_all: dict[NodeId, Instant] = {}
+        """Who was told all notices lately, and when."""
 
     def compare(self, peers: list[Peer]) -> None:
         """Ask one of `peers` whether it knows the same."""
@@ -64,7 +68,7 @@ class NoticeGossip:
         for signed in message.notices:
             if self._heed(signed, peer, now):
                 self._out.put(KeepNotice(signed))
-        if message.digest in (b"", self._board.digest):
+        if message.digest in (b"", self._board.digest) or not self._may_tell_all(peer.node, now):
             return
         known = self._board.all()
         starts = range(0, max(1, len(known)), limits.NOTICES_PER_MESSAGE)
@@ -73,6 +77,17 @@ class NoticeGossip:
             part = known[start : start + limits.NOTICES_PER_MESSAGE]
             digest = self._board.digest if final else b""
             self._out.send(peer.node, Lane.CONTROL, Notices(digest, part))
+
+    def _may_tell_all(self, node: NodeId, now: Instant) -> bool:
+        self._told_all = {
+            told: since
+            for told, since in self._told_all.items()
+            if ms_between(since, now) < limits.NOTICES_AGAIN_MS
+        }
+        if node in self._told_all:
+            return False
+        self._told_all[node] = now
+        return True
 
     def _heed(self, signed: Signed, teller: Peer | None, now: Instant) -> bool:
         """Act on a notice and pass it on; false where it was known."""

@@ -14,7 +14,14 @@ from collections.abc import Callable
 from typing import Any
 
 from meshslm.chance import Chance
-from meshslm.core import histories, state_forgetting, state_push, state_rebuild, state_sync
+from meshslm.core import (
+    histories,
+    state_forgetting,
+    state_pulls,
+    state_push,
+    state_rebuild,
+    state_sync,
+)
 from meshslm.core.admission import Admission
 from meshslm.core.config import CoreConfig
 from meshslm.core.directory import Directory, Peer
@@ -88,7 +95,7 @@ class SharedState:
             StateOpened: self._on_opened,
             StatePersisted: lambda e, now: self.documents.journal.persisted(e.number, now),
             StateNotPersisted: lambda e, now: self.documents.not_persisted(e.reason, now),
-            DeltasRead: lambda e, _: self._sync.read(e),
+            DeltasRead: self._sync.read,
             PartReloaded: self._on_reloaded,
             StateWrite: self._on_write,
             StateCheckAsked: lambda _e, _now: self._sync.check_all(),
@@ -112,6 +119,7 @@ class SharedState:
         """By kind of timer; each takes the timer's subject."""
         return {
             state_sync.SYNC: lambda _subject, _now: self._sync.sync(),
+            state_pulls.TIMER: lambda _, now: self._sync.pull(now),
             state_push.PUSH: lambda _, now: self._sync.pushes.push(now),
             state_push.TELL: lambda _, now: self._sync.pushes.tell(now),
             state_rebuild.TIMER: self._rebuild.step,

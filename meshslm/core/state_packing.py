@@ -14,16 +14,18 @@ from meshslm.wire.codec import decode, encode
 from meshslm.wire.state import SignedDelta, StateDeltas
 
 
-def packed(deltas: list[SignedDelta], document: str = "", *, more: bool = False) -> StateDeltas:
+def packed(
+    deltas: list[SignedDelta], document: str = "", *, more: bool = False, answer: int = 0
+) -> StateDeltas:
     """Deltas as a message, compressed where that pays."""
-    plain = StateDeltas(tuple(deltas), document=document, more=more)
+    plain = StateDeltas(tuple(deltas), document=document, more=more, answer=answer)
     if sum(len(delta.payload) for delta in deltas) < state_limits.STATE_COMPRESS_BYTES:
         return plain
     raw = encode(StateDeltas(tuple(deltas)))
     small = zlib.compress(raw, 1)
     if len(small) > len(raw) * 0.9:
         return plain
-    return StateDeltas((), small, document, more)
+    return StateDeltas((), small, document, more, answer)
 
 
 def unpacked(message: StateDeltas) -> tuple[SignedDelta, ...]:

@@ -5,12 +5,12 @@ from elsewhere; and now and then two nodes compare. A comparison is one hash whe
 missing, else a digest for each document, a vector for each that differs, and the signed deltas
 behind it. Whoever lacks something asks, piece by piece, so that bulk goes at the asker's pace.
 
-Messages: 101 to 107. Timer: `state.sync`.
+Messages: 101 to 107. Timers: `state.sync`, `state.pull`.
 
 Rules:
 - Nothing is sent to who does not want the document.
 - All of it goes in the background lane, so tokens never wait for it.
-- A document is asked for at one peer at a time; after `STATE_PULL_MS` at another.
+- A document is asked for at one peer at a time, and few of each peer (`state_pulls`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 from meshslm import state_limits
 from meshslm.chance import Chance
+from meshslm.core.allowance import Allowance
 from meshslm.core.directory import Directory, Peer
 from meshslm.core.documents import Documents
 from meshslm.core.events import Lane
@@ -31,9 +32,10 @@ from meshslm.core.state_events import DeltasRead
 from meshslm.core.state_forgetting import StateForgetting
 from meshslm.core.state_intake import StateIntake
 from meshslm.core.state_packing import unpacked
+from meshslm.core.state_pulls import StatePulls
 from meshslm.core.state_push import Partner, StatePush
 from meshslm.errors import PeerFault
-from meshslm.ids import Instant, NodeId, ms_between
+from meshslm.ids import Instant, NodeId
 from meshslm.state.document import Document, total
 from meshslm.state.names import check_name, wanted
 from meshslm.state.part import PartKey
@@ -89,8 +91,11 @@ class StateSync:
         self.partners: dict[NodeId, Partner] = {}
         self.pushes = StatePush(documents, self.partners, out, chance, self._prune)
         self.counts = Counts()
-        self._pulling: dict[str, tuple[NodeId, Instant]] = {}
-        self._answering = StateAnswering(out, self.partners.__contains__)
+        self._pulls = StatePulls(out)
+        is_partner = self.partners.__contains__
+        self._answering = StateAnswering(out, is_partner, chance.fork("answers"))
+        per_s, burst = state_limits.DIGESTS_TOLD_PER_S, state_limits.DIGESTS_TOLD_BURST
+        self._digests = Allowance(per_s, burst)
         self._interests: tuple[str, ...] = ()
         self.checks = StateChecks(self.partners, out, self.shared)
 
@@ -124,7 +129,8 @@ class StateSync:
     def parted(self, node: NodeId) -> None:
         """A peer is gone."""
         self.partners.pop(node, None)
-        self._pulling = {d: p for d, p in self._pulling.items() if p[0] != node}
+        self._pulls.parted(node)
+        self._answering.parted(node)
 
     def _prune(self) -> None:
         """Forget who is not there any more: nothing is sent where there is no link."""
@@ -194,7 +200,7 @@ class StateSync:
             digests = [document.digest() for document in self.shared(partner)]
             self._send(node, StateSummary(total(digests)))
 
-    def on_summary(self, peer: Peer, message: StateSummary, _now: Instant) -> None:
+    def on_summary(self, peer: Peer, message: StateSummary, now: Instant) -> None:
         """The peer says what it holds, in one hash."""
         partner = self._partner(peer.node)
         if partner is None:
@@ -207,21 +213,25 @@ class StateSync:
             for document in shared:
                 document.quarantined = False
         else:
-            self._send_digests(peer.node, digests)
+            self._send_digests(peer.node, digests, now)
 
-    def _send_digests(self, node: NodeId, digests: list[DocumentDigest], nonce: int = 0) -> None:
+    def _send_digests(
+        self, node: NodeId, digests: list[DocumentDigest], now: Instant, nonce: int = 0
+    ) -> None:
+        if self._digests.empty(node, now):
+            return
+        self._digests.spend(node, len(digests) * state_limits.DIGEST_BYTES, now)
         most = state_limits.DIGESTS
         for start in range(0, max(1, len(digests)), most):
             more = start + most < len(digests)
-            piece = tuple(digests[start : start + most])
-            self._send(node, StateDigests(piece, more, nonce))
+            self._send(node, StateDigests(tuple(digests[start : start + most]), more, nonce))
 
-    def on_check(self, peer: Peer, message: StateCheck, _now: Instant) -> None:
+    def on_check(self, peer: Peer, message: StateCheck, now: Instant) -> None:
         """The peer compares everything."""
         partner = self._partner(peer.node)
         if partner is not None:
             digests = [document.digest() for document in self.shared(partner)]
-            self._send_digests(peer.node, digests, message.nonce)
+            self._send_digests(peer.node, digests, now, message.nonce)
 
     def on_digests(self, peer: Peer, message: StateDigests, now: Instant) -> None:
         """The peer says what it holds, document by document."""
@@ -240,7 +250,8 @@ class StateSync:
         for document in self.shared(partner):
             ours, told = document.digest(), theirs.get(document.name)
             if told is None or told.vector != ours.vector:
-                self.ask(peer.node, document.name, now, also_tell=True)
+                vector = told.vector if told is not None else b""
+                self.ask(peer.node, document.name, now, also_tell=True, told=vector)
             elif told.content != ours.content:
                 self.counts.diverged += 1
                 self._diverged(document, peer.node, now)
@@ -264,11 +275,18 @@ class StateSync:
         parts: tuple[PartKey, ...] | None = None,
         *,
         also_tell: bool = False,
+        told: bytes = b"",
     ) -> None:
-        """Ask for what is missing of a document, or of some parts; and say what we hold."""
-        asked = self._pulling.get(name)
-        busy = asked is not None and ms_between(asked[1], now) < state_limits.STATE_PULL_MS
+        """Ask for what is missing of a document, or of some parts; and say what we hold.
+
+        Where the peer has enough to answer, the whole document is asked for later, unless we hold
+        by then what the peer has `told` of.
+        """
+        busy = self._pulls.busy(name)
         if busy and not also_tell:
+            return
+        if self._pulls.full(node):
+            self._pulls.wait(node, name, told)
             return
         document = self._library.find(name)
         clocks = document.clocks() if document is not None else ()
@@ -279,11 +297,26 @@ class StateSync:
                 for p in parts
             )
         if not busy:
-            self._pulling[name] = (node, now)
-        told = self._forgetting.told(name)
+            self._pulls.begin(node, name, now)
+        told_of, came = self._forgetting.told(name), self._pulls.tell_came(node)
         partial = parts is not None
-        vector = StateVector(name, clocks, want=not busy, partial=partial, forgotten=told)
+        vector = StateVector(name, clocks, not busy, partial, forgotten=told_of, came=came)
         self._send(node, vector)
+
+    def pull(self, now: Instant) -> None:
+        """Ask again for what has not come."""
+        self._prune()
+        for node in self._pulls.look(now):
+            self._ask_next(node, now)
+
+    def _ask_next(self, node: NodeId, now: Instant) -> None:
+        """Ask for what waits until the peer has enough to answer."""
+        while (found := self._pulls.next(node)) is not None:
+            name, told = found
+            document = self._library.find(name)
+            held = told and document is not None and document.digest().vector == told
+            if not held and self._documents.wanted(name):
+                self.ask(node, name, now)
 
     def on_vector(self, peer: Peer, message: StateVector, now: Instant) -> None:
         """The peer says what it holds of one document, and may want the rest."""
@@ -294,13 +327,14 @@ class StateSync:
         if message.contents:
             self._compare(message, peer.node, now)
             return
+        self._answering.came(peer.node, message.came)
         self._forgetting.hinted(message.document, message.forgotten, now)
         document = self._library.find(message.document)
         theirs = {(part.author, part.generation): part.clock for part in message.parts}
         if self._documents.wanted(message.document) and self._behind(message.document, theirs):
             self.ask(peer.node, message.document, now)
         if message.want and wanted(partner.interests, message.document):
-            self._answering.answer(peer.node, message, document, theirs)
+            self._answering.answer(peer.node, message, document, theirs, now)
 
     def _behind(self, name: str, theirs: dict[tuple[NodeId, int], int]) -> bool:
         document, forgotten = self._library.find(name), self._documents.forgotten
@@ -315,10 +349,10 @@ class StateSync:
                 return True
         return False
 
-    def read(self, event: DeltasRead) -> None:
+    def read(self, event: DeltasRead, now: Instant) -> None:
         """The journal has read what a peer asked for."""
         self._prune()
-        self._answering.read(event)
+        self._answering.read(event, now)
 
     def on_deltas(self, peer: Peer, message: StateDeltas, now: Instant) -> None:
         """Deltas: pushed, or asked for."""
@@ -326,11 +360,10 @@ class StateSync:
             return
         deltas = unpacked(message)
         behind = self._intake.take(deltas, peer.node, now)
-        asked = self._pulling.get(message.document) if message.document else None
-        if asked is not None and asked[0] == peer.node:
-            del self._pulling[message.document]
-            if message.more and deltas:
-                self.ask(peer.node, message.document, now)
+        asked = self._pulls.came(peer.node, message.document, message.answer, now)
+        if asked and message.more and deltas:
+            self._pulls.wait(peer.node, message.document)
+        self._ask_next(peer.node, now)
         by_document: dict[str, list[PartKey]] = {}
         for key in behind:
             by_document.setdefault(key.document, []).append(key)
@@ -345,11 +378,10 @@ class StateSync:
         for holding in message.holdings:
             check_name(holding.document)
             name, part = holding.document, holding.part
-            if self._documents.wanted(name):
-                theirs = {(part.author, part.generation): part.clock}
-                if self._behind(name, theirs):
-                    key = PartKey(name, part.author, part.generation)
-                    lacking.setdefault(name, []).append(key)
+            theirs = {(part.author, part.generation): part.clock}
+            if self._documents.wanted(name) and self._behind(name, theirs):
+                key = PartKey(name, part.author, part.generation)
+                lacking.setdefault(name, []).append(key)
         for name, parts in lacking.items():
             self.ask(peer.node, name, now, tuple(parts))
 
@@ -361,6 +393,7 @@ class StateSync:
         for node in self.partners:
             peer = self._directory.peers.get(node)
             assert peer is not None, f"{node} is a partner and unknown"
+        self._pulls.check()
 
 
 def _refuse(_peer: Peer, message: object, _now: Instant) -> None:

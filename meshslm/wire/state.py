@@ -138,6 +138,8 @@ class StateVector:
     """It comes with sums, to find the part in which two replicas differ."""
     forgotten: Annotated[tuple[PartClock, ...], Tag(6, items=state_limits.PARTS)] = ()
     """Parts of these authors up to these generations are given up for ever: do not send them."""
+    came: Annotated[tuple[int, ...], Tag(7, most=_COUNT, items=state_limits.STATE_CAME)] = ()
+    """Numbers of answers of the receiver that have come since they were last told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,8 @@ class StateDeltas:
     """The document whose `StateVector` this answers."""
     more: Annotated[bool, Tag(4)] = False
     """There are more than these; ask again."""
+    answer: Annotated[int, Tag(5, most=_COUNT)] = 0
+    """Number of this answer, to be told in `came` of the next `StateVector`; 0: it has none."""
 
 
 @dataclass(frozen=True, slots=True)

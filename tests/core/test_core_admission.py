@@ -20,7 +20,7 @@ from meshslm.core.events import (
     StartRun,
     TaskArrived,
 )
-from meshslm.ids import NodeId, TaskId
+from meshslm.ids import NodeId, TaskId, after
 from meshslm.wire.admission import (
     Admittance,
     Credential,
@@ -398,6 +398,22 @@ def test_a_notice_that_got_lost_is_told_again(mesh: PrivateMesh) -> None:
     board.add(lost)  # known here, and never handed on
     mesh.pass_time(4 * limits.ADMISSION_SWEEP_MS)
     assert mesh.kept("b") == [lost]
+
+
+def test_who_asks_with_false_digests_is_told_all_notices_now_and_then(mesh: PrivateMesh) -> None:
+    two(mesh)
+    known = limits.NOTICES_PER_MESSAGE + 6
+    for number in range(known):
+        mesh.give("a", NoticeFound(notice("token", f"{number:032x}")))
+    mesh.now = after(mesh.now, limits.NOTICES_AGAIN_MS)
+    question = encode(Notices(b"12345678"))
+    for round_ in range(3):
+        sent = len(mesh.seen["a", "b"])
+        for _ in range(300):
+            mesh.give("a", BytesReceived(NodeId("b"), question))
+        told = sum(len(m.notices) for m in mesh.seen["a", "b"][sent:] if isinstance(m, Notices))
+        assert told == known, f"in round {round_} of three"
+        mesh.now = after(mesh.now, limits.NOTICES_AGAIN_MS)
 
 
 def test_both_sides_of_a_partition_come_to_know_the_same(mesh: PrivateMesh) -> None:

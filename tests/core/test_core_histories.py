@@ -143,3 +143,28 @@ def test_an_unasked_answer_is_nothing(mesh: StateMesh) -> None:
     mesh.give("a", BytesReceived(B, encode(HistoryTold(5, (PastTask("x", b"[]"),)))))
     assert not banned(mesh)
     assert not mesh.effects("a", HistoryFound)
+
+
+def test_who_asks_for_single_tasks_without_end_is_told_so_much_and_no_more(mesh: StateMesh) -> None:
+    """And others are told meanwhile, and so is the same one later."""
+    one = len(encode(HistoryTold(1, (task_of(mesh),))))
+    sent = len(mesh.seen["b", "a"])
+    for number in range(3_000):
+        mesh.give("b", BytesReceived(A, encode(HistoryWanted(number + 1, "t1", 1, ""))))
+    answers = [m for m in mesh.seen["b", "a"][sent:] if isinstance(m, HistoryTold)]
+    whole = [m for m in answers if m.tasks]
+    most = state_limits.HISTORY_TOLD_BURST
+    assert len(answers) == 3_000
+    assert most / 2 < len(whole) * one < 1.2 * most
+    assert all(message.busy for message in answers if not message.tasks)
+    mesh.give("b", BytesReceived(C, encode(HistoryWanted(1, "t1", 1, ""))))
+    last = mesh.seen["b", "c"][-1]
+    assert isinstance(last, HistoryTold)
+    assert last.tasks
+    mesh.pass_time(1_000)
+    assert ask(mesh, "t1").found
+
+
+def task_of(mesh: StateMesh) -> PastTask:
+    found = ask(mesh, "t1").found[0]
+    return PastTask(found.task, found.events)

@@ -160,14 +160,14 @@ class Leading:
     def _send_snapshot(self, node: NodeId, progress: Progress, *, always: bool) -> None:
         """Begin, repeat what seems lost, or show oneself while a part is on its way."""
         if progress.sending is None or progress.quiet > QUIET_BEATS:
-            progress.quiet = 0
+            progress.offset, progress.quiet = progress.wanted, 0
             self._send_part(node, progress)
         elif always:
             self._send_append(node, 0, 0)
 
     def _send_part(self, node: NodeId, progress: Progress) -> None:
         if progress.sending is None:
-            progress.sending, progress.offset = self._durable.snapshot, 0
+            progress.sending, progress.offset, progress.wanted = self._durable.snapshot, 0, 0
         kept = progress.sending
         assert kept is not None, "a log is cut only behind a snapshot"
         data = kept.data[progress.offset : progress.offset + self._raft.timing.part_bytes]
@@ -221,11 +221,13 @@ class Leading:
 
     def _on_part_reply(self, sender: NodeId, progress: Progress, reply: AppendReply) -> None:
         kept = progress.sending
-        if kept is None or kept.index != reply.match or reply.offset == progress.offset:
-            return
         assert reply.offset is not None, "its caller looked"
-        progress.offset, progress.quiet = min(reply.offset, len(kept.data)), 0
-        self._send_part(sender, progress)
+        if kept is None or kept.index != reply.match or reply.offset >= len(kept.data):
+            return
+        progress.wanted = reply.offset
+        if reply.offset == progress.offset + self._raft.timing.part_bytes:
+            progress.offset, progress.quiet = reply.offset, 0
+            self._send_part(sender, progress)
 
     def _on_match(self, sender: NodeId, progress: Progress, match: int, now: Instant) -> None:
         if match > self._durable.log.last_index:

@@ -24,6 +24,10 @@ class Progress:
     quiet: int = 0
     sending: Snapshot | None = None
     offset: int = 0
+    """Of the part that is on its way."""
+    wanted: int = 0
+    """Of the part that it said last to lack; where that does not follow on the one on its way, it
+    has lost what it had, or repeats itself, or lies: it is sent as what was lost."""
 
 
 @dataclass(slots=True)
