@@ -23,7 +23,7 @@ from pathlib import Path
 import trio
 
 from meshslm import __version__, limits
-from meshslm.adapters import memory
+from meshslm.adapters import large_pages, memory
 from meshslm.adapters.admission_desk import AdmissionDesk
 from meshslm.adapters.boot_counter import last_boot, next_boot
 from meshslm.adapters.consensus_log import ConsensusLog
@@ -288,6 +288,7 @@ class _Node:
                     nursery.start_soon(self._hosting.run)
                 if on_ready is not None:
                     on_ready(self._told(address))
+                nursery.start_soon(large_pages.gather_later)
                 nursery.start_soon(self._heed, signals)
                 await self._service.free_to_go.wait()
                 await self._leave()

@@ -68,6 +68,8 @@ class MeshFolder:
         self._member = self.path / "member"
         self._notices = self.path / "notices"
         self._ledger = self.path / "ledger.jsonl"
+        self._known: tuple[tuple[int, int, int], Member] | None = None
+        """What the file of the membership said, and which file that was: it is looked at often."""
 
     # --- the mesh's key -------------------------------------------------------------------------
     def root(self) -> SigningKey | None:
@@ -89,14 +91,19 @@ class MeshFolder:
     # --- membership -----------------------------------------------------------------------------
     def member(self) -> Member | None:
         """This node's membership, if it has one."""
+        written = self._written(self._member)
+        if self._known is not None and self._known[0] == written:
+            return self._known[1]
         data = self._read(self._member)
-        if data is None:
+        if data is None or written is None:
             return None
         try:
             kept = decode(data)
             if isinstance(kept, Admittance) and kept.credential is not None:
                 certificate = stated(kept.credential.certificate, Certificate)
-                return Member(kept.credential, certificate, kept.addresses)
+                member = Member(kept.credential, certificate, kept.addresses)
+                self._known = written, member
+                return member
         except (PeerFault, NotAdmitted):
             pass
         raise OurFault(
@@ -200,6 +207,16 @@ class MeshFolder:
             raise _fault("write", self._ledger, error) from error
 
     # --- files ----------------------------------------------------------------------------------
+    def _written(self, path: Path) -> tuple[int, int, int] | None:
+        """Which file it is, and when it was last written; None where there is none."""
+        try:
+            told = path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _fault("read", path, error) from error
+        return told.st_ino, told.st_mtime_ns, told.st_size
+
     def _read(self, path: Path, *, private: bool = False) -> bytes | None:
         try:
             with path.open("rb") as file:
