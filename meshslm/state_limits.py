@@ -99,9 +99,9 @@ STATE_PULL_MS: Final = 500
 """An answer that has not come by then is asked for again: five times a LAN's worst."""
 
 STATE_PULL_MOST_MS: Final = 30_000
-STATE_PULL_HELD_MS: Final = 60_000
-"""The longest time for which an answer is waited for while nothing comes from its peer, and the
-longest while other things do: 1 MiB takes 30 s at 0.3 Mbit/s."""
+STATE_PULL_HELD_MS: Final = 30_000
+"""The longest time for which an answer is waited for while none comes from its peer, and the
+longest while others do: 1 MiB takes 30 s at 0.3 Mbit/s."""
 
 STATE_PULLS: Final = 4
 """Documents asked of one peer at a time: 1 MiB on its way, as much as a slow wire takes 8 s for,

@@ -8,12 +8,13 @@ Timer: `state.pull`, while anything is under way.
 Rules:
 - At most `STATE_PULLS` of a peer are under way; the rest wait in the order in which they came up,
   and a document of which there is more goes to their end.
-- A document is under way at one peer at a time.
-- What has not come is asked for again when nothing at all came from its peer for a while. That is
+- A document is under way at one peer at a time; where no answer came from that one for
+  `STATE_PULL_MS`, another that offers it is asked.
+- What has not come is asked for again when no answer at all came from its peer for a while. That is
   three times as long as the last answer took, at least `STATE_PULL_MS`; and twice as long each time
   that it was in vain. After the longest one the peer is asked nothing more until it is compared
   with again.
-- A peer that sends other things is no reason to wait for ever: `STATE_PULL_HELD_MS`.
+- A peer that answers other things is no reason to wait for ever: `STATE_PULL_HELD_MS`.
 """
 
 from __future__ import annotations
@@ -57,9 +58,13 @@ class StatePulls:
         self._at: dict[str, NodeId] = {}
         """At whom each document is under way."""
 
-    def busy(self, name: str) -> bool:
-        """Whether a document is under way."""
-        return name in self._at
+    def busy(self, name: str, node: NodeId, now: Instant) -> bool:
+        """Whether a document is under way, so that this peer need not be asked."""
+        at = self._at.get(name)
+        if at is None or at == node:
+            return at is not None
+        peer = self._peers[at]
+        return ms_between(max(peer.asked[name], peer.heard), now) < state_limits.STATE_PULL_MS
 
     def full(self, node: NodeId) -> bool:
         """Whether no more can be asked of a peer now."""
@@ -67,7 +72,9 @@ class StatePulls:
         return peer is not None and len(peer.asked) >= state_limits.STATE_PULLS
 
     def begin(self, node: NodeId, name: str, now: Instant) -> None:
-        """A document is being asked for, which nobody is asked for yet."""
+        """A document is being asked for, and of nobody else any more."""
+        if name in self._at:
+            del self._peers[self._at[name]].asked[name]
         peer = self._peer(node)
         peer.waiting.pop(name, None)
         peer.asked[name] = now
@@ -97,9 +104,9 @@ class StatePulls:
         peer = self._peer(node)
         if number:
             peer.came = [*peer.came, number][-state_limits.STATE_CAME :]
-        since, peer.heard = peer.heard, now
         if self._at.get(name) != node:
             return False
+        since, peer.heard = peer.heard, now
         asked = peer.asked.pop(name)
         del self._at[name]
         if name in peer.again:

@@ -282,7 +282,7 @@ class StateSync:
         Where the peer has enough to answer, the whole document is asked for later, unless we hold
         by then what the peer has `told` of.
         """
-        busy = self._pulls.busy(name)
+        busy = self._pulls.busy(name, node, now)
         if busy and not also_tell:
             return
         if self._pulls.full(node):

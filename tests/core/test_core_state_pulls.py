@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from itertools import pairwise
 from random import Random
 
@@ -67,13 +67,16 @@ def test_what_is_under_way_elsewhere_keeps_its_place() -> None:
     assert pulls.next(A) == ("x", b"")
 
 
-def tries(pulls: StatePulls, out: Outbox, until_ms: int, heard: Iterable[int] = ()) -> list[int]:
-    """When `d` is asked of a peer that does not answer, in ms; it sends other things at `heard`."""
+def tries(pulls: StatePulls, out: Outbox, until_ms: int, heard: Collection[int] = ()) -> list[int]:
+    """When `d` is asked of a peer, which answers other things at `heard` alone, in ms."""
     found = [0]
     pulls.begin(A, "d", START)
+    if heard:
+        pulls.begin(A, "other", START)
     for ms in range(50, until_ms, 50):
         if ms in heard:
-            pulls.came(A, "", 0, later(ms))
+            pulls.came(A, "other", 0, later(ms))
+            pulls.begin(A, "other", later(ms))
         pulls.look(later(ms))
         while (name := pulls.next(A)) is not None:
             pulls.begin(A, name[0], later(ms))
@@ -90,10 +93,10 @@ def test_it_is_asked_again_after_ever_longer_times_and_then_no_more() -> None:
     assert waits == [500, 1_000, 2_000, 4_000, 8_000, 16_000]
 
 
-def test_it_is_not_asked_again_while_other_things_come_but_not_for_ever() -> None:
+def test_it_is_not_asked_again_while_other_answers_come_but_not_for_ever() -> None:
     out = Outbox()
-    found = tries(StatePulls(out), out, 100_000, range(0, 100_000, 450))
-    assert found == [0, state_limits.STATE_PULL_HELD_MS]
+    found = tries(StatePulls(out), out, 50_000, range(450, 100_000, 450))
+    assert found[:2] == [0, state_limits.STATE_PULL_HELD_MS]
 
 
 def test_patience_is_what_the_last_answer_took_three_times() -> None:
@@ -102,9 +105,22 @@ def test_patience_is_what_the_last_answer_took_three_times() -> None:
     assert pulls.came(A, "slow", 0, later(400))
     pulls.begin(A, "d", later(400))
     pulls.look(later(400 + 1_150))
-    assert pulls.busy("d")
+    assert pulls.busy("d", A, later(1_550))
     pulls.look(later(400 + 1_200))
-    assert not pulls.busy("d")
+    assert not pulls.busy("d", A, later(1_600))
+
+
+def test_another_peer_is_asked_where_no_answer_comes() -> None:
+    pulls = StatePulls(Outbox())
+    pulls.begin(A, "d", START)
+    late = later(state_limits.STATE_PULL_MS)
+    assert pulls.busy("d", B, later(state_limits.STATE_PULL_MS - 1))
+    assert not pulls.busy("d", B, late)
+    assert pulls.busy("d", A, late)
+    pulls.begin(B, "d", late)
+    pulls.check()
+    assert not pulls.came(A, "d", 0, late)
+    assert pulls.came(B, "d", 0, late)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 9)), max_size=80))
@@ -141,7 +157,7 @@ def test_no_more_is_ever_under_way_than_may_be_and_nothing_is_lost(
                 pulls.came(node, f"d{which}", 0, now)
             go_on(node)
     assert all(pulls.next(node) is None for node in nodes)
-    assert not any(pulls.busy(f"d{which}") for which in range(10))
+    assert not any(pulls.busy(f"d{which}", nodes[0], now) for which in range(10))
 
 
 # --- what is answered -----------------------------------------------------------------------------
