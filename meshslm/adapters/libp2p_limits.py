@@ -36,9 +36,12 @@ class Bucket:
 
     def take(self, amount: float, now: float) -> float:
         """Take `amount`, which is then owed if it is not there; seconds to wait for that."""
-        self._level = self.level(now) - amount
-        self._at = now
+        self.leave(self.level(now) - amount, now)
         return self.wait(now)
+
+    def leave(self, level: float, now: float) -> None:
+        """From now on there is so much."""
+        self._level, self._at = level, now
 
     def wait(self, now: float) -> float:
         """Seconds until what is owed has come."""
@@ -56,9 +59,15 @@ class Intake:
         self._messages = Bucket(limits.PEER_MESSAGES_PER_S, limits.PEER_MESSAGES_BURST)
         self._bytes = Bucket(limits.PEER_BYTES_PER_S, limits.PEER_BYTES_BURST)
 
-    def affords(self, messages: int, size: int, now: float) -> bool:
-        """Whether so much may come without a wait."""
-        return messages <= self._messages.level(now) and size <= self._bytes.level(now)
+    def admits(self, messages: int, size: int, now: float) -> bool:
+        """Count what came where that needs no wait; False, and nothing is counted, else."""
+        left = self._messages.level(now) - messages
+        room = self._bytes.level(now) - size
+        if left < 0 or room < 0:
+            return False
+        self._messages.leave(left, now)
+        self._bytes.leave(room, now)
+        return True
 
     def take(self, messages: int, size: int, now: float) -> float:
         """Count what came; seconds to wait."""

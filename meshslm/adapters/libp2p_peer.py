@@ -105,9 +105,8 @@ class PeerLink:
         now = trio.current_time()
         assert self._handle is not None
         messages = self._reader.feed_whole(data, limits.EVENTS_PER_TURN)
-        if messages is None or not self._intake.affords(len(messages), len(data), now):
+        if messages is None or not self._intake.admits(len(messages), len(data), now):
             return False
-        self._intake.take(len(messages), len(data), now)
         peer = self.connection.peer
         try:
             self._handle(*(BytesReceived(peer, message) for message in messages))
