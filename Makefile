@@ -83,11 +83,11 @@ bench-state: setup ## measure shared documents and decisions: bytes, writes, res
 
 .PHONY: bench-routing
 bench-routing: setup ## measure choices, hops, recognised requests, placement, and answers that go on elsewhere
-	@$(BIN)/python -m bench routing-decision hop routing-accuracy routing-cascade routing-placement routing-failover
+	@$(BIN)/python -m bench routing-decision hop routing-accuracy routing-cascade routing-placement routing-failover routing-failover-forms
 
 .PHONY: bench-mesh
 bench-mesh: setup ## measure how soon a mesh notices, simulated and as processes, and what it costs
-	@$(BIN)/python -m bench mesh growth mesh-real sim
+	@$(BIN)/python -m bench mesh growth mesh-real bulk sim
 
 # --- paperwork ----------------------------------------------------------------------------------
 .PHONY: changelog

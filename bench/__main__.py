@@ -131,8 +131,15 @@ SECTIONS: dict[str, Section] = {
         "Failing over",
         "Three daemons as three processes; the one that serves a stream is killed, stopped or cut "
         "off at a random moment of it, and the text compared with the undisturbed run's.",
-        45,
+        25,
         bench_failover.measure,
+    ),
+    "routing-failover-forms": Section(
+        "Failing over in answers of a form",
+        "The same for answers that must fit a JSON schema or call a tool: who goes on builds the "
+        "state of the grammar from what was delivered.",
+        50,
+        bench_failover.measure_forms,
     ),
     "routing-decision": Section(
         "A choice",
@@ -248,7 +255,7 @@ def main() -> int:
         "--rounds",
         type=int,
         default=bench_failover.ROUNDS,
-        help="streams disturbed by each kind of fault; only in 'routing-failover'",
+        help="streams disturbed by each kind of fault; only in 'routing-failover' and 'routing-failover-forms'",
     )
     asked = parser.parse_args()
     bench_failover.rounds = asked.rounds

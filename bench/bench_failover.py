@@ -280,11 +280,18 @@ def once(
 
 
 def measure() -> list[Row]:
-    """Every kind of fault for text, and a few of each for answers of a form."""
-    forms = {"text": (TEXT, rounds), "JSON schema": (SCHEMA, max(1, rounds // 10)),
-             "tool call": (CALL, max(1, rounds // 10))}  # fmt: skip
-    plan = [(kind, form, of, n) for form, (of, count) in forms.items()
-            for kind in TARGETS_MS for n in range(count)]  # fmt: skip
+    """Every kind of fault, for text."""
+    return _measure({"text": TEXT})
+
+
+def measure_forms() -> list[Row]:
+    """Every kind of fault, for answers of a form."""
+    return _measure({"JSON schema": SCHEMA, "tool call": CALL})
+
+
+def _measure(forms: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    plan = [(kind, form, of, n) for form, of in forms.items()
+            for kind in TARGETS_MS for n in range(rounds)]  # fmt: skip
     found = {(kind, form): Outcome() for kind, form, _, _ in plan}
     calm: dict[str, dict[int, Heard]] = {form: {} for form in forms}
     began = time.monotonic()
