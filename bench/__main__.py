@@ -255,7 +255,7 @@ def main() -> int:
         "--rounds",
         type=int,
         default=bench_failover.ROUNDS,
-        help="streams disturbed by each kind of fault; only in 'routing-failover' and 'routing-failover-forms'",
+        help="streams disturbed by each kind of fault; only in 'routing-failover' and '…-forms'",
     )
     asked = parser.parse_args()
     bench_failover.rounds = asked.rounds
