@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from math import comb
 from statistics import median
 
@@ -30,10 +31,11 @@ from bench.nodes import Mesh, running_mesh
 from bench.table import Row, spread
 from meshslm.client import Client
 
-ROUNDS = 30
-"""Pairs of turns; with fewer the range of their median is wider than what is measured."""
-TOKENS = 48
 AT_ONCE = 8
+ROUNDS = {1: 60, AT_ONCE: 30}
+"""Pairs of turns, by streams at a time; with fewer the range of their median is wider than what is
+measured. A single first token varies by more than the median of eight."""
+TOKENS = 48
 ADDED_MS = 5.0
 KEPT = 0.97
 
@@ -44,6 +46,8 @@ class Sample:
 
     first_ms: float
     tokens_per_s: float
+    gaps_ms: tuple[float, ...]
+    """Between two pieces of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class Turn:
     """Median."""
     tokens_per_s: float
     """Of each stream, on average."""
+    gap_ms: float
+    """Between two pieces of text, in the middle."""
     cpu_ms: tuple[float, ...]
     """For a token, of each daemon."""
 
@@ -61,16 +67,13 @@ class Turn:
 def ask(client: Client, model: str, number: int) -> Sample:
     """Stream one answer and time it."""
     began = time.perf_counter()
-    first = last = began
-    begun = False
     prompt = f"Write a few sentences about the number {number} and what it may stand for."
     with client.stream(prompt, model=model, max_tokens=TOKENS, temperature=0) as stream:
-        for _ in stream:
-            last = time.perf_counter()
-            if not begun:
-                first, begun = last, True
+        pieces = [time.perf_counter() for _ in stream]
     made = stream.answer.usage.completion_tokens
-    return Sample((first - began) * 1000, (made - 1) / (last - first) if last > first else 0.0)
+    first, last = pieces[0], pieces[-1]
+    gaps = tuple((later - earlier) * 1000 for earlier, later in pairwise(pieces))
+    return Sample((first - began) * 1000, (made - 1) / (last - first), gaps)
 
 
 def turn(
@@ -84,6 +87,7 @@ def turn(
     return Turn(
         median(sample.first_ms for sample in samples),
         sum(sample.tokens_per_s for sample in samples) / count,
+        median(gap for sample in samples for gap in sample.gaps_ms),
         tuple(1000 * seconds / (TOKENS * count) for seconds in taken),
     )
 
@@ -135,7 +139,7 @@ def _measure(mesh: Mesh, count: int, where: str) -> list[Row]:
     with Client(mesh.b.url) as at_home, Client(mesh.a.url) as away:
         for client in (at_home, away):
             turn(client, model, 1_000_000, count, daemons)
-        for number in range(ROUNDS):
+        for number in range(ROUNDS[count]):
             sides = [(at_home, local), (away, hop)]
             for client, turns in sides if number % 2 else reversed(sides):
                 place = 2 * AT_ONCE * (number * 2 + (client is away)) + count
@@ -162,6 +166,11 @@ def _measure(mesh: Mesh, count: int, where: str) -> list[Row]:
             f"{median(kept):.3f} ({' to '.join(f'{end:.3f}' for end in sure(kept))})",
             f"at least {KEPT}",
             median(kept) >= KEPT,
+        ),
+        Row(
+            f"between two pieces of text, one hop, {what}",
+            spread([t.gap_ms for t in hop], "ms"),
+            "locally " + spread([t.gap_ms for t in local], "ms"),
         ),
         Row(
             f"processor time of the daemons for a token, {what}",

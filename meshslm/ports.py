@@ -120,8 +120,11 @@ class Engine(Protocol):
         """Name of the base model, as in `StartRun.model`."""
         ...
 
-    def start_run(self, run: RunId, request: TaskRequest) -> None:
-        """Begin a run; `request` has the profile's system prompt and sampling defaults in it."""
+    def start_run(self, run: RunId, request: TaskRequest, *, coalesce: bool = False) -> None:
+        """Begin a run; `request` has the profile's system prompt and sampling defaults in it.
+
+        With `coalesce` tokens may wait `limits.COALESCE_MS` for those that follow, but the first.
+        """
         ...
 
     def stop_run(self, run: RunId) -> None:

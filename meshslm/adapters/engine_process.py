@@ -161,12 +161,12 @@ class EngineProcess:
         """Process id of the worker, while there is one."""
         return self._worker.process.pid if self._worker is not None else None
 
-    def start_run(self, run: RunId, request: TaskRequest) -> None:
+    def start_run(self, run: RunId, request: TaskRequest, *, coalesce: bool = False) -> None:
         """Begin a run."""
         if self._worker is None or self._ready is None:
             why = self._given_up or f"the model {self.model} is still loading"
             self._refuse(RunFailed(run, FaultCode.NOT_READY, why))
-        elif not self._worker.tell(Start(run, request, self._adapter(request.adapter))):
+        elif not self._worker.tell(Start(run, request, self._adapter(request.adapter), coalesce)):
             self._refuse(RunFailed(run, FaultCode.OVERLOADED, "the engine does not keep up"))
         else:
             if not self._active:

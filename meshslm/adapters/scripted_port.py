@@ -32,8 +32,9 @@ class ScriptedPort:
         """Name of the base model."""
         return self._engine.model
 
-    def start_run(self, run: RunId, request: TaskRequest) -> None:
+    def start_run(self, run: RunId, request: TaskRequest, *, coalesce: bool = False) -> None:
         """Begin a run."""
+        del coalesce  # each token comes when the script has it come
         self._engine.start_run(run, request, _now())
         self._changed.set()
 

@@ -145,8 +145,9 @@ class UpstreamEngine:
         """Why a request would be refused now; empty where it would not."""
         return self._budget.refusal(self._most(request))
 
-    def start_run(self, run: RunId, request: TaskRequest) -> None:
+    def start_run(self, run: RunId, request: TaskRequest, *, coalesce: bool = False) -> None:
         """Begin a run; what comes of it is posted."""
+        del coalesce  # pieces are passed on as the upstream cut them
         assert self._nursery is not None, "an engine that is ready runs"
         scope = self._runs[run] = trio.CancelScope()
         self._nursery.start_soon(self._answer, run, request, scope)

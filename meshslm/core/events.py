@@ -319,6 +319,8 @@ class StartRun:
     model: str
     profile: str
     request: TaskRequest
+    coalesce: bool = False
+    """Its tokens may wait `COALESCE_MS` for those that follow, but for the first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from meshslm.core.route import Candidate, Refusal, Verdict
 from meshslm.core.serving import Item, Reply, Serving
 from meshslm.core.task import Counts, Fault, Task, fault_of, route_chosen, submission
 from meshslm.errors import RETRYABLE, FaultCode, PeerFault
-from meshslm.ids import Instant, NodeId, TaskId, after, ms_between
+from meshslm.ids import MICROSECONDS_PER_MS, Instant, NodeId, TaskId, after, ms_between
 from meshslm.wire.messages import (
     Chunk,
     TaskAccepted,
@@ -147,7 +147,7 @@ class Origin:
         if task.begun and self._leave_stalled(task, silent, now):
             return
         if task.node == self._node:
-            self._start_watch(task)
+            self._start_watch(task, now)
             return
         if silent >= limits.SILENCE_MS:
             self._abandon(task, now)
@@ -157,7 +157,7 @@ class Origin:
             self._calls.submit(task.node, task.submit, now)
         elif ms_between(task.flowed, now) >= task.probe_ms / 2:
             self._ask_again(task)
-        self._start_watch(task)
+        self._start_watch(task, now)
 
     def gap(self, task_id: TaskId) -> None:
         """An item is still missing."""
@@ -257,7 +257,7 @@ class Origin:
         self._hedging.begun(task, now)
         self._calls.submit(candidate.node, submit, now)
         if not candidate.local:
-            self._start_watch(task)
+            self._start_watch(task, now)
 
     def _leave_stalled(self, task: Task, silent: float, now: Instant) -> bool:
         """Take a stream that stopped from its node, if another can go on with it."""
@@ -306,7 +306,7 @@ class Origin:
         ):
             self._end_failed(task, fault, now)
         elif self._hedging.promote(task, now):
-            self._start_watch(task)
+            self._start_watch(task, now)
         else:
             self._out.tell("task.moved", fault.detail, task=task.task)
             self._try(task, now)
@@ -339,7 +339,7 @@ class Origin:
             assert task.former is not None
             self.cooling.worked(task.former.node, task.former.specialist.model)
             self._hedging.flows(task, now)
-            self._start_watch(task)  # it is watched more closely from now on
+            self._start_watch(task, now)  # it is watched more closely from now on
         else:
             task.pace.item(ms_between(task.flowed, now))
         task.flowed = now
@@ -367,9 +367,11 @@ class Origin:
         if task.node is not None:
             self._calls.ask_again(task.node, task.task, task.attempt, task.next_seq)
 
-    def _start_watch(self, task: Task) -> None:
-        wait = task.probe_ms if task.accepted else limits.SUBMIT_RETRY_MS
-        self._out.start_timer(WATCH, task.task, wait)
+    def _start_watch(self, task: Task, now: Instant) -> None:
+        # Of those that are watched alike the times fall together, and the node is woken once.
+        apart = task.probe_ms * MICROSECONDS_PER_MS
+        wait = (apart - now % apart) / MICROSECONDS_PER_MS
+        self._out.start_timer(WATCH, task.task, wait if task.accepted else limits.SUBMIT_RETRY_MS)
 
     def _end_failed(self, task: Task, fault: Fault, now: Instant) -> None:
         self.counts.failed += 1

@@ -313,7 +313,8 @@ class Serving:
             left = max(1, submit.remaining_ms - int(run.waited_ms))
             request = replace(submit.request, deadline_ms=left)
             engine.queue.charge(request.tenant, prompt_bytes(request) // BYTES_PER_TOKEN)
-            self._out.put(StartRun(run.run, run.model, submit.profile, request))
+            away = run.key[0] != self._node
+            self._out.put(StartRun(run.run, run.model, submit.profile, request, coalesce=away))
 
     def _item(self, run: Run, item: Item, now: Instant) -> None:
         run.seq += 1

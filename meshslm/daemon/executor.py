@@ -156,7 +156,8 @@ class Executor:
             gone = f"{effect.profile} on {effect.model} is not hosted here any more"
             self._pump.handle(RunFailed(effect.run, FaultCode.NOT_READY, gone))
             return
-        engine.start_run(effect.run, fill(effect.request, profile))
+        request = fill(effect.request, profile)
+        engine.start_run(effect.run, request, coalesce=effect.coalesce)
 
     def _stop_run(self, effect: StopRun) -> None:
         engine = self._engines.get(effect.model)

@@ -1,21 +1,24 @@
 """All timers of one node on one heap, in one trio task.
 
 Rules:
-- A started timer replaces the one of the same key; a stopped one does not fire.
+- A started timer replaces the one of the same key; a stopped one does not fire. Those that are due
+  together are told together, so that a node wakes once for them: whoever is told passes over one
+  that an earlier of them stopped.
 - Replaced entries stay on the heap until their time comes, and are then passed over; when most of
   the heap is such, it is rebuilt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
 import trio
 
+from meshslm import limits
 from meshslm.core.events import StartTimer, TimerFired, TimerKey
 from meshslm.ids import MICROSECONDS_PER_MS, Instant, after
-from meshslm.ports import Clock
+from meshslm.ports import Clock, Handle
 
 REBUILD_ABOVE = 1024
 """Heap size below which stale entries are not worth clearing."""
@@ -26,7 +29,7 @@ MOST_SLEEP_S = 3600.0
 class Timers:
     """Timers waiting to fire."""
 
-    def __init__(self, clock: Clock, fire: Callable[[TimerFired], None]) -> None:
+    def __init__(self, clock: Clock, fire: Handle) -> None:
         self._clock = clock
         self._fire = fire
         self._heap: list[tuple[Instant, int, TimerKey]] = []
@@ -54,12 +57,19 @@ class Timers:
             self._earlier = trio.Event()
             wait_us = self._heap[0][0] - self._clock.now() if self._heap else None
             if wait_us is not None and wait_us <= 0:
-                _, generation, key = heappop(self._heap)
-                if self._current.get(key) == generation:
-                    del self._current[key]
-                    self._fire(TimerFired(key, generation))
+                self._fire(*self._take_due())
                 await trio.lowlevel.checkpoint()
                 continue
             seconds = MOST_SLEEP_S if wait_us is None else wait_us / MICROSECONDS_PER_MS / 1000
             with trio.move_on_after(seconds):
                 await self._earlier.wait()
+
+    def _take_due(self) -> Iterator[TimerFired]:
+        """What is to fire now, in order, as much as is handled at a time."""
+        now, taken = self._clock.now(), 0
+        while self._heap and self._heap[0][0] <= now and taken < limits.EVENTS_PER_TURN:
+            taken += 1
+            _, generation, key = heappop(self._heap)
+            if self._current.get(key) == generation:
+                del self._current[key]
+                yield TimerFired(key, generation)

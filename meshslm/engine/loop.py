@@ -1,7 +1,8 @@
 """The worker's loop for a model that generates: many runs at a time, one step after another.
 
 Rules:
-- A step: take commands, compute one call, draw tokens, report in one write.
+- A step: take commands, compute one call, draw tokens, report in one write. Where all runs of a
+  step allow it, tokens wait for those of the next steps; never the first, nor past `COALESCE_MS`.
 - A run that cannot be computed fails alone. Whatever else goes wrong ends the process; the daemon
   starts another.
 """
@@ -44,6 +45,7 @@ from meshslm.engine.speeds import Speeds
 from meshslm.engine.states import StateStore
 from meshslm.engine.steps import Piece, Sample, Shape, Step
 from meshslm.errors import FaultCode, OurFault, RequestFault
+from meshslm.limits import COALESCE_MS
 from meshslm.wire.messages import TaskRequest, Timings, Usage
 
 WARM_PROMPTS: Final = 1024
@@ -77,6 +79,8 @@ class Worker:
         self._echoes = Echoes(model, adapters.base)
         self._runs: dict[int, Run] = {}
         self._reports: list[Report] = []
+        self._held_since = 0.0
+        """When the first of them could have been told; 0 where they were not held back."""
         self._slots = shape.slots
         self._speeds = Speeds()
         self.guesser = Guesser()
@@ -97,8 +101,8 @@ class Worker:
             idle = self._scheduler.idle and self._desk.idle and self._echoes.idle
             for command in self._commands(wait=idle):
                 match command:
-                    case Start(number, request, adapter):
-                        self._start(number, request, adapter)
+                    case Start(number, request, adapter, coalesce):
+                        self._start(number, request, adapter, coalesce=coalesce)
                     case Stop(number):
                         self._stop(number)
                     case Forget(adapter):
@@ -116,6 +120,8 @@ class Worker:
             self._work_aside()
             self._scheduler.beside_rows = self._speeds.beside_rows
             step = self._scheduler.schedule()
+            if self._held_since and not self._scheduler.steady:
+                self._send()  # a step of another kind may take long
             if step is not None:
                 self._step(step, threads)
             self._report()
@@ -129,7 +135,7 @@ class Worker:
             self._intake.prepare()
         return self._pipe.receive(wait=wait)
 
-    def _start(self, number: int, request: TaskRequest, adapter: str) -> None:
+    def _start(self, number: int, request: TaskRequest, adapter: str, *, coalesce: bool) -> None:
         now, today = time.monotonic(), datetime.now().astimezone().date()
         try:
             if request.operation != "generate":
@@ -137,6 +143,7 @@ class Worker:
                 return
             check_echo(request)
             run = self._intake.run(number, request, now, today)
+            run.coalesce = coalesce
             run.group = self._adapters.take(request.adapter, adapter)
             if self._model.forgets_ends:
                 run.tiles = tile_names(self._prefix_group(run.group), run.prompt)
@@ -208,11 +215,25 @@ class Worker:
         return tuple(self._prompts[name] for name in last if name in self._prompts)
 
     def _report(self) -> None:
-        idle = self._scheduler.idle
-        reports = self._reports + self._speeds.news(time.monotonic(), self._warm, idle=idle)
-        if reports:
-            self._pipe.send(reports)
-            self._reports = []
+        now = time.monotonic()
+        self._reports += self._speeds.news(now, self._warm, idle=self._scheduler.idle)
+        if self._reports and not self._may_wait(now):
+            self._send()
+
+    def _may_wait(self, now: float) -> bool:
+        """Whether what there is to report can be told with the next step's, and soon enough."""
+        if not self._scheduler.steady or not all(map(self._coalesces, self._reports)):
+            return False
+        self._held_since = self._held_since or now
+        return now - self._held_since + self._speeds.pause_s <= COALESCE_MS / 1000
+
+    def _coalesces(self, report: Report) -> bool:
+        run = self._runs.get(report.run) if isinstance(report, Produced) else None
+        return run is not None and run.coalesce
+
+    def _send(self) -> None:
+        self._pipe.send(self._reports)
+        self._reports, self._held_since = [], 0.0
 
     # --- a step -----------------------------------------------------------------------------------
     def _step(self, step: Step, threads: ThreadChoice) -> None:

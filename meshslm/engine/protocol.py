@@ -61,6 +61,8 @@ class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
     request: TaskRequest
     adapter: str = ""
     """File of the LoRA adapter that the request names; empty where there is none of that name."""
+    coalesce: bool = False
+    """Tokens may wait `limits.COALESCE_MS` for those that follow, but for the first."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -75,6 +75,8 @@ class Run:
     end_of_thoughts: Sequence[int] = ()
     tenant: str = ""
     background: bool = False
+    coalesce: bool = False
+    """What it says may wait for what follows."""
     tiles: Tiles = ()
     """Names of the prompt's tiles, where they may be taken over from other runs."""
     resumed: tuple[tuple[int, int], ...] = ()

@@ -84,6 +84,11 @@ class Scheduler:
         return not self._running and not self._line
 
     @property
+    def steady(self) -> bool:
+        """The next step is as the last, a token for each sequence, unless runs come or go."""
+        return self._steady is not None
+
+    @property
     def cache(self) -> PrefixCache:
         """What the slots hold; to look at."""
         return self._cache

@@ -31,6 +31,8 @@ class Speeds:
         self.decode_tps = 0.0
         self.run_s = 0.0
         """From its slot to its end."""
+        self.pause_s = 0.0
+        """Of streams, between the last two decode steps."""
         self._told: tuple[float, float, tuple[int, ...]] = (0.0, 0.0, ())
         self._told_at = 0.0
         self._last_decode = 0.0
@@ -40,7 +42,8 @@ class Speeds:
         if step.decode:
             # Streams see the time from one decode step to the next, prompts in between included.
             since = self._last_decode if began - self._last_decode < REVISE_S else began
-            self.decode_tps = _smooth(self.decode_tps, tokens / max(ended - since, 1e-6))
+            self.pause_s = ended - since
+            self.decode_tps = _smooth(self.decode_tps, tokens / max(self.pause_s, 1e-6))
             self._last_decode = ended
         else:
             self.prefill_tps = _smooth(self.prefill_tps, step.rows / max(ended - began, 1e-6))

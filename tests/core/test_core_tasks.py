@@ -26,9 +26,11 @@ from meshslm.core.events import (
     StopRun,
     TaskArrived,
     TaskDropped,
+    TimerKey,
 )
+from meshslm.core.origin import WATCH
 from meshslm.errors import FaultCode
-from meshslm.ids import NodeId, RunId, TaskId
+from meshslm.ids import NodeId, RunId, TaskId, after
 from meshslm.wire.codec import encode
 from meshslm.wire.messages import (
     ChatMessage,
@@ -120,6 +122,24 @@ def test_a_remote_specialist_answers(pair: Mesh) -> None:
     assert finish.usage == Usage(3, 4)
     assert pair.boxes[NodeId("a")].core.status(pair.now).tasks.finished == 1
     assert any(isinstance(m, TaskDone) for m in pair.seen["a", "b"])
+
+
+def test_tokens_may_wait_for_each_other_only_on_their_way_to_another_node(pair: Mesh) -> None:
+    ask(pair, "a", "coder")
+    ask(pair, "b", "coder", task="t2")
+    assert [run.coalesce for run in runs(pair, "b")] == [True, False]
+
+
+def test_streams_are_looked_after_together(pair: Mesh) -> None:
+    for number in range(1, 5):
+        ask(pair, "a", "coder", task=f"t{number}")
+        pair.pass_time(37)
+        produce(pair, "b", "x", run=number)
+        pair.pass_time(13)
+    timers = pair.boxes[NodeId("a")].timers
+    looks = {timers[TimerKey(WATCH, f"t{number}")][0] for number in range(1, 5)}
+    assert len(looks) == 1, "each wakes its node by itself"
+    assert pair.now < min(looks) <= after(pair.now, limits.STREAM_PROBE_MS)
 
 
 @pytest.mark.parametrize(

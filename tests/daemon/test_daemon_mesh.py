@@ -63,7 +63,7 @@ class TalkingEngine:
         self._endless = endless
         self._runs, self._orders = trio.open_memory_channel[RunId](100)
 
-    def start_run(self, run: RunId, request: TaskRequest) -> None:
+    def start_run(self, run: RunId, request: TaskRequest, *, coalesce: bool = False) -> None:
         self.running.add(run)
         self._runs.send_nowait(run)
 

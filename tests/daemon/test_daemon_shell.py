@@ -66,7 +66,9 @@ async def test_timers_fire_in_order_once_and_the_replaced_ones_never(
     began = trio.current_time()
     timers = Timers(
         TrioClock(),
-        lambda f: fired.append((trio.current_time() - began, f.key.kind, f.generation)),
+        lambda *told: fired.extend(
+            (trio.current_time() - began, f.key.kind, f.generation) for f in told
+        ),
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(timers.run)
@@ -84,9 +86,25 @@ async def test_timers_fire_in_order_once_and_the_replaced_ones_never(
     ]
 
 
+async def test_timers_that_are_due_together_are_told_together_within_a_bound(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    told: list[list[str]] = []
+    timers = Timers(TrioClock(), lambda *due: told.append([f.key.subject for f in due]))
+    count = limits.EVENTS_PER_TURN + 3
+    for number in range(count):
+        timers.start(StartTimer(TimerKey("t", str(number)), number, 400))
+    timers.start(StartTimer(TimerKey("t", "later"), count, 900))
+    with trio.move_on_after(5):
+        await timers.run()
+    subjects = [str(number) for number in range(count)]
+    at_once = limits.EVENTS_PER_TURN
+    assert told == [subjects[:at_once], subjects[at_once:], ["later"]]
+
+
 async def test_replaced_timers_do_not_pile_up(autojump_clock: trio.testing.MockClock) -> None:
     fired: list[TimerFired] = []
-    timers = Timers(TrioClock(), fired.append)
+    timers = Timers(TrioClock(), lambda *told: fired.extend(told))
     tracemalloc.start()
     try:
         for generation in range(20_000):
@@ -151,7 +169,7 @@ class HandEngine:
         self.started: list[tuple[RunId, TaskRequest]] = []
         self.stopped: list[RunId] = []
 
-    def start_run(self, run: RunId, request: TaskRequest) -> None:
+    def start_run(self, run: RunId, request: TaskRequest, *, coalesce: bool = False) -> None:
         self.started.append((run, request))
 
     def stop_run(self, run: RunId) -> None:

@@ -91,7 +91,7 @@ def test_background_work_gives_way_and_its_text_stays(
 ) -> None:
     worker = ScriptedWorker(model_path, slots=1)
     background = Start(3, replace(questions()[2].request, priority="background"))
-    answers = worker.play([background], later=[(12, ask(4, "What is a prime number?", seed=3))])
+    answers = worker.play([background], later=[(4, ask(4, "What is a prime number?", seed=3))])
     assert {3: answers[3].tokens, 4: answers[4].tokens} == {n: alone[n] for n in (3, 4)}
     order = [report.run for report in worker.reports if isinstance(report, Produced)]
     assert order.index(4) < len(order) - order[::-1].index(3) - 1, "it did not give way"

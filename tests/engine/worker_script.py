@@ -91,7 +91,9 @@ class ScriptedWorker:
     ) -> dict[int, Told]:
         """Run waves, and single commands after so many looks for any; what was told of each run."""
         self.told, self.steps = {}, 0
-        self._waves, self._later = list(waves), sorted(later, key=lambda item: item[0])
+        first, *others = waves
+        due = [(0, command) for command in first]
+        self._waves, self._later = others, sorted([*due, *later], key=lambda item: item[0])
         self.worker.serve(self.threads)
         return self.told
 
