@@ -129,8 +129,10 @@ class StatePush:
                 holdings.append(Holding(key.document, clock))
         if not holdings:
             return
-        nodes = list(self._partners)
-        own = any(h.part.author == self._documents.node for h in holdings)
+        authors = {holding.part.author for holding in holdings}
+        own = self._documents.node in authors
+        # To tell the only author of its own changes would be a chance less for who missed a push.
+        nodes = [node for node in self._partners if authors != {node}]
         if len(nodes) > mesh_limits.FANOUT and not own:
             nodes = self._chance.some(nodes, mesh_limits.FANOUT)
         for node in nodes:

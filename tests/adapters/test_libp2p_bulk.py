@@ -16,6 +16,7 @@ from meshslm.adapters.libp2p_connection import Connection, LinkTimings
 from meshslm.adapters.libp2p_link import Libp2pLink
 from meshslm.core.events import Lane, PeerConnected, PeerDisconnected
 from meshslm.wire.framing import FrameWriter
+from tests.adapters.test_libp2p_link import overtaken_by_tokens
 
 if TYPE_CHECKING:
     from tests.adapters.conftest import Node, StartLibp2p
@@ -169,15 +170,7 @@ async def test_tokens_do_not_wait_for_bulk_on_its_way(
     one, two = await start_libp2p(), await start_libp2p()
     await connect(one, two)
     (await carried(one, two)).open()
-    overtaken = []
-    for number in range(60):
-        token = b"token %d" % number
-        one.link.send(two.id, Lane.INTERACTIVE, token)
-        bulk = 0
-        while (message := await two.receive()) != token:
-            bulk += 1
-            one.link.send(two.id, Lane.BACKGROUND, message)  # as much waits as before
-        overtaken.append(bulk)
+    overtaken = await overtaken_by_tokens(one, two)
     assert sum(overtaken) > 20, "bulk flows all the time"
     assert sorted(overtaken)[30] <= 6
     assert lane(one, two).carried

@@ -278,6 +278,13 @@ async def test_to_an_older_peer_all_goes_by_the_lane(
     await connect(one, two)
     await acquainted(one, two)
     sender, receiver = (one, two) if older else (two, one)
+    await much_goes_by_the_lane(sender, receiver)
+    assert not lane(sender, receiver).carried
+    assert not sender.events
+
+
+async def much_goes_by_the_lane(sender: Node, receiver: Node) -> None:
+    """As much as a connection of its own would be opened for, which was looked into."""
     shut = trio.Event()
     receiver.gate = shut.wait
     for number in range(60):
@@ -285,8 +292,6 @@ async def test_to_an_older_peer_all_goes_by_the_lane(
     await until(lambda: lane(sender, receiver).looked_at)
     shut.set()
     await all_in_order(receiver, 0, 60)
-    assert not lane(sender, receiver).carried
-    assert not sender.events
 
 
 async def test_a_full_node_opens_none(
@@ -296,13 +301,7 @@ async def test_a_full_node_opens_none(
     await connect(one, two)
     await acquainted(one, two)
     monkeypatch.setattr(limits, "CONNECTIONS", 1)
-    shut = trio.Event()
-    two.gate = shut.wait
-    for number in range(60):
-        one.link.send(two.id, Lane.BACKGROUND, piece(number))
-    await until(lambda: lane(one, two).looked_at)
-    shut.set()
-    await all_in_order(two, 0, 60)
+    await much_goes_by_the_lane(one, two)
     assert not one.events
 
 

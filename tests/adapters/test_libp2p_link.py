@@ -186,6 +186,20 @@ async def test_an_urgent_message_waits_for_one_write_at_most(
     assert [len(await two.receive()) for _ in range(3)] != [limits.MIB, limits.MIB, 6]
 
 
+async def overtaken_by_tokens(one: Node, two: Node) -> list[int]:
+    """Pieces of bulk that arrive between the sending of each token and its arrival."""
+    overtaken = []
+    for number in range(60):
+        token = b"token %d" % number
+        one.link.send(two.id, Lane.INTERACTIVE, token)
+        bulk = 0
+        while (message := await two.receive()) != token:
+            bulk += 1
+            one.link.send(two.id, Lane.BACKGROUND, message)  # as much waits as before
+        overtaken.append(bulk)
+    return overtaken
+
+
 async def test_tokens_do_not_wait_for_the_bulk_before_them(
     start_libp2p: StartLibp2p, connect: Connect
 ) -> None:
@@ -195,18 +209,10 @@ async def test_tokens_do_not_wait_for_the_bulk_before_them(
     piece, waiting = 64 * limits.KIB, 3 * limits.MIB
     for _ in range(waiting // piece):
         one.link.send(two.id, Lane.BACKGROUND, b"b" * piece)
-    overtaken = []
-    for number in range(60):
-        token = b"token %d" % number
-        one.link.send(two.id, Lane.INTERACTIVE, token)
-        bulk = 0
-        while (message := await two.receive()) != token:
-            bulk += 1
-            one.link.send(two.id, Lane.BACKGROUND, message)  # as much waits as before
-        overtaken.append(bulk * piece)
-    assert sum(overtaken) > limits.MIB, "bulk flows all the time"
-    assert sorted(overtaken)[30] <= waiting / 4
-    assert max(overtaken) < waiting
+    overtaken = await overtaken_by_tokens(one, two)
+    assert sum(overtaken) * piece > limits.MIB, "bulk flows all the time"
+    assert sorted(overtaken)[30] * piece <= waiting / 4
+    assert max(overtaken) * piece < waiting
 
 
 # --- addresses ----------------------------------------------------------------------------------
