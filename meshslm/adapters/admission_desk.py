@@ -8,7 +8,8 @@ Rules:
 - The use is durable before the certificate leaves. The same node may ask again with the same token,
   since the answer may have been lost, and gets the same certificate again, for as long from now on:
   so it has one serial to be revoked by.
-- Asking again and again writes nothing: the ledger's lines differ by more than moments.
+- Asking again and again writes nothing: the ledger's lines differ by more than moments. Nor does
+  asking for something else each time, once there are `LEDGER_PARTS` lines: it is refused.
 - Nobody gets more than the token gives, than the signer has, or for longer than the signer has it.
 """
 
@@ -151,18 +152,21 @@ class AdmissionDesk:
         credential = signer.sign(certificate)
         entry = _entry(certificate, name=name, unix_s=now)
         entry = msgspec.structs.replace(entry, renewal=renewed is not None)
-        if not self._told(entry, grant.life_s):
-            self._folder.record(entry)
+        self._note(entry, grant.life_s)
         return credential
 
-    def _told(self, entry: Entry, life_s: int) -> bool:
-        """Whether the ledger says as much already, give or take a hundredth of the life."""
+    def _note(self, entry: Entry, life_s: int) -> None:
+        """Write it down where the ledger does not say as much already, give or take a moment."""
         known = [e for e in self._folder.ledger() if e.serial == entry.serial]
-        if not known:
-            return False
-        last, moment = known[-1], max(1, life_s // LEDGER_PARTS)
-        same = (last.rights, last.domains) == (entry.rights, entry.domains)
-        return same and last.not_after <= entry.not_after < last.not_after + moment
+        if known:
+            last, moment = known[-1], max(1, life_s // LEDGER_PARTS)
+            same = (last.rights, last.domains) == (entry.rights, entry.domains)
+            if same and last.not_after <= entry.not_after < last.not_after + moment:
+                return
+        if sum(e.at > entry.at - life_s for e in known) >= LEDGER_PARTS:
+            why = "it was asked for with too many wishes lately; ask as the last time, or later"
+            raise NotAdmitted(Code.BUSY, why)
+        self._folder.record(entry)
 
 
 def enrol(desk: AdmissionDesk, guest: Path, name: str) -> None:

@@ -6,7 +6,8 @@ page stands for 512 small ones. Measured between two nodes on two virtual cores:
 of the processor for each token, in as much memory (91 MiB before and after, 40 ms once).
 
 Linux only, from version 6.1; elsewhere, and where an administrator has turned large pages off,
-nothing happens.
+nothing happens. The kernel itself may collapse pages where they are turned off, so that is looked
+up here.
 
 Source: madvise(2), MADV_HUGEPAGE and MADV_COLLAPSE.
 """
@@ -26,6 +27,8 @@ from meshslm.limits import MIB
 
 log = logging.getLogger("meshslm.memory")
 
+SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+"""What the administrator has chosen, in brackets: `always [madvise] never`."""
 PAGE: Final = 2 * MIB
 LATER_S: Final = 10.0
 """Until what a node keeps is there: its peers are met, and what serves them was loaded."""
@@ -43,11 +46,11 @@ async def gather_later() -> None:
 
 def gather() -> int:
     """Put what the heap holds by now on large pages; how many bytes. May take 100 ms: a thread."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or "[never]" in _read(SWITCH):
         return 0
     libc = ctypes.CDLL(None, use_errno=True)
     done = 0
-    for start, end in _whole_pages(_maps()):
+    for start, end in _whole_pages(_read(Path("/proc/self/maps"))):
         where, size = ctypes.c_void_p(start), ctypes.c_size_t(end - start)
         if libc.madvise(where, size, _MAY_BE_LARGE):
             return 0  # the kernel knows no large pages
@@ -58,9 +61,9 @@ def gather() -> int:
     return done
 
 
-def _maps() -> str:
+def _read(path: Path) -> str:
     try:
-        return Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 

@@ -131,10 +131,10 @@ class BackgroundLane:
         out = self._out = Outgoing(self._queued, withdrawn)
         self._over, self._start, self._idle = over, start, trio.Event()
         self._frames = FrameWriter()
-        if isinstance(over.wire, TcpWire):
-            over.wire.give_way(self._give_way)
-        over.keep(stream, self._frames)
         try:
+            if isinstance(over.wire, TcpWire):
+                over.wire.give_way(self._give_way)
+            over.keep(stream, self._frames)
             await control.write(encode_count(out.first))
             self._feed(out)
             async with trio.open_nursery() as nursery:

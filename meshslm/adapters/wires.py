@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket as stdlib_socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -91,7 +92,7 @@ class TcpWire:
         self.write_now = quick.write_now
         option = getattr(stdlib_socket, "TCP_NOTSENT_LOWAT", None)
         if option is not None:
-            self._stream.setsockopt(stdlib_socket.IPPROTO_TCP, option, UNSENT_BYTES)
+            self._set(stdlib_socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
     def give_way(self, before: Callable[[], Awaitable[None]]) -> None:
         """Read and write in small pieces from now on; `before` is awaited before each write."""
@@ -105,9 +106,11 @@ class TcpWire:
             return await write_at_once(data, within_s)
 
         self.read, self.write = read, write
-        self._stream.setsockopt(
-            stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, BULK_FLIGHT_BYTES
-        )
+        self._set(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, BULK_FLIGHT_BYTES)
+
+    def _set(self, level: int, option: int, value: int) -> None:
+        with suppress(OSError):  # it is over already: whoever reads or writes next is told so
+            self._stream.setsockopt(level, option, value)
 
     @property
     def own_host(self) -> str:

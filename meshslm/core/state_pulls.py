@@ -80,7 +80,7 @@ class StatePulls:
         peer.asked[name] = now
         self._at[name] = node
         if not self._out.timer_runs(TIMER, ""):
-            self._out.start_timer(TIMER, "", peer.patience_ms)
+            self._out.start_timer(TIMER, "", state_limits.STATE_PULL_MS)
 
     def wait(self, node: NodeId, name: str, told: bytes = b"") -> None:
         """A document is to be asked for; what is too much is found by a later comparison."""

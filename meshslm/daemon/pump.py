@@ -6,7 +6,9 @@ thread, and an event that comes up while effects are performed waits until they 
 
 Rules:
 - Events are handled one at a time, in the order in which they were handed in.
-- A bug in the core ends the node with a trace: a core in an unknown state must not go on.
+- A bug in the core is raised to whoever handed the event in. It ends the node with a trace, as a
+  core in an unknown state must not go on. Only the link takes it for its peer's, which it drops:
+  one message must not end every node that hears it.
 - The flight recorder, where there is one, notes every event with what the core did.
 """
 

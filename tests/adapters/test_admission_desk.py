@@ -13,6 +13,7 @@ from threading import Barrier
 import pytest
 
 from meshslm import limits
+from meshslm.adapters import admission_desk
 from meshslm.adapters.admission_desk import (
     AdmissionDesk,
     board_of,
@@ -192,6 +193,25 @@ def test_asking_again_and_again_does_not_fill_the_disk(office: Office, guest: No
     office.now += 60
     office.desk.renew(guest.node_id, credential)
     assert office.folder.ledger()[-1].not_after == NOW + 90 + 3600
+
+
+def test_asking_for_something_else_each_time_does_not_fill_the_disk(
+    office: Office, guest: NodeKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_desk, "LEDGER_PARTS", 5)
+    whole = office.invite("serve", life_s=500)
+
+    def wish(number: int) -> JoinRequest:
+        return replace(whole, domains=(f"domain-{number}",))
+
+    for number in range(5):
+        office.join(guest, wish(number))
+    for number in range(5, 9):
+        assert office.refusal(guest, wish(number)) is Code.BUSY
+    assert office.join(guest, wish(4)).domains == ("domain-4",), "the same again is given"
+    assert len(office.folder.ledger()) == 1 + 5
+    office.now += 501
+    assert office.join(guest, wish(5)).domains == ("domain-5",)
 
 
 def test_uses_are_counted_over_restarts_and_lines_cut_short(

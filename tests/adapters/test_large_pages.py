@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from meshslm.adapters import large_pages
 from meshslm.adapters.large_pages import PAGE, _whole_pages, gather
 
 MAPS = f"""\
@@ -33,6 +35,20 @@ def test_a_text_of_no_mappings_has_no_pages() -> None:
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
+    assert gather() == 0
+
+
+def test_where_an_administrator_turned_them_off_nothing_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def library(*_: object, **__: object) -> object:
+        pytest.fail("the kernel is asked")
+
+    switch = tmp_path / "enabled"
+    switch.write_text("always madvise [never]\n")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(large_pages, "SWITCH", switch)
+    monkeypatch.setattr(ctypes, "CDLL", library)
     assert gather() == 0
 
 

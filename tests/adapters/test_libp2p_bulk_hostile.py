@@ -14,8 +14,10 @@ from meshslm import limits
 from meshslm.adapters import libp2p_bulk
 from meshslm.adapters import libp2p_library as library
 from meshslm.adapters.keyring import NodeKey
-from meshslm.adapters.libp2p_connection import LinkTimings
+from meshslm.adapters.libp2p_background import BackgroundLane
+from meshslm.adapters.libp2p_connection import Connection, LinkTimings
 from meshslm.adapters.libp2p_link import Libp2pLink
+from meshslm.adapters.libp2p_stream import MuxedStream
 from meshslm.core.events import BytesReceived, Lane, PeerConnected, PeerDisconnected
 from meshslm.wire.bulk import BULK_ID, TICKET_BYTES, encode_count
 from meshslm.wire.framing import FrameWriter
@@ -235,6 +237,35 @@ async def test_one_that_stalls_is_ended_and_the_link_stays(start_libp2p: StartLi
         await peer.kept.receive_until(encode_count(0))  # it has none whole
         await peer.kept.send(data(3, encode_count(1)) + data(1, framed(Lane.CONTROL, b"here")))
         assert await node.receive() == b"here"
+        node.link.send(peer.key.node_id, Lane.BACKGROUND, b"by the lane again")
+        await peer.kept.receive_until(b"by the lane again")
+
+
+async def test_one_that_is_over_when_it_is_taken_harms_no_link(
+    start_libp2p: StartLibp2p, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = BackgroundLane.carry
+
+    async def carry_too_late(
+        lane: BackgroundLane,
+        control: MuxedStream,
+        over: Connection,
+        stream: MuxedStream,
+        start: int | None = None,
+    ) -> None:
+        over.abort("its wire is cut")
+        await over.ended.wait()
+        await take(lane, control, over, stream, start)
+
+    monkeypatch.setattr(BackgroundLane, "carry", carry_too_late)
+    node = await start_libp2p(timings=HURRIED)
+    async with member(node) as peer:
+        await peer.agrees()
+        await (await peer.further()).cut_off()
+        await peer.kept.receive_until(encode_count(1))  # what went by the lane: the welcome
+        await peer.kept.send(data(3, encode_count(0) + encode_count(1)))
+        await peer.kept.send(data(1, framed(Lane.CONTROL, b"still here")))
+        assert await node.receive() == b"still here"
         node.link.send(peer.key.node_id, Lane.BACKGROUND, b"by the lane again")
         await peer.kept.receive_until(b"by the lane again")
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshslm import state_limits
-from meshslm.core.events import BytesReceived, Send
+from meshslm.core.events import BytesReceived, Send, StartTimer
 from meshslm.core.outbox import Outbox
 from meshslm.core.state_pulls import TIMER, StatePulls
 from meshslm.ids import Instant, NodeId, after
@@ -108,6 +108,27 @@ def test_patience_is_what_the_last_answer_took_three_times() -> None:
     assert pulls.busy("d", A, later(1_550))
     pulls.look(later(400 + 1_200))
     assert not pulls.busy("d", A, later(1_600))
+
+
+def test_a_slow_peer_makes_nobody_wait_for_another() -> None:
+    out = Outbox()
+    pulls = StatePulls(out)
+    pulls.begin(A, "slow", START)
+    assert pulls.came(A, "slow", 0, later(10_000))
+    (first,) = out.take()
+    assert isinstance(first, StartTimer)
+    assert out.timer_is_current(first.key, first.generation)
+    pulls.look(later(10_000))
+    assert not out.timer_runs(TIMER, "")
+    pulls.begin(A, "long", later(10_000))
+    pulls.begin(B, "quick", later(10_100))
+    woken = [e.after_ms for e in out.take() if isinstance(e, StartTimer) and e.key.kind == TIMER]
+    at = 10_000 + woken[0]
+    while pulls.next(B) is None:
+        pulls.look(later(at))
+        at += state_limits.STATE_PULL_MS
+        assert at <= 10_100 + 3 * state_limits.STATE_PULL_MS, "it was asked, and is left alone"
+    assert pulls.busy("long", A, later(at)), "the slow one has its time"
 
 
 def test_another_peer_is_asked_where_no_answer_comes() -> None:
