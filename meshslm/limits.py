@@ -241,6 +241,10 @@ DELIVERED_TOKENS: Final = 131_072
 """Tokens of an answer that is continued elsewhere: as long as the longest contexts of small
 models."""
 
+DELIVERED_TEXT_BYTES: Final = 512 * KIB
+"""Text of an answer that another model goes on with: as much as the most tokens mostly
+have, and beside the longest prompt it fits into a message."""
+
 PREFIX_MARK_BYTES: Final = 4
 PREFIX_DIGEST_BYTES: Final = 64
 """Marks of warm conversations in a node's presence: eight slots with two each. Presence stays below

@@ -206,7 +206,7 @@ class BackgroundLane:
         if lane != Lane.BACKGROUND:
             raise PeerFault("a message that has no place on a bulk connection")
         with trio.move_on_after(self._timings.bulk):
-            while not self._in_turn() and not over.ended.is_set():
+            while self._post is not None and not (self._in_turn() or over.ended.is_set()):
                 self._news = trio.Event()
                 await self._news.wait()
         if self._post is None or not self._in_turn():

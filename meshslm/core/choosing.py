@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from meshslm import limits
 from meshslm.core.candidates import Assessment, Decision
 from meshslm.core.continuation import Successor, successor
 from meshslm.core.cooling import Cooling
@@ -74,6 +75,8 @@ class Choosing:
 
     def another(self, task: Task, node: NodeId, now: Instant) -> bool:
         """Whether somebody else could take a task over from a node."""
+        if task.attempt >= limits.ATTEMPTS:
+            return False
         if not task.begun:
             return isinstance(self.best(task, now, without=(node,)), Verdict)
         if not task.delivered.ways:

@@ -50,7 +50,15 @@ class _Said:
 class Delivered:
     """What the client of one task has."""
 
-    __slots__ = ("_in_text", "_possible", "_prompt_tokens", "_said", "_size", "_texts_only")
+    __slots__ = (
+        "_in_text",
+        "_possible",
+        "_prompt_tokens",
+        "_said",
+        "_size",
+        "_text_bytes",
+        "_texts_only",
+    )
 
     def __init__(self, request: TaskRequest) -> None:
         self._possible = request.operation == GENERATE and not request.echo
@@ -58,7 +66,8 @@ class Delivered:
         self._size = 0
         """Tokens of all choices together."""
         self._in_text = not (request.tools or request.constraint)
-        """Not where the answer is more, or stricter, than its text."""
+        """Not where the answer is more, or stricter, than its text, or has too much of it."""
+        self._text_bytes = 0
         self._texts_only = False
         """It went on in text once: the tokens are of several vocabularies."""
         self._prompt_tokens = 0
@@ -73,9 +82,12 @@ class Delivered:
         self._size += len(chunk.tokens)
         self._prompt_tokens = chunk.prompt_tokens or self._prompt_tokens
         said.finish = chunk.finish
-        if chunk.reasoning or chunk.calls:
+        self._text_bytes += len(chunk.text.encode(errors="replace"))
+        if chunk.reasoning or chunk.calls or self._text_bytes > limits.DELIVERED_TEXT_BYTES:
             self._in_text = False
-        if self._in_text:
+            for part in self._said:
+                part.text.clear()
+        elif self._in_text and chunk.text:
             said.text.append(chunk.text)
         if self._size > limits.DELIVERED_TOKENS:
             self._possible = False

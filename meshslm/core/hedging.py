@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from meshslm import limits
 from meshslm.core.calls import Calls
@@ -68,9 +68,18 @@ class Hedging:
     """The second nodes of all tasks of this origin."""
 
     def __init__(
-        self, budget: float, out: Outbox, calls: Calls, choosing: Choosing, counts: Counts
+        self,
+        budget: float,
+        out: Outbox,
+        calls: Calls,
+        choosing: Choosing,
+        counts: Counts,
+        *,
+        watch: Callable[[Task, Instant], None],
     ) -> None:
         self._budget = budget
+        self._watch = watch
+        """Looks after a task from now on."""
         self._out = out
         self._calls = calls
         self._choosing = choosing
@@ -138,6 +147,8 @@ class Hedging:
             return False
         task.turn_to(hedge.candidate, hedge.submit, now)
         self._out.put(route_chosen(hedge.candidate, hedge.submit, hedge.reason))
+        if not hedge.candidate.local:
+            self._watch(task, now)
         return True
 
     def lost(self, tasks: Iterable[Task], node: NodeId) -> None:

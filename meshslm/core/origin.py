@@ -76,7 +76,9 @@ class Origin:
         self.cooling = self._choosing.cooling
         self._tasks: dict[TaskId, Task] = {}
         self.counts = Counts()
-        self._hedging = Hedging(hedge, out, self._calls, self._choosing, self.counts)
+        self._hedging = Hedging(
+            hedge, out, self._calls, self._choosing, self.counts, watch=self._start_watch
+        )
         self.leaving = False
         self.draining = False
 
@@ -209,7 +211,7 @@ class Origin:
     def move_from(self, peer: NodeId, now: Instant) -> None:
         """A serving node wants to leave: go on elsewhere with what can go on there."""
         for task in [t for t in self._tasks.values() if t.node == peer]:
-            if task.attempt < limits.ATTEMPTS and self._choosing.another(task, peer, now):
+            if self._choosing.another(task, peer, now):
                 self._abandon(task, now)
                 self._move_on(task, Fault(FaultCode.NOT_READY, "the node is about to leave"), now)
 
@@ -305,9 +307,7 @@ class Origin:
             or task.attempt >= limits.ATTEMPTS
         ):
             self._end_failed(task, fault, now)
-        elif self._hedging.promote(task, now):
-            self._start_watch(task, now)
-        else:
+        elif not self._hedging.promote(task, now):
             self._out.tell("task.moved", fault.detail, task=task.task)
             self._try(task, now)
 

@@ -63,6 +63,11 @@ class Run:
         return self.submit.request.priority == "background"
 
     @property
+    def forgotten(self) -> bool:
+        """It is over, and nothing is left of it: it was stopped, or its origin has everything."""
+        return self.state is RunState.OVER and not self.log
+
+    @property
     def waited_ms(self) -> float:
         """Time in this node's queue, before the engine had it."""
         return ms_between(self.arrived, self.started)

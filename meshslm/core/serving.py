@@ -172,7 +172,7 @@ class Serving:
     def resend(self, origin: NodeId, ask: TaskResend, now: Instant) -> None:
         """The origin misses items, or wants to know whether we are still at it."""
         run = self._known.get((origin, ask.task, ask.attempt))
-        if run is None:
+        if run is None or run.forgotten:
             gone = f"task {ask.task} is not known here"
             self._reply(origin, TaskRefused(ask.task, ask.attempt, FaultCode.PEER_LOST, gone), now)
             return

@@ -92,6 +92,8 @@ class NodeService:
             self.chronicler.told(effect)
         stream = self._streams.get(effect.task)
         if stream is not None and not stream.push(effect):
+            if self.chronicler is not None:
+                self.chronicler.dropped(effect.task)
             self._pump.handle(TaskDropped(effect.task))
 
     def order_model(self, model: str, order: Order, *, at_once: bool = False) -> ModelView:

@@ -24,6 +24,8 @@ ClientEffect = RouteChosen | EmitChunk | FinishTask | FailTask
 
 TOKEN_BYTES = 32
 """Of a token in a tuple, and its share of the values around it."""
+TOKENLESS_BYTES = 256
+"""Of an item without tokens, whatever is in it: it is never joined with another."""
 LOGPROB_BYTES = 256
 """Of one token's text, bytes and number as values."""
 
@@ -92,7 +94,8 @@ def weight(chunk: Chunk) -> int:
     texts = len(chunk.text) + len(chunk.reasoning) + len(chunk.vector)
     calls = sum(len(piece.arguments) + LOGPROB_BYTES for piece in chunk.calls)
     told = sum(1 + len(logprob.top) for logprob in chunk.logprobs)
-    return texts + calls + TOKEN_BYTES * len(chunk.tokens) + LOGPROB_BYTES * told
+    tokens = TOKEN_BYTES * len(chunk.tokens) or TOKENLESS_BYTES
+    return texts + calls + tokens + LOGPROB_BYTES * told
 
 
 def may_merge(first: Chunk, second: Chunk) -> bool:

@@ -14,7 +14,8 @@ from meshslm.adapters import libp2p_bulk
 from meshslm.adapters.libp2p_background import GIVE_WAY_S, BackgroundLane
 from meshslm.adapters.libp2p_connection import Connection, LinkTimings
 from meshslm.adapters.libp2p_link import Libp2pLink
-from meshslm.core.events import Lane, PeerConnected, PeerDisconnected
+from meshslm.core.events import Event, Lane, PeerConnected, PeerDisconnected
+from meshslm.wire.bulk import Outgoing
 from meshslm.wire.framing import FrameWriter
 from tests.adapters.test_libp2p_link import overtaken_by_tokens
 
@@ -202,6 +203,37 @@ class Fake:
 
     async def flushed(self) -> None:
         await self.written.wait()
+
+
+async def test_the_end_of_the_link_is_not_held_up_by_bulk_that_waits_for_its_turn(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bulk = BackgroundLane(cast(Connection, Fake()), FrameWriter(), LinkTimings(), lambda _: None)
+    further = cast(Connection, Further())
+
+    async def post(*_events: Event) -> None:
+        raise AssertionError("what goes before it has not come")
+
+    async def take() -> None:
+        assert not await bulk._take(Lane.BACKGROUND, b"bulk", further, Outgoing(0, ()))
+        bulk._idle.set()
+
+    bulk.serve(post)
+    bulk._over, bulk._idle = further, trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await trio.testing.wait_all_tasks_blocked()
+        await bulk.close()
+    assert trio.current_time() == 0
+
+
+class Further:
+    """A further connection that is about to end."""
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+
+    def abort(self, _reason: str) -> None: ...
 
 
 async def test_the_end_of_the_link_ends_it(start_libp2p: StartLibp2p, connect: Connect) -> None:

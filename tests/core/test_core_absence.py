@@ -17,6 +17,7 @@ from meshslm.core.events import (
     RouteChosen,
     RunEnded,
     RunProduced,
+    StartRun,
     StopRun,
     TaskArrived,
     TaskDropped,
@@ -221,3 +222,26 @@ def test_a_refusal_somewhere_else_is_no_proof(pair: Mesh) -> None:
     assert topics(pair, "a") == ["peer.away"]
     pair.give("a", DialFailed(address_of("b"), "connection refused", refused=True))
     assert topics(pair, "a") == ["peer.away", "peer.gone"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_that_was_stopped_meanwhile_is_not_waited_for(pair: Mesh, *, begun: bool) -> None:
+    """A is frozen for as long as B needs to give it up, and wakes before it hears of that."""
+    ask(pair)
+    say(pair, "b", 0, 2 * begun)
+    frozen = pair.boxes[NodeId("a")]
+    timers, frozen.timers = frozen.timers, {}
+    pair.cut.add(PAIR)
+    pair.pass_time(4000)
+    assert pair.effects("b", StopRun)
+    heal(pair)
+    frozen.timers = timers
+    pair.give("a", PeerDisconnected(NodeId("b"), "closed"))
+    pair.pass_time(limits.LINK_GRACE_MS)
+    newest = pair.effects("b", StartRun)[-1]
+    assert newest.run != RunId(1), "nobody works at it, and nobody says so"
+    for place in range(2 * begun, len(TALE)):
+        pair.give("b", RunProduced(newest.run, Chunk(0, (place,), TALE[place])))
+    pair.give("b", RunEnded(newest.run, Usage(9, len(TALE)), Timings()))
+    assert told(pair) == "".join(TALE)
+    assert len(pair.effects("a", FinishTask)) == 1

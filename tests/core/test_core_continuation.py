@@ -229,6 +229,27 @@ def test_a_stalled_stream_stays_where_nobody_else_could_go_on(mesh: Mesh) -> Non
     assert len(routes(mesh)) == 1
 
 
+def test_the_last_attempt_is_waited_for_where_it_stalls(mesh: Mesh) -> None:
+    for node in "bcd":
+        mesh.add(node, specialist("coder", "code"))
+    mesh.add("a", bootstrap=tuple("bcd"))
+    mesh.pass_time(1500)
+    ask(mesh)
+    for attempt in range(1, limits.ATTEMPTS):
+        node = routes(mesh)[-1].node
+        run = mesh.effects(node, StartRun)[-1].run
+        mesh.give(node, RunFailed(run, FaultCode.WORKER_LOST, "killed"))
+        mesh.pass_time(2**attempt * limits.RETRY_WAIT_MS)
+    last = routes(mesh)[-1]
+    assert last.attempt == limits.ATTEMPTS
+    run = mesh.effects(last.node, StartRun)[-1].run
+    say(mesh, last.node, 0, 4, run=run)
+    mesh.pass_time(2 * limits.STREAM_STALLED_MS)
+    say(mesh, last.node, 4, len(TALE), run=run)
+    finish(mesh, last.node, run=run)
+    assert told(mesh) == "".join(TALE)
+
+
 def test_late_items_of_the_former_node_are_nobodys(twins: Mesh) -> None:
     ask(twins)
     first, second = routes(twins)[0].node, other(twins)
@@ -307,6 +328,21 @@ def test_an_answer_beyond_the_bound_cannot_go_on() -> None:
     for _ in range(limits.DELIVERED_TOKENS // 1000 + 1):
         delivered.add(Chunk(0, tokens, "x"))
     assert delivered.ways == ()
+
+
+@pytest.mark.parametrize("text", ["word ", "\N{SNOWMAN}" * 4, ""])
+def test_text_beyond_the_bound_is_not_kept_and_cannot_go_on(cousins: Mesh, text: str) -> None:
+    """However many tokens are said to be in it: a request with more of it fits into no message."""
+    ask(cousins, "domain:code")
+    first = routes(cousins)[0].node
+    text *= 50_000
+    for place in range(5):
+        cousins.give(first, RunProduced(RunId(1), Chunk(0, (place,), text)))
+    cousins.break_link("a", first)
+    if text:
+        assert failure(cousins).code is FaultCode.PEER_LOST
+    else:
+        assert routes(cousins)[1].continued == "text"
 
 
 def test_a_fault_of_the_request_is_not_carried_elsewhere(twins: Mesh) -> None:

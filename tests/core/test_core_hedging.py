@@ -24,7 +24,16 @@ from meshslm.core.events import (
 from meshslm.core.hedging import Latencies
 from meshslm.errors import FaultCode
 from meshslm.ids import NodeId, RunId, TaskId
-from meshslm.wire.messages import ChatMessage, Chunk, TaskCancel, TaskRequest, Timings, Usage
+from meshslm.wire.messages import (
+    ChatMessage,
+    Chunk,
+    TaskCancel,
+    TaskChunk,
+    TaskRequest,
+    Timings,
+    Usage,
+)
+from meshslm.wire.routing import Routing
 from tests.core.mesh import Mesh, specialist
 
 USUAL_MS = 20
@@ -204,3 +213,43 @@ def test_late_is_what_most_are_not(times: list[float]) -> None:
         assert late in kept
         assert sum(ms > late for ms in kept) <= 0.05 * len(kept) + 1
     assert known.late(("p", 2)) is None
+
+
+@pytest.fixture
+def own(mesh: Mesh) -> Mesh:
+    """A hosts what B hosts, and knows how long first tokens take."""
+    mesh.add("b", specialist("coder", "code"))
+    mesh.add("a", specialist("coder", "code"), bootstrap=("b",), hedge=0.05)
+    mesh.pass_time(1500)
+    for number in range(limits.HEDGE_LEAST):
+        node = ask(mesh, f"usual-{number}")
+        mesh.pass_time(USUAL_MS)
+        answer(mesh, node, newest(mesh, node))
+    return mesh
+
+
+def test_this_node_is_not_taken_for_lost_where_the_first_fails(own: Mesh) -> None:
+    task = "t"
+    while ask(own, task, routing=Routing("round-robin")) == "a":
+        answer(own, "a", newest(own, "a"))
+        task += "t"
+    own.pass_time(3 * USUAL_MS)
+    mine = newest(own, "a")
+    own.break_link("a", "b")
+    own.pass_time(2 * limits.ACCEPT_MS)
+    answer(own, "a", mine, "mine")
+    assert said(own, task) == "mine"
+    assert newest(own, "a") == mine
+
+
+def test_the_second_is_looked_after_although_its_first_item_was_lost(own: Mesh) -> None:
+    first = ask(own, "t", routing=Routing("local-first"))
+    assert first == "a"
+    own.pass_time(3 * USUAL_MS)
+    run = newest(own, "b")
+    own.filter = lambda _f, _t, m: () if isinstance(m, TaskChunk) and m.seq == 0 else None
+    own.give("b", RunProduced(run, Chunk(0, (1,), "one ")))
+    own.give("b", RunProduced(run, Chunk(0, (2,), "two")))
+    own.filter = lambda _f, _t, _m: None
+    own.pass_time(limits.GAP_MS)
+    assert said(own, "t") == "one two"

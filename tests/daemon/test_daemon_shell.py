@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import cast
 
 import pytest
 import trio
@@ -29,6 +30,7 @@ from meshslm.core.events import (
     TimerKey,
 )
 from meshslm.core.node import NodeCore
+from meshslm.daemon.chronicler import Chronicler
 from meshslm.daemon.defaults import fill
 from meshslm.daemon.executor import Executor
 from meshslm.daemon.pump import Pump
@@ -337,3 +339,31 @@ def test_filling_twice_changes_nothing(sampling: Sampling) -> None:
 
 def test_every_sampling_default_of_a_profile_exists_in_a_request() -> None:
     assert set(SamplingDefaults.__struct_fields__) <= set(Sampling.__slots__)
+
+
+async def test_what_becomes_of_a_task_is_written_down_where_its_client_reads_too_slowly() -> None:
+    node, notes = Node(), Notes()
+    node.service.chronicler = cast(Chronicler, notes)
+    async with node.service.submit(ASK) as stream:
+        run, _ = node.engine.started[0]
+        for _ in range(5):
+            node.pump.handle(RunProduced(run, Chunk(0, (1,), "x" * limits.MIB)))
+        assert stream.ended
+    assert notes.ends == [stream.task]
+    assert node.engine.stopped == [run]
+
+
+class Notes:
+    """A chronicler that remembers which tasks ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[TaskId] = []
+
+    def arrived(self, task: TaskId, _request: TaskRequest) -> None: ...
+
+    def told(self, effect: ClientEffect) -> None:
+        if not isinstance(effect, RouteChosen):
+            self.ends.append(effect.task)
+
+    def dropped(self, task: TaskId) -> None:
+        self.ends.append(task)

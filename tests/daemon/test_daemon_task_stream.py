@@ -110,3 +110,11 @@ def test_reading_makes_room_again() -> None:
         assert stream.push(EmitChunk(TASK, Chunk(0, (1,), word)))
         stream.take_nowait()
     assert stream.push(FinishTask(TASK, Usage(), Timings()))
+
+
+def test_items_with_nothing_in_them_are_bounded_too() -> None:
+    stream, pushed = TaskStream(TASK), 0
+    while stream.push(EmitChunk(TASK, Chunk(0))):
+        pushed += 1
+        assert pushed < limits.STREAM_BYTES / 100
+    assert stream.ended
