@@ -147,9 +147,9 @@ class BackgroundLane:
             over.abort("its link is over")
             if self._out is not None:
                 self.kept.abort("its bulk connection ended, and what is missing was not told")
-            control.reset()
             self._over = None
-            self._idle.set()
+            self._idle.set()  # before what may raise where the peer asked too much
+            control.reset()
 
     async def _settle(self, control: MuxedStream, over: Connection, out: Outgoing) -> None:
         """Hear where the peer begins and how much it has at the end; the rest goes by the lane."""

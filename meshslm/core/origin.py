@@ -161,11 +161,12 @@ class Origin:
             self._ask_again(task)
         self._start_watch(task, now)
 
-    def gap(self, task_id: TaskId) -> None:
+    def gap(self, task_id: TaskId, now: Instant) -> None:
         """An item is still missing."""
         task = self._tasks[task_id]
         if task.known_items > task.next_seq:
-            self._ask_again(task)
+            if not task.comes(now):
+                self._ask_again(task)
             self._out.start_timer(GAP, task_id, limits.GAP_MS)
 
     def late(self, task_id: TaskId, now: Instant) -> None:
@@ -190,13 +191,12 @@ class Origin:
             if task.next_seq == 0 or reply.code == FaultCode.PEER_LOST:
                 self._move_on(task, fault_of(reply), now)
             return
-        if not task.accepted:
-            task.accepted = True
+        task.accepted = True
         if isinstance(reply, TaskAccepted):
             if reply.items > task.next_seq:
                 self._missing(task, reply.items)
             return
-        if reply.seq == task.next_seq:
+        if task.fills(reply.seq, now):
             self._deliver(task, node, reply, now)
         elif reply.seq > task.next_seq and len(task.held) < limits.REORDER_ITEMS:
             task.held[reply.seq] = reply
@@ -366,6 +366,7 @@ class Origin:
     def _ask_again(self, task: Task) -> None:
         if task.node is not None:
             self._calls.ask_again(task.node, task.task, task.attempt, task.next_seq)
+            task.asked_to = task.next_seq + limits.RESEND_ITEMS
 
     def _start_watch(self, task: Task, now: Instant) -> None:
         # Of those that are watched alike the times fall together, and the node is woken once.

@@ -59,6 +59,10 @@ class Task:
     next_seq: int = 0
     known_items: int = 0
     """Items that the stream is known to have."""
+    asked_to: int = 0
+    """Items before this one were asked for again."""
+    filled: Instant = Instant(0)
+    """When the last item came that was missing, or was here already."""
     held: dict[int, Item] = field(default_factory=dict)
     tried: list[NodeId] = field(default_factory=list)
     sent_on: list[NodeId] = field(default_factory=list)
@@ -89,12 +93,25 @@ class Task:
         flows = self.next_seq and self.delivered.ways
         return limits.STREAM_PROBE_MS if flows else limits.STALL_PROBE_MS
 
+    def fills(self, seq: int, now: Instant) -> bool:
+        """Whether an item that came is the one that is next."""
+        if seq <= self.next_seq:
+            self.filled = now
+        return seq == self.next_seq
+
+    def comes(self, now: Instant) -> bool:
+        """What was asked for again is coming in, so that to ask once more would only fill a wire.
+
+        A slow one would soon carry the same items again and again, and nothing else.
+        """
+        return self.next_seq < self.asked_to and ms_between(self.filled, now) < limits.GAP_MS
+
     def turn_to(self, candidate: Candidate, submit: TaskSubmit, now: Instant) -> None:
         """Its answer comes from this candidate from now on: of its stream there is nothing yet."""
         self.former, self.node = candidate, candidate.node
         self.submit, self.attempt = submit, submit.attempt
         self.accepted = False
-        self.next_seq = self.known_items = 0
+        self.next_seq = self.known_items = self.asked_to = 0
         self.held = {}
         self.heard = self.flowed = now
         self.pace = Pace()

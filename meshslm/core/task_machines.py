@@ -84,7 +84,7 @@ class TaskMachines:
         return {
             origin.DEADLINE: lambda s, now: self.origin.deadline(TaskId(s), now),
             origin.WATCH: lambda s, now: self.origin.watch(TaskId(s), now),
-            origin.GAP: lambda s, _: self.origin.gap(TaskId(s)),
+            origin.GAP: lambda s, now: self.origin.gap(TaskId(s), now),
             hedging.TIMER: lambda s, now: self.origin.late(TaskId(s), now),
             origin.RETRY: lambda s, now: self.origin.retry(TaskId(s), now),
         }

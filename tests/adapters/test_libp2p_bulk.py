@@ -14,7 +14,9 @@ from meshslm.adapters import libp2p_bulk
 from meshslm.adapters.libp2p_background import GIVE_WAY_S, BackgroundLane
 from meshslm.adapters.libp2p_connection import Connection, LinkTimings
 from meshslm.adapters.libp2p_link import Libp2pLink
+from meshslm.adapters.libp2p_stream import MuxedStream
 from meshslm.core.events import Event, Lane, PeerConnected, PeerDisconnected
+from meshslm.errors import PeerFault
 from meshslm.wire.bulk import Outgoing
 from meshslm.wire.framing import FrameWriter
 from tests.adapters.test_libp2p_link import overtaken_by_tokens
@@ -209,7 +211,7 @@ async def test_the_end_of_the_link_is_not_held_up_by_bulk_that_waits_for_its_tur
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     bulk = BackgroundLane(cast(Connection, Fake()), FrameWriter(), LinkTimings(), lambda _: None)
-    further = cast(Connection, Further())
+    further = cast(Connection, Ending())
 
     async def post(*_events: Event) -> None:
         raise AssertionError("what goes before it has not come")
@@ -227,13 +229,52 @@ async def test_the_end_of_the_link_is_not_held_up_by_bulk_that_waits_for_its_tur
     assert trio.current_time() == 0
 
 
+async def test_the_end_of_the_link_is_told_although_a_peer_reads_none_of_its_answers() -> None:
+    kept, deaf = Further(), Deaf()
+    bulk = BackgroundLane(cast(Connection, kept), FrameWriter(), LinkTimings(), lambda _: None)
+    with pytest.raises(PeerFault, match="more answers"):
+        await bulk.carry(
+            cast(MuxedStream, deaf), cast(Connection, Further()), cast(MuxedStream, deaf)
+        )
+    with trio.fail_after(5):
+        await bulk.close()
+    assert kept.ended.is_set()
+
+
 class Further:
-    """A further connection that is about to end."""
+    """A connection that ends when it is told to."""
 
     def __init__(self) -> None:
         self.ended = trio.Event()
+        self.wire = None
+
+    def keep(self, _stream: MuxedStream, _frames: FrameWriter) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def abort(self, _reason: str) -> None:
+        self.ended.set()
+
+
+class Ending(Further):
+    """One that takes a moment to end."""
 
     def abort(self, _reason: str) -> None: ...
+
+
+class Deaf:
+    """A stream of a connection that has ended because its peer asked and never read."""
+
+    async def read(self, _most: int) -> bytes:
+        return b""
+
+    async def read_exactly(self, _count: int) -> bytes:
+        raise PeerFault("it is over")
+
+    async def write(self, _data: bytes) -> None: ...
+
+    def reset(self) -> None:
+        raise PeerFault("it asks for more answers than it reads")
 
 
 async def test_the_end_of_the_link_ends_it(start_libp2p: StartLibp2p, connect: Connect) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ from meshslm.wire.messages import (
     ChatMessage,
     Chunk,
     Message,
+    TaskAccepted,
     TaskCancel,
     TaskChunk,
     TaskDone,
@@ -146,3 +149,39 @@ def test_items_of_another_attempt_are_nobodys() -> None:
     assert answer == TaskCancel(TASK, 2)
     finish(mesh)
     assert whole(mesh)
+
+
+def test_what_a_slow_link_brings_is_not_asked_for_again_and_again() -> None:
+    """A long answer was missed; of its items one comes each two milliseconds."""
+    mesh, wire = begun(), Wire()
+    mesh.filter = lambda source, _to, _m: () if source == "b" else None
+    count, each_ms = 300, 2
+    for place in range(2, count):
+        mesh.give("b", RunProduced(RunId(1), Chunk(0, (place,), "x")))
+    mesh.filter = wire.takes
+    send(mesh, "a", "b", TaskAccepted(TASK, 1, 0, count))
+    for _ in range(2 * count):
+        mesh.pass_time(each_ms)
+        wire.brings(mesh)
+    assert len(told(mesh)) == len("".join(WORDS[:2])) + count - 2
+    assert wire.most <= 3 * limits.RESEND_ITEMS
+    assert not wire.items
+
+
+class Wire:
+    """From B to A; holds what is on its way."""
+
+    def __init__(self) -> None:
+        self.items: deque[Message] = deque()
+        self.most = 0
+
+    def takes(self, source: NodeId, _to: NodeId, message: Message) -> tuple[()] | None:
+        if source != "b" or not isinstance(message, TaskChunk | TaskAccepted):
+            return None
+        self.items.append(message)
+        self.most = max(self.most, len(self.items))
+        return ()
+
+    def brings(self, mesh: Mesh) -> None:
+        if self.items:
+            mesh.give("a", BytesReceived(NodeId("b"), encode(self.items.popleft())))
