@@ -294,9 +294,8 @@ class Origin:
     def _move_on(self, task: Task, fault: Fault, now: Instant) -> None:
         """The attempt is over without an end of the answer: another node, or the end."""
         self._choosing.over(task, fault, now)
-        task.node = None
-        task.fault = fault
-        task.held = {}
+        fault = task.fault = task.reason(fault)
+        task.node, task.held = None, {}
         for kind in (WATCH, GAP):
             self._out.stop_timer(kind, task.task)
         if task.delivered.whole:

@@ -77,6 +77,16 @@ class Task:
     def __post_init__(self) -> None:
         self.delivered = Delivered(self.request)
 
+    def reason(self, fault: Fault) -> Fault:
+        """Why it has no answer yet: an attempt's fault, or what broke off an answer before that.
+
+        A node that has no room for what was delivered says nothing of others, nor of the request,
+        which the first one took.
+        """
+        no_room = fault.code is FaultCode.CONTEXT_OVERFLOW or fault.param == "delivered"
+        was_to_go_on = self.begun and not self.next_seq
+        return self.fault if no_room and was_to_go_on and self.fault is not None else fault
+
     def in_vain(self, fault: Fault) -> bool:
         """Whether asking the same once more would not help.
 

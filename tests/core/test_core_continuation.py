@@ -345,6 +345,33 @@ def test_text_beyond_the_bound_is_not_kept_and_cannot_go_on(cousins: Mesh, text:
         assert routes(cousins)[1].continued == "text"
 
 
+@pytest.mark.parametrize(
+    ("code", "param"),
+    [(FaultCode.BAD_REQUEST, "delivered"), (FaultCode.CONTEXT_OVERFLOW, "max_tokens")],
+)
+def test_one_that_has_no_room_for_what_was_said_is_not_the_last(
+    mesh: Mesh, code: FaultCode, param: str
+) -> None:
+    for node in "bcd":
+        mesh.add(node, specialist("coder", "code"))
+    mesh.add("a", bootstrap=tuple("bcd"))
+    mesh.pass_time(1500)
+    ask(mesh)
+    first = routes(mesh)[0].node
+    say(mesh, first, 0, 3)
+    mesh.break_link("a", first)
+    mesh.give(routes(mesh)[1].node, RunFailed(RunId(1), code, "no room", param))
+    last = routes(mesh)[2].node
+    assert asked(mesh, last).delivered == packed(*range(3))
+    mesh.give(last, RunFailed(RunId(1), code, "no room", param))
+    for _ in range(limits.ATTEMPTS):
+        mesh.pass_time(30_000)
+        for node in "bcd":
+            for start in mesh.effects(node, StartRun)[1:]:
+                mesh.give(node, RunFailed(start.run, code, "no room", param))
+    assert failure(mesh).code is FaultCode.PEER_LOST
+
+
 def test_a_fault_of_the_request_is_not_carried_elsewhere(twins: Mesh) -> None:
     ask(twins)
     first = routes(twins)[0].node
