@@ -318,6 +318,10 @@ TRACKED_ENGINES: Final = 4_096
 TRACKED_KINDS: Final = 1_024
 """Selectors and domains whose answers' lengths are remembered at one origin."""
 
+LEAST_TPS: Final = 0.01
+"""Least speed that is believed of an engine that tells one, in tokens a second: of a smaller one
+the time of an answer may be more than a number can say."""
+
 CONVERSATIONS: Final = 4_096
 """Conversations whose last node is remembered at one origin: 200 bytes each."""
 

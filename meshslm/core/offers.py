@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from meshslm import mesh_limits
+from meshslm import limits, mesh_limits
 from meshslm.ids import Instant, NodeId, ms_between
 from meshslm.wire.growth import Ask
 from meshslm.wire.messages import Capability, EngineLoad, Presence, Specialist
@@ -64,12 +64,13 @@ def soonest_first(known: Iterable[Known], tokens: int, now: Instant) -> list[Kno
 
 def usual_decode_tps(everybody: Iterable[tuple[EngineLoad, ...]]) -> float:
     """Of those who told theirs, the mean of their times."""
-    times = [1.0 / load.decode_tps for loads in everybody for load in loads if load.decode_tps]
+    told = [load.decode_tps for loads in everybody for load in loads if load.decode_tps]
+    times = [1.0 / max(limits.LEAST_TPS, tps) for tps in told]
     return len(times) / sum(times) if times else ASSUMED_DECODE_TPS
 
 
 def _answer_ms(load: EngineLoad, usual_tps: float, tokens: int) -> float:
-    writing = tokens / (load.decode_tps or usual_tps) * 1000.0
+    writing = tokens / max(limits.LEAST_TPS, load.decode_tps or usual_tps) * 1000.0
     if load.free_slots:
         return writing
     return writing + (load.wait_ms or (load.queued + 1) * (load.run_ms or writing))

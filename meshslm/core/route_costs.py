@@ -48,8 +48,13 @@ def network(_facts: Facts, candidate: Candidate) -> float:
 
 def decode_tps(facts: Facts, candidate: Candidate) -> float:
     """Tokens a second of one stream, told and measured."""
-    told = candidate.load.decode_tps if candidate.load else 0.0
+    told = _told(candidate.load.decode_tps) if candidate.load else 0.0
     return facts.measured.decode_tps(candidate, told or _usual(facts, candidate)[1])
+
+
+def _told(tps: float) -> float:
+    """A speed as a peer tells it, or 0 for none: never so small that a time has no end."""
+    return max(tps, limits.LEAST_TPS) if tps > 0.0 else 0.0
 
 
 def _usual(facts: Facts, candidate: Candidate) -> tuple[float, float]:
@@ -67,8 +72,8 @@ def usual_speeds(candidates: Iterable[Candidate]) -> dict[str, tuple[float, floa
         load = candidate.load
         if load is not None and load.decode_tps > 0.0 and load.prefill_tps > 0.0:
             count, reading, writing = times.get(candidate.specialist.profile, (0, 0.0, 0.0))
-            reading += 1.0 / load.prefill_tps
-            writing += 1.0 / load.decode_tps
+            reading += 1.0 / _told(load.prefill_tps)
+            writing += 1.0 / _told(load.decode_tps)
             times[candidate.specialist.profile] = (count + 1, reading, writing)
     return {
         profile: (count / reading, count / writing)
@@ -112,7 +117,7 @@ def _warm_characters(facts: Facts, announced: bytes) -> int:
 
 def prefill(facts: Facts, candidate: Candidate) -> float:
     """Computing what of the prompt is not warm."""
-    tps = candidate.load.prefill_tps if candidate.load else 0.0
+    tps = _told(candidate.load.prefill_tps) if candidate.load else 0.0
     tps = tps or _usual(facts, candidate)[0]
     cold = facts.prompt_tokens - warm_tokens(facts, candidate)
     return max(0.0, cold) / tps * 1000.0
