@@ -318,6 +318,13 @@ TRACKED_ENGINES: Final = 4_096
 TRACKED_KINDS: Final = 1_024
 """Selectors and domains whose answers' lengths are remembered at one origin."""
 
+PRIVATE_NODES: Final = 256
+"""Nodes with private domains whose cards are remembered when they are gone: some kilobytes each."""
+
+TURNS_JUDGED: Final = 32
+"""Earlier turns of a user that are looked at before a conversation goes to an upstream, where some
+domain is private: 0.3 ms each."""
+
 LEAST_TPS: Final = 0.01
 """Least speed that is believed of an engine that tells one, in tokens a second: of a smaller one
 the time of an answer may be more than a number can say."""

@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 
 from meshslm import limits
-from meshslm.core.classify import Score, distinct
+from meshslm.core.classify import Score, distinct, sample
 from meshslm.core.heads import MEANING, WORDS
 from meshslm.core.outbox import Outbox
 from meshslm.core.reading_events import RequestRead, RequestShown
@@ -149,6 +149,10 @@ class Reading:
         if vector is None:
             text = gist(request, limits.WORDS_CHARACTERS)
         return Judged(self._judge, text, vector)
+
+    def in_words(self, text: str) -> Judged:
+        """What a text is about, by its words alone."""
+        return Judged(self._judge, sample(text, limits.WORDS_CHARACTERS), None)
 
     def has_read(self, request: TaskRequest) -> bool:
         """Whether a request is judged by its meaning."""

@@ -28,7 +28,10 @@ def of_filter(
     dropped: Sequence[Candidate],
     facts: Facts,
 ) -> Refusal:
-    """A hard filter left nobody of `dropped`."""
+    """A hard filter left nobody of `dropped`; nobody at all was there if it may be private."""
+    if not dropped:
+        what = f"{request.selector!r} is asked what may be private"
+        return Refusal(FaultCode.NOT_READY, f"{what}, and only an upstream is left")
     if name == "operation":
         return _unable(request, candidates)
     if name == "adapter":

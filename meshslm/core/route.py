@@ -19,7 +19,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -56,10 +56,11 @@ from meshslm.core.route_filters import (
     at_node,
     context,
     has_domain,
-    inside,
+    may_be,
     moot,
     named,
     reachable,
+    secret_domains,
     stale,
 )
 from meshslm.core.strategies import STRATEGIES, Key
@@ -119,6 +120,10 @@ class Known:
     lengths: Mapping[str, Length] = field(default_factory=dict)
     """Of answers so far, by `length_key`."""
     now: Instant = Instant(0)
+    secret: Collection[str] = ()
+    """Domains that are private by what was ever told here, beside those of the candidates."""
+    earlier: Collection[str] = ()
+    """Domains that the turns before the last may well be of, where that matters."""
 
 
 NOTHING_KNOWN: Final = Known()
@@ -233,7 +238,7 @@ class _Choice:
             return refusals.unknown(problem, self._candidates)
         if selector == AUTO and request.operation == GENERATE:
             self._scores = classifier.classify(request_text(request))
-            matching = self._keep("private", inside(matching, self._may_be(classifier)))
+            matching = self._keep("private", self._inside(matching, classifier))
         idle = moot(self._facts, matching)
         for name, hard in HARD:
             if hard in idle:
@@ -262,13 +267,21 @@ class _Choice:
                 return self._best(here, reason, domain)
         return self._best(pool, f"{wanted[0][1]}, anybody", wanted[0][0])
 
-    def _may_be(self, classifier: Classifies) -> list[str]:
-        """Domains that the text may well be of, whether one is recognised or not."""
-        likely = [s.domain for s in self._scores if s.score >= classifier.unsure_below]
-        if not likely:
-            likely = [GENERAL, *(score.domain for score in self._scores[:1])]
-        stay = self._known.stay
-        return [*likely, stay.domain] if stay is not None else likely
+    def _inside(self, pool: list[Candidate], classifier: Classifies) -> list[Candidate]:
+        """Without upstreams, where the text may be of a domain that somebody keeps private.
+
+        By all who are known: who is not asked for, left alone or gone has said so too.
+        """
+        if not any(candidate.upstream for candidate in pool):
+            return pool
+        known = self._known
+        secret = secret_domains(c.specialist for c in self._candidates).union(known.secret)
+        likely = [*may_be(self._scores, classifier.unsure_below), *known.earlier]
+        if known.stay is not None:
+            likely.append(known.stay.domain)
+        if secret.isdisjoint(likely):
+            return pool
+        return [candidate for candidate in pool if not candidate.upstream]
 
     def _wanted_domains(self, unsure_below: float) -> list[tuple[str, str]]:
         scores, stay = self._scores, self._known.stay

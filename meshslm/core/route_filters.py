@@ -9,14 +9,15 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from meshslm import mesh_limits
 from meshslm.core.candidates import Candidate
+from meshslm.core.classify import GENERAL, Score
 from meshslm.core.route_facts import GENERATE, Facts, Tier
 from meshslm.ids import NodeId, ms_between
-from meshslm.wire.messages import TaskRequest
+from meshslm.wire.messages import Specialist, TaskRequest
 
 AUTO: Final = "auto"
 DOMAIN: Final = "domain:"
@@ -72,14 +73,15 @@ def private(facts: Facts, candidate: Candidate) -> str:
     return ""
 
 
-def inside(candidates: list[Candidate], domains: Sequence[str]) -> list[Candidate]:
-    """Without upstreams, where a specialist for one of these domains says that it is private."""
-    if not any(candidate.upstream for candidate in candidates):
-        return candidates
-    secret = [c for c in candidates if c.specialist.private]
-    if not any(has_domain(c, domain) for c in secret for domain in domains):
-        return candidates
-    return [c for c in candidates if not c.upstream]
+def secret_domains(specialists: Iterable[Specialist]) -> set[str]:
+    """Domains of which one of these says that what is asked of it does not leave the mesh."""
+    return {card.domain for s in specialists if s.private for card in s.domains}
+
+
+def may_be(scores: Sequence[Score], unsure_below: float) -> list[str]:
+    """Domains that a text may well be of, whether one is recognised or not."""
+    likely = [score.domain for score in scores if score.score >= unsure_below]
+    return likely or [GENERAL, *(score.domain for score in scores[:1])]
 
 
 def cloud(facts: Facts, candidate: Candidate) -> str:

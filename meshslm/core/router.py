@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core.candidates import Candidate, Decision, Refusal, Verdict
 from meshslm.core.classify import classifier_for, distinct
@@ -30,6 +31,7 @@ from meshslm.core.route_facts import (
     EDGE_BELOW,
     length_key,
 )
+from meshslm.core.route_filters import may_be
 from meshslm.core.strategies import AUTO
 from meshslm.core.track_record import TrackRecord
 from meshslm.ids import Instant, NodeId, TaskId
@@ -88,6 +90,11 @@ class Router:
         self._listed: dict[NodeId, _Listed] = {}
         self._cards: tuple[DomainCard, ...] = ()
         self._cards_version = -1
+        self._private: dict[NodeId, tuple[DomainCard, ...]] = {}
+        """Of the domains that each node keeps private, by its last word: who is gone has not taken
+        it back, and what is of them is still to be recognised."""
+        self._secret: frozenset[str] = frozenset()
+        """All of these domains."""
         self._record = TrackRecord()
         self._conversations = Conversations()
         self._verdicts: dict[tuple[NodeId, str], tuple[TaskRequest, Verdict]] = {}
@@ -145,6 +152,8 @@ class Router:
         )
         if len(self._listed) > 2 * len(self._directory.peers) + 16:
             self._listed.clear()  # most of them are gone
+        if known is None or known.capability is not capability:
+            self._heed(peer.node, capability)
         self._listed[peer.node] = _Listed(capability, peer.loads, peer.rtt_ms, peer.told, made)
         return made
 
@@ -172,7 +181,7 @@ class Router:
     ) -> Callable[[list[Candidate]], Decision]:
         """What `route` would do now, and why; who is drawn among equals may be another."""
         self.now = now
-        known, classifier = self._known(request), self._classifier(request)
+        classifier, known = self._classifier(request), self._known(request)
         signs = complexity_of(request).reasons if self._reading else ()
 
         def explain(candidates: list[Candidate]) -> Decision:
@@ -191,7 +200,21 @@ class Router:
             self._tiers,
             self._record.lengths,
             self.now,
+            self._secret,
+            self._earlier(request),
         )
+
+    def _earlier(self, request: TaskRequest) -> frozenset[str]:
+        """Domains that earlier turns may well be of, by words: an upstream would read them too."""
+        auto = request.selector.partition("@")[0] == AUTO
+        if not self._secret or not auto or not self._own().upstream:
+            return frozenset()
+        turns = [turn.content for turn in request.messages if turn.role == "user"][:-1]
+        found: set[str] = set()
+        for text in turns[-limits.TURNS_JUDGED :]:
+            judged = self._reading.in_words(text) if self._reading else classifier_for(self._cards)
+            found.update(may_be(judged.classify(text), judged.unsure_below))
+        return frozenset(found)
 
     def _classifier(self, request: TaskRequest) -> Classifies:
         self.know()
@@ -201,12 +224,32 @@ class Router:
 
     def know(self) -> None:
         """Take up the cards that came since the last time."""
-        if self._cards_version != self._directory.cards_version:
-            self._cards_version = self._directory.cards_version
-            own = [c for s in self._own().capability.specialists for c in s.domains]
-            self._cards = distinct([*own, *self._directory.cards()])
-            if self._reading is not None:
-                self._reading.know(self._cards)
+        if self._cards_version == self._directory.cards_version:
+            return
+        me = self._own()
+        self._heed(me.node, me.capability)
+        for peer in self._directory.alive():
+            if peer.capability is not None:
+                self._heed(peer.node, peer.capability)
+        self._cards_version = self._directory.cards_version
+        own = [card for s in me.capability.specialists for card in s.domains]
+        secret = [card for cards in self._private.values() for card in cards]
+        self._cards = distinct([*own, *self._directory.cards(), *secret])
+        if self._reading is not None:
+            self._reading.know(self._cards)
+
+    def _heed(self, node: NodeId, capability: Capability) -> None:
+        """What a node says is private."""
+        before = self._private.pop(node, ())
+        said = tuple(card for s in capability.specialists if s.private for card in s.domains)
+        if said:
+            self._private[node] = said
+            if len(self._private) > limits.PRIVATE_NODES:
+                del self._private[next(iter(self._private))]
+        if said != before:
+            known = self._private.values()
+            self._secret = frozenset(card.domain for cards in known for card in cards)
+            self._cards_version = -1
 
     # --- learning -------------------------------------------------------------------------------
     def learn(self, effects: Iterable[Effect]) -> None:

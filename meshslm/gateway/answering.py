@@ -206,6 +206,7 @@ class _Answer:
             created=int(time.time()),
             model=self._told.model,
             fingerprint=self._told.fingerprint,
+            private=self._job.requests[0].routing.private,
         )
 
 

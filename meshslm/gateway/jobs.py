@@ -20,6 +20,8 @@ class Head:
     created: int
     model: str
     fingerprint: str | None
+    private: bool = False
+    """What was asked is not to leave the mesh."""
 
 
 class Collector(Protocol):

@@ -25,6 +25,8 @@ class Kept:
     reply: bytes
     turns: tuple[Turn, ...]
     until_s: float
+    private: bool = False
+    """No request that goes on from it leaves the mesh."""
 
     @property
     def size(self) -> int:
@@ -40,9 +42,11 @@ class KeptResponses:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._bytes = 0
 
-    def keep(self, reply: ResponseReply, turns: tuple[Turn, ...], now_s: float) -> None:
+    def keep(
+        self, reply: ResponseReply, turns: tuple[Turn, ...], now_s: float, *, private: bool = False
+    ) -> None:
         """Keep an answer, and let go of what is too much."""
-        kept = Kept(msgspec.json.encode(reply), turns, now_s + limits.RESPONSES_MS / 1000)
+        kept = Kept(msgspec.json.encode(reply), turns, now_s + limits.RESPONSES_MS / 1000, private)
         self.drop(reply.id)
         self._kept[reply.id] = kept
         self._bytes += kept.size

@@ -54,6 +54,8 @@ class _Turn(msgspec.Struct, omit_defaults=True):
     role: str
     content: str
     name: str = ""
+    private: bool = False
+    """It was said in a request that was not to leave the mesh: no later one with it may either."""
 
 
 _turns = msgspec.json.Decoder(_Turn)
@@ -105,7 +107,8 @@ class Recalling:
         """The request behind the turns that were kept, as far as they fit."""
         state = shared(self._state)
         items = Memory(state.documents, CONVERSATIONS).items(name, state.now_ms())
-        said = [turn for turn in map(_read_turn, items) if turn is not None]
+        found = [turn for turn in map(_read_turn, items) if turn is not None]
+        said = [_message(turn) for turn in found]
         system = [turn for turn in (*said, *request.messages) if turn.role == "system"][-1:]
         new = [turn for turn in request.messages if turn.role != "system"]
         room = self._context() // 2 - sum(
@@ -120,6 +123,8 @@ class Recalling:
         routing = request.routing
         if not routing.conversation:
             routing = replace(routing, conversation=tenant(name))
+        if any(turn.private for turn in found):
+            routing = replace(routing, private=True)
         return replace(request, messages=(*system, *before, *new), routing=routing)
 
     def _context(self) -> int:
@@ -138,14 +143,15 @@ class Recalling:
         memory, now = Memory(state.documents, CONVERSATIONS), state.now_ms()
         turns = [*prepared.said, ChatMessage("assistant", answer)]
         items = memory.items(prepared.job.conversation, now)
-        kept = [turn for turn in map(_read_turn, items) if turn is not None]
+        kept = [_message(turn) for turn in map(_read_turn, items) if turn is not None]
+        private = prepared.job.requests[0].routing.private
         known = next((turn for turn in reversed(kept) if turn.role == "system"), None)
         turns = [turn for turn in turns if turn != known]  # it is sent with every request
         changes = []
         for turn in turns:
             self._items += 1
             item = item_name(now, self._items, state.documents.node)
-            value = msgspec.json.encode(_Turn(turn.role, turn.content, turn.name))
+            value = msgspec.json.encode(_Turn(turn.role, turn.content, turn.name, private))
             changes.append(
                 item_change(
                     prepared.job.conversation,
@@ -304,7 +310,7 @@ def _text(found: Found) -> str:
     return found.json.decode(errors="replace")
 
 
-def _read_turn(found: Found) -> ChatMessage | None:
+def _read_turn(found: Found) -> _Turn | None:
     """A kept turn; None for what is none, as other programs may write there too."""
     try:
         turn = _turns.decode(found.json)
@@ -312,6 +318,10 @@ def _read_turn(found: Found) -> ChatMessage | None:
         return None
     if turn.role not in ("system", "user", "assistant"):
         return None
+    return turn
+
+
+def _message(turn: _Turn) -> ChatMessage:
     return ChatMessage(turn.role, turn.content, turn.name[: limits.NAME_BYTES])
 
 

@@ -84,7 +84,7 @@ class Exchange:
         reply.meshslm = info
         if reply.store:
             turns = (*self.turns, _turn(transcript))
-            self.kept.keep(reply, turns, time.monotonic())
+            self.kept.keep(reply, turns, time.monotonic(), private=head.private)
         return reply
 
 

@@ -63,11 +63,12 @@ class Responses:
         asked = decode_body(body, _requests)
         asked.check()
         earlier: tuple[Turn, ...] = ()
+        private = False
         if asked.previous_response_id:
             kept = self._kept.get(asked.previous_response_id, time.monotonic())
             if kept is None:
                 raise bad_request(_unknown(asked.previous_response_id), "previous_response_id")
-            earlier = kept.turns
+            earlier, private = kept.turns, kept.private
         turns = asked.conversation_after(earlier)
         request = conversation_task(
             asked,
@@ -78,6 +79,8 @@ class Responses:
             tools=asked.tool_use(),
         )
         request = replace(request, max_tokens=asked.max_output_tokens or 0, stop=asked.stops)
+        if private:
+            request = replace(request, routing=replace(request.routing, private=True))
         exchange = Exchange(asked, tuple(turns), self._kept)
         return Job(
             requests=(request,),

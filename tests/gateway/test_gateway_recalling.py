@@ -134,6 +134,19 @@ async def test_a_conversation_goes_on_at_another_node() -> None:
         assert [role for role, _ in prompt(here)].count("system") == 1
 
 
+async def test_a_conversation_with_a_private_turn_stays_private() -> None:
+    """Its turns go with every later one."""
+    async with two() as (here, there):
+        await here.chat(messages=asks("Hi"), conversation="c2", routing={"private": True})
+        await here.chat(messages=asks("Hi"), conversation="c3")
+        for name, private in (("c2", True), ("c3", False)):
+            for _ in range(2):
+                NODES[0].now_ms += 1000
+                NODES[1].now_ms += 1000
+                await there.chat(messages=asks("And now?"), conversation=name)
+                assert there.service.visits[-1].request.routing.private is private
+
+
 async def test_an_answer_that_broke_off_leaves_no_turns() -> None:
     def script(_request: TaskRequest) -> Iterable[Step]:
         yield route()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import openai
@@ -150,6 +151,28 @@ async def test_going_on_from_an_earlier_answer(served: Served, *, stream: bool) 
     assert again.messages[1].calls[0].arguments == '{"city": 1}'
     assert again.messages[1].reasoning == "Hm."
     assert again.messages[2].call_id == "call_a"
+
+
+@pytest.mark.parametrize("said", ["header", "field"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_goes_on_from_a_private_answer_is_private(
+    served: Served, said: str, *, stream: bool
+) -> None:
+    body = {"model": "auto", "input": "Hi"}
+    headers = {"x-meshslm-private": "true"} if said == "header" else {}
+    first = {**body, "stream": stream, "routing": {"private": True} if said == "field" else {}}
+    reply = await served.http.post("/v1/responses", json=first, headers=headers)
+    assert reply.status_code == 200
+    name = re.search(r"resp_\w+", reply.text)
+    assert name
+    for _ in range(2):
+        again = {**body, "previous_response_id": name[0]}
+        reply = await served.http.post("/v1/responses", json=again)
+        assert served.service.visits[-1].request.routing.private
+        name = re.search(r"resp_\w+", reply.text)
+        assert name
+    await served.http.post("/v1/responses", json=body)
+    assert not served.service.visits[-1].request.routing.private
 
 
 async def test_items_of_a_conversation_without_state(served: Served) -> None:
