@@ -7,7 +7,8 @@ and that a small budget is enough, are Dean and Barroso's (The Tail at Scale, CA
 Rules:
 - Off unless there is a budget: the share of requests that may be asked for twice. Credit grows with
   each request, and never beyond `HEDGE_BURST`.
-- Only the first attempt of an interactive answer is hedged, once, and only at another node.
+- Only the first attempt of an interactive answer is hedged, once, and only at another node
+  or between this one and its upstream.
 - A kind is a profile and a size of prompt, and says nothing before `HEDGE_LEAST` first tokens.
 """
 
@@ -89,7 +90,7 @@ class Hedging:
 
     def begun(self, task: Task, now: Instant) -> None:
         """The first node was asked."""
-        request = task.request
+        request, task.asked = task.request, None  # a failure's time is none of a first token
         if not self._budget or task.attempt > 1 or request.operation != GENERATE:
             return
         task.asked = now
@@ -109,7 +110,8 @@ class Hedging:
         """A first token is later than those of its kind: ask another, if one is to be had."""
         if task.begun or task.node is None or task.attempt > 1 or self._credit < 1.0:
             return
-        verdict = self._choosing.best(task, now, without=(task.node,))
+        assert task.former is not None
+        verdict = self._choosing.best(task, now, without=(task.former.tried_as,))
         if not isinstance(verdict, Verdict):
             return
         self._credit -= 1.0

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from meshslm import limits
 from meshslm.core.events import (
     EmitChunk,
+    EngineReady,
     FailTask,
     FinishTask,
+    HostingChanged,
     RouteChosen,
     RunEnded,
     RunFailed,
@@ -27,6 +29,7 @@ from meshslm.ids import NodeId, RunId, TaskId
 from meshslm.wire.messages import (
     ChatMessage,
     Chunk,
+    Hardware,
     TaskCancel,
     TaskChunk,
     TaskRequest,
@@ -34,7 +37,7 @@ from meshslm.wire.messages import (
     Usage,
 )
 from meshslm.wire.routing import Routing
-from tests.core.mesh import Mesh, specialist
+from tests.core.mesh import SLOTS, Mesh, specialist
 
 USUAL_MS = 20
 
@@ -253,3 +256,34 @@ def test_the_second_is_looked_after_although_its_first_item_was_lost(own: Mesh) 
     own.filter = lambda _f, _t, _m: None
     own.pass_time(limits.GAP_MS)
     assert said(own, "t") == "one two"
+
+
+def test_a_late_upstream_is_not_paid_twice(mesh: Mesh) -> None:
+    """Who is asked too is somebody else."""
+    mesh.add("a", hedge=1.0)
+    endpoint = replace(specialist("upstream", model="upstream/big"), digest="")
+    mesh.give("a", HostingChanged((), Hardware(), upstream=(endpoint,)))
+    mesh.give("a", EngineReady("upstream/big", SLOTS))
+    for number in range(limits.HEDGE_LEAST):
+        ask(mesh, f"usual-{number}", selector="upstream")
+        answer(mesh, "a", newest(mesh, "a"))
+    before = len(mesh.effects("a", StartRun))
+    ask(mesh, "t", selector="upstream")
+    mesh.pass_time(1000)
+    assert len(mesh.effects("a", StartRun)) == before + 1
+    assert counts(mesh) == (0, 0)
+
+
+def test_the_time_that_a_failure_took_is_no_time_of_a_first_token(hedged: Mesh) -> None:
+    """It would say that later ones are not late."""
+    for number in range(limits.HEDGE_LEAST):
+        first = ask(hedged, f"failed-{number}", max_tokens=number)
+        hedged.pass_time(USUAL_MS - 1)
+        hedged.give(first, RunFailed(newest(hedged, first), FaultCode.WORKER_LOST, "killed"))
+        hedged.pass_time(USUAL_MS - 1)
+        second = hedged.effects("a", RouteChosen)[-1].node
+        answer(hedged, second, newest(hedged, second))
+    before = counts(hedged)[0]
+    ask(hedged, "t")
+    hedged.pass_time(USUAL_MS + 1)
+    assert counts(hedged)[0] == before + 1
