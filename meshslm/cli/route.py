@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from meshslm.api.routing import CandidateInfo, RouteReply
     from meshslm.client import RouteOptions
 
-TERMS = ("network", "queue", "prefill", "decode", "load", "price", "power", "reliability", "trust")
+TERMS = (
+    "network",
+    "queue",
+    "prefill",
+    "decode",
+    "load",
+    "price",
+    "power",
+    "reliability",
+    "trust",
+    "sticky",
+)
 
 
 @click.command()

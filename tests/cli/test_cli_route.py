@@ -88,6 +88,13 @@ def test_it_shows_verdict_candidates_and_terms(run: Run, asked: list[dict[str, A
     assert body["max_tokens"] == 9
 
 
+def test_every_term_of_a_total_is_shown(run: Run, asked: list[dict[str, Any]]) -> None:
+    shown = run("route", "Why?")
+    assert asked
+    (header,) = [line.split() for line in shown.out.splitlines() if line.split()[:1] == ["rank"]]
+    assert set(NAMES) <= set(header)
+
+
 def test_it_tells_programs_all_of_it(run: Run, asked: list[dict[str, Any]]) -> None:
     shown = run("route", "--json", "Why?")
     assert json.loads(shown.out) == msgspec.to_builtins(REPLY)
