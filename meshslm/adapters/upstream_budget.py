@@ -4,7 +4,7 @@ Rules:
 - Money is set aside before a request is sent, for the longest answer that it allows, and given back
   as far as it was not spent: the day's bound holds whatever comes back.
 - What was spent is in a file, so that a restart does not begin the day anew. A file that cannot be
-  read is an error, never a fresh day.
+  read is an error, never a fresh day; while it cannot be written, nothing more is spent.
 - Days are those of UTC.
 """
 
@@ -53,6 +53,8 @@ class UpstreamBudget:
         self._clock = wall_clock
         self._sent: deque[float] = deque()
         self._aside = 0.0
+        self._unwritten = ""
+        """Why the file does not say what was spent."""
         self._spent = self._read()
 
     def _read(self) -> _Spent:
@@ -79,6 +81,10 @@ class UpstreamBudget:
         if most and len(self._sent) >= most:
             return f"{most} requests a minute are allowed to the upstream, and were sent"
         self._turn_day()
+        if self._unwritten:
+            self._write()
+        if self._unwritten:
+            return f"what is spent on the upstream cannot be written: {self._unwritten}"
         money = self._bounds.spend_per_day
         if money and self._spent.spent + self._aside + cost > money:
             return (
@@ -97,10 +103,19 @@ class UpstreamBudget:
         self._aside = max(0.0, self._aside - aside)
         self._turn_day()
         self._spent.spent += cost
-        if self._bounds.spend_per_day:
-            part = self._file.with_suffix(".part")
+        self._write()
+
+    def _write(self) -> None:
+        if not self._bounds.spend_per_day:
+            return
+        part = self._file.with_suffix(".part")
+        try:
             part.write_bytes(msgspec.json.encode(self._spent))
             part.replace(self._file)
+        except OSError as error:
+            self._unwritten = error.strerror or type(error).__name__
+        else:
+            self._unwritten = ""
 
     def retry_after_ms(self, cost: float) -> int:
         """Until a request of that cost at most may be sent; 0 where it may now, or never may.
@@ -116,6 +131,8 @@ class UpstreamBudget:
         )
         if money and cost > money:
             return 0
+        if self._unwritten:
+            return int(MINUTE_S * 1000)
         if money and self._spent.spent + self._aside + cost > money:
             return int((DAY_S - now % DAY_S) * 1000)
         return int((self._sent[len(self._sent) - most] + MINUTE_S - now) * 1000)

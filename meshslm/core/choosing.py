@@ -18,7 +18,7 @@ from meshslm.core.continuation import Successor, successor
 from meshslm.core.cooling import Cooling
 from meshslm.core.route import Candidate, Refusal, Verdict
 from meshslm.core.task import Fault, Task
-from meshslm.ids import Instant, NodeId, TaskId
+from meshslm.ids import Instant, NodeId, TaskId, ms_between
 from meshslm.wire.messages import TaskRequest
 
 Router = Callable[[TaskRequest, list[NodeId], list[Candidate]], Verdict | Refusal]
@@ -117,8 +117,11 @@ class Choosing:
     def _pick(
         self, task: Task, tried: list[NodeId], candidates: list[Candidate], now: Instant
     ) -> Verdict | Refusal:
-        warm = self.cooling.warm(candidates, now)
-        found = self._route(task.request, tried, warm) if warm else None
+        warm, request = self.cooling.warm(candidates, now), task.request
+        if task.attempt:  # part of its time is gone
+            left_ms = max(1, int(ms_between(now, task.deadline)))
+            request = replace(request, deadline_ms=left_ms)
+        found = self._route(request, tried, warm) if warm else None
         if isinstance(found, Verdict):
             return found
-        return self._route(task.request, tried, candidates)
+        return self._route(request, tried, candidates)

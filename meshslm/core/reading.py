@@ -125,7 +125,10 @@ class Reading:
 
     def know(self, cards: Iterable[DomainCard]) -> None:
         """The cards of this node and its peers."""
-        self._cards = distinct(card for card in cards if is_name(card.domain))
+        named = distinct(card for card in cards if is_name(card.domain))
+        if named == self._cards:
+            return
+        self._cards = named
         wanted = dict.fromkeys(t for texts in texts_of(self._cards).values() for t in texts)
         self._unreadable = {text: None for text in self._unreadable if text in wanted}
         readable = (text for text in wanted if text not in self._unreadable)

@@ -416,6 +416,19 @@ def test_money_comes_back_with_the_next_day(tmp_path: Path) -> None:
     assert budget.retry_after_ms(0.1) == 0
 
 
+def test_nothing_more_is_spent_while_that_cannot_be_written(tmp_path: Path) -> None:
+    """A full disk ends no node, and does not begin the day anew."""
+    file = tmp_path / "gone" / "spent.json"
+    budget = UpstreamBudget(Bounds(spend_per_day=1.0), file)
+    budget.set_aside(0.5)
+    budget.settle(0.5, 0.5)
+    assert "cannot be written" in budget.refusal(0.1)
+    assert budget.retry_after_ms(0.1) == 60_000
+    file.parent.mkdir()
+    assert not budget.refusal(0.1)
+    assert "0.5 is spent" in UpstreamBudget(Bounds(spend_per_day=1.0), file).refusal(0.6)
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b'{"day": "x"}', b"[]"])
 def test_an_account_that_cannot_be_read_is_no_fresh_day(tmp_path: Path, text: bytes) -> None:
     file = tmp_path / "spent.json"

@@ -128,6 +128,19 @@ def test_cards_are_read_in_small_background_runs_and_once() -> None:
     assert node.runs() == runs
 
 
+def test_cards_that_are_the_same_are_not_weighed_anew() -> None:
+    """Who comes and goes brings the cards that others have; weighing takes a tenth of a second."""
+    node = Alone()
+    node.learn()
+    core = node.core
+    assert core._reading is not None
+    judge = core._reading._judge
+    core._directory.cards_version += 1
+    core._router.know()
+    assert core._reading._judge is judge
+    assert core._reading.up_to_date
+
+
 def test_a_card_that_cannot_be_read_keeps_nobody_from_reading_the_others() -> None:
     long = DomainCard("emoji", "\U0001f9d1\u200d\U0001f692" * 40, ("one", "two"))
     node = Alone(cards=(*CARDS, long))

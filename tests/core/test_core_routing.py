@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from meshslm import limits
 from meshslm.chance import Chance
 from meshslm.core.candidates import Candidate, Refusal, Verdict
+from meshslm.core.choosing import Choosing
 from meshslm.core.classify import Classifier
 from meshslm.core.conversations import Conversations
 from meshslm.core.events import (
@@ -25,6 +26,7 @@ from meshslm.core.prefix import digest, marks
 from meshslm.core.route import Known, choose, decide
 from meshslm.core.runs import EngineState, Run
 from meshslm.core.strategies import STRATEGIES
+from meshslm.core.task import Task
 from meshslm.core.track_record import TrackRecord
 from meshslm.errors import FaultCode
 from meshslm.ids import Instant, NodeId, RunId, TaskId, after
@@ -450,3 +452,19 @@ def test_an_end_without_a_beginning_is_ignored() -> None:
     record.failed(FailTask(TaskId("x"), FaultCode.INTERNAL, ""), START)
     record.check()
     assert FinishTask(TaskId("x"), Usage(), Timings()).task == "x"
+
+
+def test_a_later_attempt_has_to_be_done_in_what_is_left_of_the_time() -> None:
+    cheap, fast = candidate("cheap", tps=16.0), candidate("fast", tps=80.0, price=9.0)
+    request = replace(REQUEST, routing=Routing(strategy="cost"), deadline_ms=8_000)
+    task = Task(TaskId("t"), request, after(START, request.deadline_ms))
+    choosing = Choosing(
+        lambda: [cheap, fast],
+        lambda asked, tried, known: choose(
+            asked, known, tried, CLASSIFIER, Chance.from_int(1), Known()
+        ),
+        lambda _task, _by, _wait_ms, _now: None,
+    )
+    assert chosen(choosing.best(task, START)) == "cheap"
+    task.attempt = 1
+    assert chosen(choosing.best(task, after(START, 5_000))) == "fast"
