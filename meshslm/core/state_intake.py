@@ -56,6 +56,8 @@ class Batch:
     behind: dict[PartKey, None] = field(default_factory=dict)
     unknown: dict[NodeId, None] = field(default_factory=dict)
     """Authors whose rights nobody here knows."""
+    refused: dict[PartKey, None] = field(default_factory=dict)
+    """Parts of which something was not kept: what follows it lacks nothing that would be."""
 
 
 class StateIntake:
@@ -80,6 +82,11 @@ class StateIntake:
         sender's allowance of messages."""
         self.quarantined: dict[str, None] = {}
 
+    @property
+    def of_use(self) -> int:
+        """Deltas that are held here since they came, or were already."""
+        return self.taken + self.known
+
     def take(
         self, deltas: tuple[SignedDelta, ...], sender: NodeId, now: Instant
     ) -> tuple[PartKey, ...]:
@@ -102,18 +109,19 @@ class StateIntake:
         key = PartKey(delta.document, delta.author, delta.generation)
         check_name(delta.document)
         verdict = self._place(delta, key)
-        if verdict is Verdict.BEHIND:
+        if verdict is Verdict.BEHIND and key not in batch.refused:
             batch.behind[key] = None
         if verdict is not Verdict.TAKEN:
             self.known += verdict is Verdict.KNOWN
             return
         self._check_signed(delta, signed)
         if self._authors.unknown(delta.author):
-            batch.unknown[delta.author] = None
+            batch.unknown[delta.author] = batch.refused[key] = None
             return
         refusal = self._refusal(delta, key)
         if refusal:
             self.refused += 1
+            batch.refused[key] = None
             self._out.tell("state.refused", f"{delta.document}: {refusal}", peer=delta.author)
             if sender == delta.author:
                 raise PeerFault(f"{delta.document}: {refusal}")
@@ -132,7 +140,7 @@ class StateIntake:
             return Verdict.REFUSED
         if documents.forgotten.covers(key.document, key.author, key.generation):
             return Verdict.KNOWN
-        if documents.journal.waiting_bytes > state_limits.STATE_JOURNAL_BYTES:
+        if documents.journal.full:
             return Verdict.REFUSED
         document = self._library.find(key.document)
         if document is not None and document.is_outdated(key.author, key.generation):

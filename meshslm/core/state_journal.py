@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshslm import state_limits
 from meshslm.core.outbox import Outbox
 from meshslm.core.state_events import Persist, StoredDelta, StoredSnapshot
 from meshslm.ids import Instant
@@ -36,6 +37,11 @@ class StateJournal:
         self.waiting_bytes = 0
         self.trouble = ""
         """Why nothing becomes durable at present; empty where it does."""
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits for the disk that nothing more of others is taken."""
+        return self.waiting_bytes > state_limits.STATE_JOURNAL_BYTES
 
     def persist(
         self,

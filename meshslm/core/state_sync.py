@@ -8,9 +8,9 @@ behind it. Whoever lacks something asks, piece by piece, so that bulk goes at th
 Messages: 101 to 107. Timers: `state.sync`, `state.pull`.
 
 Rules:
-- Nothing is sent to who does not want the document.
-- All of it goes in the background lane, so tokens never wait for it.
-- A document is asked for at one peer at a time, and few of each peer (`state_pulls`).
+- Nothing is sent to who does not want the document, and all in the lane that tokens go before.
+- A document is asked for at one peer at a time, and few of each peer (`state_pulls`); for more of
+  it where an answer was of use: what is refused here would come again and again.
 """
 
 from __future__ import annotations
@@ -358,10 +358,10 @@ class StateSync:
         """Deltas: pushed, or asked for."""
         if self._partner(peer.node) is None:
             return
-        deltas = unpacked(message)
-        behind = self._intake.take(deltas, peer.node, now)
-        asked = self._pulls.came(peer.node, message.document, message.answer, now)
-        if asked and message.more and deltas:
+        before = self._intake.of_use
+        behind = self._intake.take(unpacked(message), peer.node, now)
+        more = self._pulls.came(peer.node, message.document, message.answer, now) and message.more
+        if more and (self._intake.of_use > before or self._documents.journal.full):
             self._pulls.wait(peer.node, message.document)
         self._ask_next(peer.node, now)
         by_document: dict[str, list[PartKey]] = {}

@@ -11,7 +11,8 @@ Rules:
 - Tried a few times with growing waits, and then again now and then: networks change.
 - What comes of it is a link like any other, which takes the relayed one's place. Tasks go on, as
   they do over any changed link.
-- A peer is dialled at addresses that it gives itself, a bounded number of them.
+- A peer is dialled at addresses that it gives itself, a bounded number of them, where a single
+  machine can be.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from meshslm.core.directory import Directory, Peer
 from meshslm.core.events import Lane
 from meshslm.core.outbox import Outbox
 from meshslm.core.reach_events import PunchTo
-from meshslm.core.ways import relayed, through_relay
+from meshslm.core.ways import leads_somewhere, relayed, through_relay
 from meshslm.ids import Instant, NodeId, after, ms_between
 from meshslm.wire.reach import Punch
 
@@ -87,7 +88,9 @@ class Upgrades:
         if link is None:
             return  # a direct link has just taken its place
         theirs = tuple(
-            a for a in punch.addresses if peer_of(a) == peer.node and not through_relay(a)
+            a
+            for a in punch.addresses
+            if peer_of(a) == peer.node and not through_relay(a) and leads_somewhere(a)
         )
         if punch.step == OFFER and not peer.incoming:
             if ms_between(link.sent, now) < limits.UPGRADE_LEAST_MS and link.number:

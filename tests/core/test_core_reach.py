@@ -382,6 +382,16 @@ def test_the_side_that_called_answers_and_dials_when_it_is_told(alone: Mesh) -> 
     assert alone.effects("a", PunchTo) == [PunchTo(DIRECT)]
 
 
+@pytest.mark.parametrize(
+    "host", ["/ip4/169.254.169.254/tcp/80", "/ip4/224.0.0.1/tcp/80", "/ip4/0.0.0.0/tcp/80"]
+)
+def test_nobody_is_made_to_dial_where_no_single_machine_can_be(alone: Mesh, host: str) -> None:
+    link(alone, "b", VIA)
+    say(alone, "b", Punch("offer", 5, (f"{host}/p2p/b", DIRECT)))
+    say(alone, "b", Punch("now", 5))
+    assert alone.effects("a", PunchTo) == [PunchTo(DIRECT)]
+
+
 def test_offers_in_quick_succession_are_ignored(alone: Mesh) -> None:
     link(alone, "b", VIA)
     for number in range(1, 20):

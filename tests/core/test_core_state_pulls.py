@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshslm import state_limits
-from meshslm.core.events import BytesReceived, Send, StartTimer
+from meshslm.core.events import AddressFound, BytesReceived, Send, StartTimer
 from meshslm.core.outbox import Outbox
 from meshslm.core.state_pulls import TIMER, StatePulls
 from meshslm.ids import Instant, NodeId, after
@@ -25,6 +25,7 @@ from meshslm.wire.state import (
     StateSummary,
     StateVector,
 )
+from tests.core.mesh import address_of
 from tests.core.state_mesh import StateMesh
 
 A, B, EVIL = NodeId("a"), NodeId("b"), NodeId("evil")
@@ -287,3 +288,28 @@ def test_all_documents_come_and_the_asker_says_so() -> None:
     mesh.pass_time(100)
     assert mesh.agree("a", "b"), "nobody waits for a timer"
     assert any(isinstance(m, StateVector) and m.came for m in mesh.seen["b", "a"])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_refused_is_not_asked_for_over_and_over(
+    monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    """Parts of a member that was put out, or is long gone, may be with others for ever."""
+    mesh, draw = StateMesh(), Random(1)
+    mesh.join("a")
+    for number in range(3 * state_limits.STATE_SYNC_DELTAS):
+        assert mesh.put("a", f"k{number}", draw.randbytes(100)).code is None
+    mesh.join("b", "a")
+    mesh.pass_time(2_000)
+    assert mesh.agree("a", "b")
+    mesh.kill("a")
+    mesh.join("c")
+    authors = mesh.boxes[NodeId("c")].core.state._authors
+    if known:
+        monkeypatch.setattr(authors, "may_write", lambda author, _document: author != A)
+    else:
+        monkeypatch.setattr(authors, "unknown", lambda author: author == A)
+    mesh.give("c", AddressFound(address_of("b")))
+    mesh.pass_time(3 * state_limits.STATE_SYNC_MOST_MS)
+    asked = [m for m in mesh.seen["c", "b"] if isinstance(m, StateVector) and m.want]
+    assert 1 <= len(asked) <= 20, "at each comparison"
