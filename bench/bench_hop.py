@@ -4,10 +4,9 @@ Requests of the same kind in turn: at the node that hosts the specialist, and at
 which passes them on; one at a time, and eight. The prompt differs each time, so that no cache
 answers.
 
-Twice: with each of the two nodes on a core of its own, as on machines of their own, with the client
-beside the one that it asks over the hop; and with everything on the same cores, where the engine
-uses them all, and whatever a second daemon takes for a token is taken from it. The time of
-processors that each daemon takes for a token is told beside what clients feel.
+Everything runs on the same cores, where the engine uses them all: whatever a second daemon takes
+for a token is taken from it. The time of processors that each daemon takes for a token is told
+beside what clients feel.
 
 What a hop adds is a hundredth of what eight prompts at once take, and of what the machine's other
 work does to these: so neighbouring turns are compared with each other, and the median of the pairs
@@ -26,8 +25,7 @@ from statistics import median
 
 import psutil
 
-from bench.apart import cores, keep_to, stay_on
-from bench.nodes import Mesh, running_mesh
+from bench.nodes import Mesh
 from bench.table import Row, spread
 from meshslm.client import Client
 
@@ -98,24 +96,8 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def measure(mesh: Mesh) -> list[Row]:
-    """First token and speed, one hop away and at home, all on the same cores."""
-    return [row for count in (1, AT_ONCE) for row in _measure(mesh, count, "shared cores")]
-
-
-def measure_apart() -> list[Row]:
-    """The same with the serving node on one core, and its neighbour and clients on another."""
-    all_cores = cores()
-    if len(all_cores) < 2:
-        return []
-    here, there = all_cores[:2]
-    with running_mesh(threads=1) as mesh:
-        keep_to({there}, mesh.pids[1])
-        keep_to({here}, *(pid for pid in mesh.pids if pid != mesh.pids[1]))
-        stay_on({here})
-        try:
-            return [row for count in (1, AT_ONCE) for row in _measure(mesh, count, "a core each")]
-        finally:
-            stay_on(all_cores)
+    """First token and speed, one hop away and at home."""
+    return [row for count in ROUNDS for row in _measure(mesh, count)]
 
 
 def sure(samples: Sequence[float]) -> tuple[float, float]:
@@ -131,7 +113,7 @@ def sure(samples: Sequence[float]) -> tuple[float, float]:
     return ordered[low], ordered[count - 1 - low]
 
 
-def _measure(mesh: Mesh, count: int, where: str) -> list[Row]:
+def _measure(mesh: Mesh, count: int) -> list[Row]:
     model = f"{mesh.hosted_by_b}@{mesh.b.name}"
     local: list[Turn] = []
     hop: list[Turn] = []
@@ -147,7 +129,7 @@ def _measure(mesh: Mesh, count: int, where: str) -> list[Row]:
     pairs = list(zip(hop, local, strict=True))
     added = [away.first_ms - home.first_ms for away, home in pairs]
     kept = [away.tokens_per_s / home.tokens_per_s for away, home in pairs]
-    what = f"{where}, " + ("one stream" if count == 1 else f"{count} streams")
+    what = "one stream" if count == 1 else f"{count} streams"
     here, there = (median(t.cpu_ms[daemon] for t in hop) for daemon in (0, 1))
     home = median(t.cpu_ms[1] for t in local)
     return [

@@ -55,14 +55,11 @@ def knows(url: str, others: int) -> bool:
 
 
 @contextmanager
-def running_mesh(threads: int | None = None) -> Iterator[Mesh]:
-    """The three nodes of `make run`, in a temporary folder; engines choose their `threads`."""
+def running_mesh() -> Iterator[Mesh]:
+    """The three nodes of `make run`, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="meshslm-bench-") as folder, RunningNodes() as nodes:
         home = Path(folder)
-        chosen = settings(home)
-        if threads is not None:
-            chosen = replace(chosen, engine=replace(chosen.engine, threads=threads))
-        plans = plan_nodes(chosen, home, None)
+        plans = plan_nodes(settings(home), home, None)
         began = time.perf_counter()
         nodes.start(plans)
         for plan in plans:
