@@ -373,7 +373,8 @@ class Membership:
             return
         was_alive = peer.state is PeerState.ALIVE
         peer.state = state
-        self._admission.forget(peer.node)
+        if state is not PeerState.CONNECTING:  # else its new life has just shown who it is
+            self._admission.forget(peer.node)
         self._detection.part(peer.node)
         self._growth.ended(peer.node, now, broken=lost, left=state is PeerState.LEFT)
         self._reach.parted(peer.node, now)

@@ -36,6 +36,7 @@ from meshslm.wire.messages import (
     Hello,
     Message,
     Peers,
+    Presence,
     TaskRefused,
     TaskRequest,
     TaskSubmit,
@@ -204,6 +205,23 @@ def test_strangers_leave_nothing_behind(mesh: PrivateMesh) -> None:
         mesh.give("a", PeerDisconnected(stranger, "gone"))
     assert [peer.node for peer in core.peers(mesh.now)] == ["a", "b"]
     assert not core._admission._strangers
+
+
+@pytest.mark.parametrize("link", ["the same", "a new one"])
+def test_a_member_that_restarts_before_it_is_missed_stays_one(mesh: PrivateMesh, link: str) -> None:
+    two(mesh)
+    node = NodeId("b")
+    if link == "a new one":
+        mesh.give("a", PeerDisconnected(node, "cable"))
+        mesh.give("a", PeerConnected(node, ""))
+    again = Hello(1, 1, "home", 2, "b", credential=credential("b"))
+    mesh.give("a", BytesReceived(node, encode(again)))
+    for number in range(2 * limits.QUARANTINE_MESSAGES):
+        mesh.give("a", BytesReceived(node, encode(Presence(2, number))))
+    assert mesh.said("a", "peer.gone") == ["it restarted"]
+    assert mesh.said("a", "peer.fault") == []
+    assert mesh.peer_state("a", "b") == "alive"
+    mesh.boxes[NodeId("a")].core.check()
 
 
 def test_a_large_first_message_is_not_even_read(mesh: PrivateMesh) -> None:
