@@ -66,7 +66,9 @@ def test_the_numbers_in_the_text_are_those_of_the_code() -> None:
         ("after 4 seconds where nobody has", mesh_limits.SUSPICION_MOST_MS == 4000),
         ("only its link, after 6 seconds", mesh_limits.LINK_SILENCE_MS == 6000),
         ("three, and one more for each doubling", mesh_limits.NEWS_REPEATS == 3),
-        ("silent for two seconds is probed", limits.STALL_PROBE_MS == 2000),
+        ("stopped for a third of a second", round(limits.STREAM_PROBE_MS / 1000, 1) == 0.3),
+        ("did not begin within two seconds, is probed", limits.STALL_PROBE_MS == 2000),
+        ("the next 64 from that item on", limits.RESEND_ITEMS == 64),
         ("freed after 30 seconds", limits.LINGER_MS == 30_000),
         (f"the protocol id `{PROTOCOL_ID}`", True),
     ]:
