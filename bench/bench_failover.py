@@ -15,6 +15,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import tempfile
 import time
@@ -37,6 +38,7 @@ from bench.table import Row
 from bench.turns import say
 from meshslm.adapters.keyring import load_or_create
 from meshslm.cli.demo_nodes import NodePlan, RunningNode, RunningNodes, free_ports, plan_nodes
+from meshslm.errors import OurFault
 
 ROUNDS: Final = 100
 rounds = ROUNDS
@@ -187,9 +189,16 @@ def _put(plan: NodePlan, **lists: list[str]) -> None:
 
 @contextmanager
 def trio() -> Iterator[Trio]:
-    """The mesh, in a folder that goes away with it."""
+    """The mesh, in a folder that goes away with it; what its nodes logged stays if it fails."""
     with tempfile.TemporaryDirectory(prefix="meshslm-bench-") as folder, RunningNodes() as nodes:
-        yield Trio(Path(folder), nodes)
+        try:
+            yield Trio(Path(folder), nodes)
+        except OurFault:
+            kept = Path(tempfile.mkdtemp(prefix="meshslm-bench-logs-"))
+            for log in Path(folder).glob("*.log"):
+                shutil.copy(log, kept)
+            say(f"what its nodes logged is in {kept}")
+            raise
 
 
 def _asked(prompt: str, tokens: int, form: Mapping[str, Any]) -> dict[str, Any]:
