@@ -71,7 +71,8 @@ def ask(client: Client, model: str, number: int) -> Sample:
     made = stream.answer.usage.completion_tokens
     first, last = pieces[0], pieces[-1]
     gaps = tuple((later - earlier) * 1000 for earlier, later in pairwise(pieces))
-    return Sample((first - began) * 1000, (made - 1) / (last - first), gaps)
+    speed = (made - 1) / (last - first) if last > first else 0.0
+    return Sample((first - began) * 1000, speed, gaps)
 
 
 def turn(

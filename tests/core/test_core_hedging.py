@@ -63,17 +63,22 @@ def other(node: str) -> str:
     return "c" if node == "b" else "b"
 
 
+def learn(mesh: Mesh) -> None:
+    """Let A see how long first tokens take."""
+    mesh.pass_time(1500)
+    for number in range(limits.HEDGE_LEAST):
+        node = ask(mesh, f"usual-{number}")
+        mesh.pass_time(USUAL_MS)
+        answer(mesh, node, newest(mesh, node))
+
+
 @pytest.fixture
 def hedged(mesh: Mesh) -> Mesh:
     """A asks, and knows how long first tokens take; B and C host the same."""
     mesh.add("b", specialist("coder", "code"))
     mesh.add("c", specialist("coder", "code"))
     mesh.add("a", bootstrap=("b", "c"), hedge=0.05)
-    mesh.pass_time(1500)
-    for number in range(limits.HEDGE_LEAST):
-        node = ask(mesh, f"usual-{number}")
-        mesh.pass_time(USUAL_MS)
-        answer(mesh, node, newest(mesh, node))
+    learn(mesh)
     return mesh
 
 
@@ -223,11 +228,7 @@ def own(mesh: Mesh) -> Mesh:
     """A hosts what B hosts, and knows how long first tokens take."""
     mesh.add("b", specialist("coder", "code"))
     mesh.add("a", specialist("coder", "code"), bootstrap=("b",), hedge=0.05)
-    mesh.pass_time(1500)
-    for number in range(limits.HEDGE_LEAST):
-        node = ask(mesh, f"usual-{number}")
-        mesh.pass_time(USUAL_MS)
-        answer(mesh, node, newest(mesh, node))
+    learn(mesh)
     return mesh
 
 
